@@ -1,0 +1,26 @@
+//! Where verified blob bytes and partial fills lie.
+//!
+//! A blob is filled into a [`Partial`], verified by the caller, and committed: from then on it is *stored*,
+//! which means verified, durable and never written again. Local disk is here; object storage will be a second
+//! arm of [`BlobStore`].
+//!
+//! Bytes become durable in one order: written to a file on the same filesystem, `fdatasync`, rename, `fsync`
+//! of the folders. Methods that touch the disk are `async` and run on the blocking pool of the runtime that
+//! opened the store; those of [`Partial`] and the functions of [`read`] block and say so.
+
+mod durable;
+mod layout;
+
+pub mod error;
+pub mod local;
+pub mod partial;
+pub mod read;
+pub mod segments;
+pub mod store;
+
+pub use error::StoreError;
+pub use local::LocalStore;
+pub use partial::{Partial, SavedMap};
+pub use read::{ReadBuffer, read_nowait};
+pub use segments::Segments;
+pub use store::{BlobStore, DiskUsage, ListedBlob, StoredBlob};

@@ -1,0 +1,21 @@
+//! The one download of one blob, and everybody who waits for it.
+
+mod checkpoint;
+mod download;
+mod error;
+#[expect(clippy::module_inception, reason = "the fill itself, among what serves it")]
+mod fill;
+mod fills;
+mod map;
+mod reader;
+mod rotation;
+mod source;
+mod verifier;
+mod writer;
+
+pub use error::FillError;
+pub use fill::Fill;
+pub(crate) use fill::Phase;
+pub(crate) use fills::Context;
+pub use fills::Fills;
+pub(crate) use reader::Reader;

@@ -1,0 +1,294 @@
+//! One download's life, as those who wait for it see it.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use blob_store::{Partial, Segments};
+use shared_models::Digest;
+use tokio::sync::watch;
+
+use super::{
+    error::FillError,
+    map::{ClaimId, Map, OPEN_END, Reach},
+    verifier::Verifier,
+};
+use crate::config::FillPolicy;
+
+/// Where a fill stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// Bytes are landing, or about to.
+    Running,
+    /// All bytes are here and hash to the digest; the file is being made durable.
+    Verified,
+    /// The blob is stored.
+    Stored,
+    /// The bytes are right, but could not be made durable. Whoever reads them now gets them.
+    Unstored,
+    /// It ended without the blob.
+    Failed(FillError),
+}
+
+/// What a fill tells on every change.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    pub(crate) phase: Phase,
+    /// Grows when everything landed so far was thrown away. Who has passed bytes of an earlier generation on must stop.
+    pub(crate) generation: u32,
+    /// Of the blob, in bytes, once known.
+    pub(crate) size: Option<u64>,
+}
+
+/// The one download of one blob on this node.
+pub struct Fill {
+    digest: Digest,
+    pub(crate) policy: FillPolicy,
+    partial: Mutex<Option<Partial>>,
+    life: Mutex<Life>,
+    progress: watch::Sender<Progress>,
+    readers: AtomicUsize,
+    whole_readers: AtomicUsize,
+    kept: AtomicBool,
+    stopped: AtomicBool,
+    /// Wakes the task that starts downloads for windows.
+    pub(crate) demand: tokio::sync::mpsc::UnboundedSender<Claimed>,
+}
+
+/// A claim, to be downloaded.
+pub(crate) type Claimed = (ClaimId, Range<u64>);
+
+/// What is thrown away when the bytes turn out to be wrong.
+struct Life {
+    map: Map,
+    verifier: Arc<Verifier>,
+    /// The strong validator that the landed bytes came with, and from whom.
+    validator: Option<(usize, String)>,
+    /// The sources, by index, that landed bytes came from.
+    contributors: Vec<usize>,
+}
+
+impl Fill {
+    pub(crate) fn new(
+        digest: Digest,
+        policy: FillPolicy,
+        demand: tokio::sync::mpsc::UnboundedSender<Claimed>,
+    ) -> Self {
+        let progress = Progress { phase: Phase::Running, generation: 0, size: None };
+        let life = Life::new(&digest, Segments::default());
+        Self {
+            digest,
+            policy,
+            partial: Mutex::new(None),
+            life: Mutex::new(life),
+            progress: watch::Sender::new(progress),
+            readers: AtomicUsize::new(0),
+            whole_readers: AtomicUsize::new(0),
+            kept: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            demand,
+        }
+    }
+
+    /// The blob's digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The partial file, once it is open.
+    pub(crate) fn partial(&self) -> Option<Partial> {
+        self.partial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts the partial file in place and takes up what it has already.
+    pub(crate) fn begin(&self, partial: Partial, present: Segments, size: Option<u64>) {
+        *self.life() = Life::new(&self.digest, present);
+        *self.partial.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial);
+        self.progress.send_modify(|progress| progress.size = size);
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How things stand now.
+    pub(crate) fn now(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Follows every change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Tells everybody to look again.
+    pub(crate) fn tick(&self) {
+        self.progress.send_modify(|_| {});
+    }
+
+    /// Moves on. A fill that failed lets go of its file at once, however long a stalled reader stays: the next fill of
+    /// this blob needs it.
+    pub(crate) fn enter(&self, phase: Phase) {
+        if matches!(phase, Phase::Failed(_)) {
+            *self.partial.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        self.progress.send_modify(|progress| progress.phase = phase);
+    }
+
+    /// Fixes the size, in bytes, when a source tells it first.
+    pub(crate) fn learn_size(&self, size: u64) {
+        self.progress.send_modify(|progress| progress.size = Some(size));
+        if let Some(partial) = self.partial() {
+            partial.set_size(size);
+        }
+    }
+
+    /// The end of the bytes that are here from `offset` on.
+    pub(crate) fn reach(&self, offset: u64) -> u64 {
+        self.life().map.reach(offset)
+    }
+
+    /// How many bytes have landed.
+    pub fn landed(&self) -> u64 {
+        self.life().map.present().covered()
+    }
+
+    pub(crate) fn present(&self) -> Segments {
+        self.life().map.present().clone()
+    }
+
+    pub(crate) fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.life().verifier)
+    }
+
+    pub(crate) fn validator_of(&self, source: usize) -> Option<String> {
+        self.life()
+            .validator
+            .as_ref()
+            .filter(|(from, _)| *from == source)
+            .map(|(_, validator)| validator.clone())
+    }
+
+    pub(crate) fn contributors(&self) -> Vec<usize> {
+        self.life().contributors.clone()
+    }
+
+    /// Records who sends bytes now and what validates them.
+    pub(crate) fn contributes(&self, source: usize, validator: Option<String>) {
+        let mut life = self.life();
+        if !life.contributors.contains(&source) {
+            life.contributors.push(source);
+        }
+        if let Some(validator) = validator {
+            life.validator = Some((source, validator));
+        }
+    }
+
+    /// Claims the next bytes in order. Without a reader of the whole blob the claim is one segment, so that readers of
+    /// windows who come later find the rest unclaimed.
+    pub(crate) fn claim_in_order(&self) -> Option<Claimed> {
+        let size = self.now().size.unwrap_or(OPEN_END);
+        let windows_only = self.readers.load(Ordering::Relaxed) > 0
+            && self.whole_readers.load(Ordering::Relaxed) == 0
+            && size != OPEN_END;
+        let bounded = windows_only.then_some(self.policy.segment);
+        self.life().map.claim_in_order(0, size, bounded)
+    }
+
+    /// Starts a download for a window that no running one will bring soon.
+    pub(crate) fn want(&self, window: &Range<u64>) {
+        let Some(size) = self.now().size else { return };
+        let reach = Reach { jump_ahead: self.policy.jump_ahead, segment: self.policy.segment };
+        let claimed = self.life().map.claim_for_window(window, size, reach);
+        if let Some(claimed) = claimed
+            && let Err(unsent) = self.demand.send(claimed)
+        {
+            self.release(unsent.0.0);
+        }
+    }
+
+    pub(crate) fn landed_up_to(&self, id: ClaimId, position: u64) {
+        self.life().map.landed(id, position);
+        self.tick();
+    }
+
+    pub(crate) fn end_of(&self, id: ClaimId) -> Option<u64> {
+        self.life().map.end_of(id)
+    }
+
+    pub(crate) fn release(&self, id: ClaimId) {
+        self.life().map.release(id);
+        self.tick();
+    }
+
+    /// Forgets everything that landed: it was wrong.
+    pub(crate) fn start_over(&self) {
+        *self.life() = Life::new(&self.digest, Segments::default());
+        self.progress.send_modify(|progress| progress.generation += 1);
+    }
+
+    /// Makes the fill go on to its end whoever leaves.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// How many are reading.
+    pub fn readers(&self) -> usize {
+        self.readers.load(Ordering::Relaxed)
+    }
+
+    /// Makes the fill save what it has and end.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.tick();
+    }
+
+    /// Whether anybody still needs it to go on.
+    pub(crate) fn wanted(&self) -> bool {
+        let needed = self.readers() > 0
+            || self.kept.load(Ordering::Relaxed)
+            || self.policy.finish_abandoned.goes_on(self.landed(), self.now().size);
+        needed && !self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Counts a reader in until the guard is dropped.
+    pub(crate) fn join(self: &Arc<Self>, whole: bool) -> Interest {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+        if whole {
+            self.whole_readers.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tick();
+        Interest { fill: Arc::clone(self), whole }
+    }
+}
+
+impl Life {
+    fn new(digest: &Digest, present: Segments) -> Self {
+        Self {
+            map: Map::resuming(present),
+            verifier: Arc::new(Verifier::new(digest.algorithm())),
+            validator: None,
+            contributors: Vec::new(),
+        }
+    }
+}
+
+/// One reader's part in a fill.
+pub(crate) struct Interest {
+    fill: Arc<Fill>,
+    whole: bool,
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.fill.readers.fetch_sub(1, Ordering::Relaxed);
+        if self.whole {
+            self.fill.whole_readers.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.fill.tick();
+    }
+}

@@ -1,0 +1,120 @@
+//! The running fills of a node: join one or start it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use blob_store::BlobStore;
+use shared_models::{Digest, db::Db};
+use tokio::sync::{Semaphore, mpsc};
+use upstream_client::Upstream;
+
+use super::{
+    fill::{Fill, Phase},
+    writer::drive,
+};
+use crate::{config::FillPolicy, metrics::FillMetrics};
+
+/// What every fill of a node works with.
+pub(crate) struct Context {
+    pub(crate) db: Db,
+    pub(crate) store: BlobStore,
+    pub(crate) upstreams: HashMap<String, Upstream>,
+    pub(crate) metrics: FillMetrics,
+    pub(crate) fill_permits: Semaphore,
+    per_upstream: HashMap<String, Arc<Semaphore>>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        db: Db,
+        store: BlobStore,
+        upstreams: HashMap<String, Upstream>,
+        metrics: FillMetrics,
+        policy: &FillPolicy,
+    ) -> Self {
+        let permits = |name: &String| (name.clone(), Arc::new(Semaphore::new(policy.max_fills_per_upstream)));
+        let per_upstream = upstreams.keys().map(permits).collect();
+        Self { db, store, upstreams, metrics, fill_permits: Semaphore::new(policy.max_fills), per_upstream }
+    }
+
+    /// The permits for downloads from one upstream.
+    pub(crate) fn upstream_permits(&self, name: &str) -> Arc<Semaphore> {
+        self.per_upstream.get(name).cloned().unwrap_or_else(|| Arc::new(Semaphore::new(1)))
+    }
+}
+
+/// The fills that run on this node, one a blob.
+#[derive(Clone)]
+pub struct Fills {
+    running: Arc<Mutex<HashMap<Digest, Arc<Fill>>>>,
+    pub(crate) context: Arc<Context>,
+    policy: FillPolicy,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Fills {
+    pub(crate) fn new(context: Arc<Context>, policy: FillPolicy, runtime: tokio::runtime::Handle) -> Self {
+        Self { running: Arc::default(), context, policy, runtime }
+    }
+
+    /// Enters the running fill of `digest`, started now if there is none. The second value says whether it ran already.
+    ///
+    /// A fill whose only reader comes too late would stop at once: `enter` counts it in before the fill begins.
+    pub(crate) fn join<T>(&self, digest: &Digest, enter: impl FnOnce(&Arc<Fill>) -> T) -> (T, bool) {
+        let mut running = self.lock();
+        if let Some(fill) = running.get(digest).filter(|fill| !matches!(fill.now().phase, Phase::Failed(_))) {
+            return (enter(fill), true);
+        }
+        let (demand, demands) = mpsc::unbounded_channel();
+        let fill = Arc::new(Fill::new(digest.clone(), self.policy.clone(), demand));
+        let entered = enter(&fill);
+        running.insert(digest.clone(), Arc::clone(&fill));
+        drop(running);
+        let (fills, driven) = (self.clone(), fill);
+        self.runtime.spawn(async move {
+            drive(Arc::clone(&driven), Arc::clone(&fills.context), demands).await;
+            fills.forget(&driven);
+        });
+        (entered, false)
+    }
+
+    /// The fills that run now.
+    pub fn all(&self) -> Vec<Arc<Fill>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Has every fill save what it has and end, and waits until that is done.
+    pub(crate) async fn stop(&self) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        let ended = async {
+            loop {
+                let running = self.all();
+                if running.is_empty() {
+                    return;
+                }
+                running.iter().for_each(|fill| fill.stop());
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+            tracing::warn!(
+                "some downloads did not end in time; they are taken up where they were saved last"
+            );
+        }
+    }
+
+    fn forget(&self, fill: &Arc<Fill>) {
+        let mut running = self.lock();
+        if running.get(fill.digest()).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            running.remove(fill.digest());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

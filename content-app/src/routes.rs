@@ -1,0 +1,4 @@
+//! The routes of a content node.
+
+pub(crate) mod blobs;
+pub(crate) mod fills;

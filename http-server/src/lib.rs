@@ -1,0 +1,15 @@
+//! What every HTTP listener of Tidegate does alike: set-up, request log, metrics, health, error bodies.
+//!
+//! A service brings routes and state; this crate brings the server around them, so that a request to either service is
+//! counted, logged, refused and shut down in the same way.
+
+mod access;
+pub mod health;
+pub mod metrics;
+pub mod oci;
+mod server;
+
+pub use health::{Health, Readiness};
+pub use metrics::HttpMetrics;
+pub use oci::{OciCode, OciError};
+pub use server::{Listen, Options, serve};

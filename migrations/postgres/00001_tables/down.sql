@@ -1,0 +1,15 @@
+DROP TABLE namespace_platforms;
+DROP TABLE uploads;
+DROP TABLE upstream_states;
+DROP TABLE tasks;
+DROP TABLE content_nodes;
+DROP TABLE fills;
+DROP TABLE repository_blobs;
+DROP TABLE blob_sources;
+DROP TABLE blobs;
+DROP TABLE repository_manifests;
+DROP TABLE tag_moves;
+DROP TABLE tags;
+DROP TABLE manifest_items;
+DROP TABLE manifests;
+DROP TABLE repositories;

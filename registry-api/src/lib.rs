@@ -1,0 +1,150 @@
+//! The deciding service: manifests, tags, and redirects to content.
+//!
+//! It owns every decision about pulling and carries no blob bytes but the two constants.
+
+mod config;
+mod content_client;
+mod error;
+mod metrics;
+mod placement;
+pub mod pull_through;
+mod registry;
+mod routes;
+mod statistics;
+mod tasks;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use actix_web::web;
+use http_server::Readiness;
+use prometheus_client::registry::Registry as MetricRegistry;
+use shared_models::{
+    Millis,
+    db::{self, Db, blobs},
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+pub use config::{Config, Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
+use metrics::ApiMetrics;
+use registry::{HOUSEKEEPING, Registry};
+use routes::{admin, v2};
+
+/// What the handlers are given.
+pub(crate) struct ApiState {
+    registry: Arc<Registry>,
+}
+
+/// The deciding service, ready to be mounted on a listener.
+#[derive(Clone)]
+pub struct RegistryApi(web::Data<ApiState>);
+
+impl RegistryApi {
+    /// Prepares the service. Call it on the main runtime: fetches and tasks live on it.
+    ///
+    /// # Errors
+    /// The HTTP client for content nodes cannot be built.
+    pub fn new(config: Config, db: Db, metrics: &mut MetricRegistry) -> Result<Self, reqwest::Error> {
+        let registry = Arc::new(Registry::new(config, db, ApiMetrics::register(metrics))?);
+        Ok(Self(web::Data::new(ApiState { registry })))
+    }
+
+    /// Mounts `/v2/…` and `/api/v1/…`.
+    pub fn configure(&self, config: &mut web::ServiceConfig) {
+        let resource = |path: &str| web::resource(path.to_owned());
+        config
+            .app_data(self.0.clone())
+            .service(
+                resource("/v2/").route(web::get().to(v2::base::get)).route(web::head().to(v2::base::get)),
+            )
+            .service(resource("/v2").route(web::get().to(v2::base::get)).route(web::head().to(v2::base::get)))
+            .service(resource("/v2/_catalog").route(web::get().to(v2::catalog::get)))
+            .service(
+                resource("/v2/{name:.+}/manifests/{reference:[^/]*}")
+                    .route(web::get().to(v2::manifests::get))
+                    .route(web::head().to(v2::manifests::get)),
+            )
+            .service(
+                resource("/v2/{name:.+}/blobs/{digest:[^/]*}")
+                    .route(web::get().to(v2::blobs::get))
+                    .route(web::head().to(v2::blobs::get)),
+            )
+            .service(resource("/v2/{name:.+}/tags/list").route(web::get().to(v2::tags::get)))
+            .service(resource("/api/v1/upstreams").route(web::get().to(admin::upstreams)))
+            .service(resource("/api/v1/tasks").route(web::get().to(admin::tasks)));
+    }
+
+    /// Adds the database to what `/readyz` asks.
+    pub fn readiness(&self, readiness: Readiness) -> Readiness {
+        let db = self.0.registry.db.clone();
+        readiness.with(
+            "database",
+            Arc::new(move || {
+                let db = db.clone();
+                Box::pin(async move { db.ping().await.map_err(|error| error.to_string()) })
+            }),
+        )
+    }
+
+    /// Runs tasks and housekeeping until `shutdown` resolves.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) {
+        let (stop, stopped) = watch::channel(false);
+        let registry = &self.0.registry;
+        let told = |mut stopped: watch::Receiver<bool>| async move {
+            // A sender that is gone means the same as the word.
+            let _ = stopped.wait_for(|stop| *stop).await.is_ok();
+        };
+        let tasks = tasks::runner::run(Arc::clone(registry), told(stopped.clone()));
+        let housekeeping = housekeeping(registry, told(stopped));
+        let stopping = async {
+            shutdown.await;
+            stop.send_replace(true);
+        };
+        tokio::join!(tasks, housekeeping, stopping);
+    }
+}
+
+/// Between two looks for pending blobs that no manifest has named.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(300);
+
+async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
+    let mut often = interval(HOUSEKEEPING);
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seldom = interval(EXPIRY_INTERVAL);
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            _ = often.tick() => {
+                refresh_metrics(registry).await;
+                write_pulls(registry).await;
+            }
+            _ = seldom.tick() => {
+                let before = Millis::now().before(registry.config.pending_ttl);
+                match blobs::expire_pending(&registry.db, before).await {
+                    Ok(0) => {}
+                    Ok(expired) => tracing::info!(expired, "forgot blobs that no manifest has named"),
+                    Err(error) => tracing::warn!("pending blobs could not be looked for: {error}"),
+                }
+            }
+        }
+    }
+    write_pulls(registry).await;
+}
+
+async fn write_pulls(registry: &Registry) {
+    if let Err(error) = registry.pulls.write(&registry.db).await {
+        tracing::warn!("the times of the last pulls were not written: {error}");
+    }
+}
+
+async fn refresh_metrics(registry: &Registry) {
+    for upstream in registry.resolver.upstreams() {
+        registry.metrics.upstream(upstream.client.name(), &upstream.client.status());
+    }
+    if let Ok(counts) = db::tasks::counts(&registry.db).await {
+        registry.metrics.tasks(&counts);
+    }
+}

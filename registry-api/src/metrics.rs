@@ -1,0 +1,85 @@
+//! What registry-api counts.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry as MetricRegistry,
+};
+use shared_models::db::tasks::TaskState;
+use upstream_client::UpstreamStatus;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PullLabels {
+    upstream: String,
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabels {
+    kind: String,
+    state: &'static str,
+}
+
+/// Counters of pulls, and gauges of upstreams and tasks.
+#[derive(Clone, Default)]
+pub(crate) struct ApiMetrics {
+    pulls: Family<PullLabels, Counter>,
+    remaining: Family<UpstreamLabels, Gauge>,
+    circuit_open: Family<UpstreamLabels, Gauge>,
+    tasks: Family<TaskLabels, Gauge>,
+}
+
+impl ApiMetrics {
+    pub(crate) fn register(registry: &mut MetricRegistry) -> Self {
+        let metrics = Self::default();
+        registry.register("tidegate_pulls", "Pulls by upstream and outcome", metrics.pulls.clone());
+        registry.register(
+            "tidegate_upstream_ratelimit_remaining",
+            "Requests that upstream still allows",
+            metrics.remaining.clone(),
+        );
+        registry.register(
+            "tidegate_upstream_circuit_open",
+            "1 while upstream is not asked because it failed",
+            metrics.circuit_open.clone(),
+        );
+        registry.register("tidegate_tasks", "Background tasks by kind and state", metrics.tasks.clone());
+        metrics
+    }
+
+    pub(crate) fn pulled(&self, upstream: &str, kind: &'static str, outcome: &'static str) {
+        self.pulls.get_or_create(&PullLabels { upstream: upstream.to_owned(), kind, outcome }).inc();
+    }
+
+    pub(crate) fn upstream(&self, name: &str, status: &UpstreamStatus) {
+        let labels = UpstreamLabels { upstream: name.to_owned() };
+        self.circuit_open.get_or_create(&labels).set(i64::from(status.circuit_open_for.is_some()));
+        if let Some(remaining) = status.rate_limit.as_ref().and_then(|limit| limit.remaining) {
+            self.remaining.get_or_create(&labels).set(i64::try_from(remaining).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn tasks(&self, counts: &[(String, TaskState, i64)]) {
+        self.tasks.clear();
+        for (kind, state, count) in counts {
+            self.tasks
+                .get_or_create(&TaskLabels { kind: kind.clone(), state: state_name(*state) })
+                .set(*count);
+        }
+    }
+}
+
+/// How a task's state is written in metrics and in the admin API.
+pub(crate) fn state_name(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Queued => "queued",
+        TaskState::Running => "running",
+        TaskState::Failed => "failed",
+    }
+}

@@ -1,0 +1,108 @@
+//! Where a client, or a background task, is sent for a blob.
+
+use std::{sync::Arc, time::Duration};
+
+use moka::future::Cache;
+use shared_models::{
+    Digest, Millis, RepositoryName,
+    db::{
+        DbError,
+        nodes::{self, NodeRow},
+    },
+};
+
+use crate::{config::Placement, error::ApiError, registry::Registry};
+
+/// A node that has not been heard of for so long is dead.
+const DEAD_AFTER: Duration = Duration::from_secs(15);
+
+/// How long the list of live nodes is used before it is read again.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// The content nodes that live.
+pub(crate) struct Nodes(Cache<(), Arc<Vec<NodeRow>>>);
+
+impl Nodes {
+    pub(crate) fn new() -> Self {
+        Self(Cache::builder().max_capacity(1).time_to_live(REFRESH).build())
+    }
+
+    /// The signed address of a blob's bytes.
+    pub(crate) async fn content_url(
+        &self,
+        registry: &Registry,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<String, ApiError> {
+        let expires = Millis::now().after(registry.config.link_lifetime);
+        let path = registry.config.link_keys.sign(repository, digest, expires);
+        let base = match &registry.config.placement {
+            Placement::Fixed { public_base, .. } => public_base.clone(),
+            Placement::Nodes => self.owner(registry, digest).await?.public_url,
+        };
+        Ok(format!("{}{path}", base.trim_end_matches('/')))
+    }
+
+    /// The base of the internal API of the node that owns a digest.
+    pub(crate) async fn internal_url(
+        &self,
+        registry: &Registry,
+        digest: &Digest,
+    ) -> Result<String, ApiError> {
+        match &registry.config.placement {
+            Placement::Fixed { internal_base: Some(base), .. } => Ok(base.clone()),
+            _ => Ok(self.owner(registry, digest).await?.internal_url),
+        }
+    }
+
+    async fn owner(&self, registry: &Registry, digest: &Digest) -> Result<NodeRow, ApiError> {
+        let db = registry.db.clone();
+        let live = async move { nodes::live(&db, Millis::now().before(DEAD_AFTER)).await.map(Arc::new) };
+        let live = self
+            .0
+            .try_get_with((), live)
+            .await
+            .map_err(|error: Arc<DbError>| ApiError::from((*error).clone()))?;
+        owner(&live, digest).cloned().ok_or(ApiError::NoContentNode)
+    }
+}
+
+/// Rendezvous hashing: each node draws a lot for the digest, and the highest owns it. A node that comes or goes moves only
+/// the digests that it owns.
+fn owner<'a>(nodes: &'a [NodeRow], digest: &Digest) -> Option<&'a NodeRow> {
+    nodes.iter().max_by_key(|node| Digest::sha256(format!("{}\n{digest}", node.id).as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str) -> NodeRow {
+        NodeRow {
+            id: id.to_owned(),
+            public_url: String::new(),
+            internal_url: String::new(),
+            heartbeat_at: Millis(0),
+            draining: false,
+        }
+    }
+
+    #[test]
+    fn a_node_that_leaves_moves_only_its_own_digests() {
+        let all = [node("a"), node("b"), node("c")];
+        let left = [node("a"), node("c")];
+        let digests: Vec<_> = (0..300_u32).map(|number| Digest::sha256(&number.to_le_bytes())).collect();
+        let mut owned_by_b = 0;
+        for digest in &digests {
+            let before = &owner(&all, digest).unwrap().id;
+            let after = &owner(&left, digest).unwrap().id;
+            if before == "b" {
+                owned_by_b += 1;
+            } else {
+                assert_eq!(before, after);
+            }
+        }
+        assert!((60..140).contains(&owned_by_b), "{owned_by_b} of 300");
+        assert!(owner(&[], &digests[0]).is_none());
+    }
+}

@@ -1,0 +1,48 @@
+//! What is kept in memory beside the database, each entry for a bounded time.
+
+use std::{sync::Arc, time::Duration};
+
+use moka::future::Cache;
+use shared_models::{
+    Digest, RepositoryName, Tag,
+    db::{blobs::BlobRow, manifests::StoredManifest, tags::TagRow},
+};
+
+/// What a name in a repository may be: the key of what upstream was found not to have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Missing {
+    Reference(RepositoryName, String),
+    Blob(RepositoryName, Digest),
+    TagList(RepositoryName),
+}
+
+/// The caches of one process. What they say of a repository is at most `cache_max_age` old.
+pub(crate) struct Memory {
+    /// By digest, so never out of date; what a repository may read is asked of `links` first.
+    pub(crate) manifests: Cache<Digest, Arc<StoredManifest>>,
+    pub(crate) tags: Cache<(RepositoryName, Tag), TagRow>,
+    /// The manifests that a repository may serve. Only what is linked is in here.
+    pub(crate) links: Cache<(RepositoryName, Digest), ()>,
+    /// The blobs that a repository may serve. Only what is linked is in here.
+    pub(crate) blobs: Cache<(RepositoryName, Digest), BlobRow>,
+    /// What upstream said 404 to a moment ago.
+    pub(crate) missing: Cache<Missing, ()>,
+}
+
+/// The most entries of each cache that is not bounded in bytes.
+const MOST_ENTRIES: u64 = 100_000;
+
+impl Memory {
+    pub(crate) fn new(manifest_bytes: u64, max_age: Duration, negative_ttl: Duration) -> Self {
+        let size = |_: &Digest, manifest: &Arc<StoredManifest>| {
+            u32::try_from(manifest.body.len()).unwrap_or(u32::MAX)
+        };
+        Self {
+            manifests: Cache::builder().weigher(size).max_capacity(manifest_bytes).build(),
+            tags: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(max_age).build(),
+            links: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(max_age).build(),
+            blobs: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(max_age).build(),
+            missing: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(negative_ttl).build(),
+        }
+    }
+}

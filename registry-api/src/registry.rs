@@ -1,0 +1,81 @@
+//! The state that every request and task of this service shares.
+
+use std::{sync::Arc, time::Duration};
+
+use shared_models::{Digest, RepositoryName, Tag, db::Db, db::manifests::StoredManifest};
+use tokio::{runtime::Handle, sync::Notify};
+
+use crate::{
+    config::Config,
+    content_client::ContentClient,
+    error::ApiError,
+    metrics::ApiMetrics,
+    placement::Nodes,
+    pull_through::{
+        blob::BlobFlights, flights::Flights, manifest::ManifestFlights, memory::Memory, resolve::Resolver,
+        tag::TagFlights, tag_list::TagLists,
+    },
+    statistics::Pulls,
+};
+
+/// Everything that this service knows and can do.
+pub(crate) struct Registry {
+    pub(crate) config: Config,
+    pub(crate) db: Db,
+    pub(crate) resolver: Resolver,
+    pub(crate) memory: Memory,
+    pub(crate) tag_flights: TagFlights,
+    pub(crate) manifest_flights: ManifestFlights,
+    pub(crate) blob_flights: BlobFlights,
+    pub(crate) tag_lists: TagLists,
+    pub(crate) nodes: Nodes,
+    pub(crate) content: ContentClient,
+    pub(crate) metrics: ApiMetrics,
+    pub(crate) pulls: Pulls,
+    /// Rung when a task was queued here.
+    pub(crate) task_queued: Notify,
+}
+
+impl Registry {
+    pub(crate) fn new(mut config: Config, db: Db, metrics: ApiMetrics) -> Result<Self, reqwest::Error> {
+        let runtime = Handle::current();
+        let upstreams = std::mem::take(&mut config.upstreams);
+        let namespaces = std::mem::take(&mut config.namespaces);
+        Ok(Self {
+            resolver: Resolver::new(upstreams, namespaces),
+            memory: Memory::new(config.manifest_cache_bytes, config.cache_max_age, config.negative_ttl),
+            tag_flights: Flights::new(runtime.clone()),
+            manifest_flights: Flights::new(runtime.clone()),
+            blob_flights: Flights::new(runtime.clone()),
+            tag_lists: TagLists::new(runtime),
+            nodes: Nodes::new(),
+            content: ContentClient::new(Arc::clone(&config.link_keys))?,
+            metrics,
+            pulls: Pulls::default(),
+            task_queued: Notify::new(),
+            config,
+            db,
+        })
+    }
+
+    /// A manifest whose bytes are here, from memory or the database.
+    pub(crate) async fn manifest(&self, digest: &Digest) -> Result<Option<Arc<StoredManifest>>, ApiError> {
+        if let Some(manifest) = self.memory.manifests.get(digest).await {
+            return Ok(Some(manifest));
+        }
+        let Some(stored) = shared_models::db::manifests::load(&self.db, digest).await? else {
+            return Ok(None);
+        };
+        let stored = Arc::new(stored);
+        self.memory.manifests.insert(digest.clone(), Arc::clone(&stored)).await;
+        Ok(Some(stored))
+    }
+
+    /// Forgets what memory says of a tag, so that the next ask reads the row.
+    pub(crate) async fn forget_tag(&self, repository: &RepositoryName, tag: &Tag) {
+        self.memory.tags.invalidate(&(repository.clone(), tag.clone())).await;
+    }
+}
+
+/// How often statistics are written and states are refreshed.
+pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);

@@ -1,0 +1,74 @@
+//! `/api/v1/`: how upstreams and background work stand, for operators. Reads only.
+
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+use shared_models::db::tasks;
+
+use crate::{ApiState, error::ApiError, metrics::state_name};
+
+/// The most tasks that are listed.
+const MOST_TASKS: i64 = 1_000;
+
+#[derive(Serialize)]
+struct UpstreamState {
+    name: String,
+    offline: bool,
+    /// Seconds until upstream is asked again, while the circuit is open.
+    circuit_open_for: Option<u64>,
+    ratelimit_limit: Option<u64>,
+    ratelimit_remaining: Option<u64>,
+    /// Seconds until upstream's `Retry-After` is over.
+    retry_after: Option<u64>,
+}
+
+/// `GET /api/v1/upstreams`
+pub(crate) async fn upstreams(state: web::Data<ApiState>) -> HttpResponse {
+    let mut upstreams: Vec<_> = state
+        .registry
+        .resolver
+        .upstreams()
+        .map(|upstream| {
+            let status = upstream.client.status();
+            UpstreamState {
+                name: upstream.client.name().to_owned(),
+                offline: upstream.offline,
+                circuit_open_for: status.circuit_open_for.map(|left| left.as_secs()),
+                ratelimit_limit: status.rate_limit.as_ref().and_then(|limit| limit.limit),
+                ratelimit_remaining: status.rate_limit.as_ref().and_then(|limit| limit.remaining),
+                retry_after: status.retry_after.map(|left| left.as_secs()),
+            }
+        })
+        .collect();
+    upstreams.sort_by(|one, other| one.name.cmp(&other.name));
+    HttpResponse::Ok().json(upstreams)
+}
+
+#[derive(Serialize)]
+struct TaskState {
+    id: i64,
+    kind: String,
+    key: String,
+    state: &'static str,
+    attempts: i32,
+    /// When it is due, in milliseconds since the Unix epoch.
+    run_at: i64,
+    error: Option<String>,
+}
+
+/// `GET /api/v1/tasks`
+pub(crate) async fn tasks(state: web::Data<ApiState>) -> Result<HttpResponse, ApiError> {
+    let rows = tasks::list(&state.registry.db, MOST_TASKS).await?;
+    let tasks: Vec<_> = rows
+        .into_iter()
+        .map(|row| TaskState {
+            id: row.id,
+            kind: row.kind,
+            key: row.key,
+            state: state_name(row.state),
+            attempts: row.attempts,
+            run_at: row.run_at.0,
+            error: row.error,
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(tasks))
+}

@@ -1,0 +1,58 @@
+//! `GET|HEAD /v2/{name}/blobs/{digest}` (distribution-spec: end-2).
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    body::SizedStream,
+    http::{Method, header},
+    web,
+};
+use futures::stream;
+use shared_models::{Digest, name::NameError};
+
+use crate::{
+    ApiState,
+    error::ApiError,
+    pull_through::blob::{self, BlobAnswer},
+};
+
+pub(crate) async fn get(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    state: web::Data<ApiState>,
+) -> Result<HttpResponse, ApiError> {
+    let registry = &state.registry;
+    let (name, digest) = path.into_inner();
+    let target = super::target(registry, &request, &name)?;
+    let digest = Digest::parse(&digest).map_err(NameError::Digest)?;
+    let head = request.method() == Method::HEAD;
+    let pulled = blob::pull(registry, &target, &digest, head).await;
+    let outcome = pulled.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
+    registry.metrics.pulled(target.upstream.client.name(), "blob", outcome);
+    let (answer, outcome) = pulled?;
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header(("Docker-Content-Digest", digest.as_str()))
+        .insert_header(("Cache-Status", outcome.to_string()));
+    super::confirm_ns(&request, &mut response);
+    Ok(match answer {
+        BlobAnswer::Redirect(location) => response
+            .status(actix_web::http::StatusCode::TEMPORARY_REDIRECT)
+            .insert_header((header::LOCATION, location))
+            // The link expires: a client that keeps it must not keep it longer.
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .finish(),
+        BlobAnswer::Constant(bytes) if !head => {
+            response.content_type("application/octet-stream").body(web::Bytes::from_static(bytes))
+        }
+        BlobAnswer::Constant(bytes) => describe(&mut response, u64::try_from(bytes.len()).ok()),
+        BlobAnswer::Described(size) => describe(&mut response, size),
+    })
+}
+
+fn describe(response: &mut actix_web::HttpResponseBuilder, size: Option<u64>) -> HttpResponse {
+    response.content_type("application/octet-stream").insert_header((header::ACCEPT_RANGES, "bytes"));
+    match size {
+        Some(size) => response.body(SizedStream::new(size, stream::empty::<Result<web::Bytes, ApiError>>())),
+        None => response.finish(),
+    }
+}

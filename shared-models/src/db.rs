@@ -1,0 +1,195 @@
+//! The database: SQLite for one machine, PostgreSQL for several. One file of queries a resource.
+//!
+//! Every query runs as a task of the runtime that [`Db::connect`] was called on. A caller may be dropped at any
+//! `.await` (actix drops a handler whose client is gone) and its transaction still ends as it should.
+
+pub mod blobs;
+mod connect;
+mod connection;
+mod error;
+pub mod fills;
+pub mod manifests;
+pub mod nodes;
+pub mod platforms;
+pub mod record;
+pub mod repositories;
+pub mod tags;
+pub mod tasks;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod upstream_states;
+
+use std::{fmt, time::Duration};
+
+use diesel::{IntoSql, sql_types::Integer};
+use diesel_async::{
+    AsyncPgConnection, RunQueryDsl, pooled_connection::deadpool::Pool,
+    sync_connection_wrapper::SyncConnectionWrapper,
+};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::runtime::Handle;
+
+pub(crate) use connect::sqlite_path;
+pub(crate) use connection::{Conn, each, insert_all, on, update_only_if};
+pub use error::DbError;
+
+type SqliteConnection = SyncConnectionWrapper<diesel::SqliteConnection>;
+
+/// How long a caller waits for statements, beyond the wait for a connection. What was begun goes on without it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How to reach the database.
+#[derive(Clone)]
+pub struct DbConfig {
+    /// `sqlite://PATH` (also `sqlite:PATH`) or `postgres://…`.
+    pub url: String,
+    /// The most connections to PostgreSQL, and the most that read from SQLite beside its one writer. At least 1.
+    pub max_connections: usize,
+    /// How long to wait for a free connection before [`DbError::Unavailable`].
+    pub wait: Duration,
+}
+
+impl fmt::Debug for DbConfig {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("DbConfig")
+            .field("max_connections", &self.max_connections)
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle on the database, cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pools: Pools,
+    wait: Duration,
+    runtime: Handle,
+}
+
+#[derive(Clone)]
+enum Pools {
+    Postgres(Pool<AsyncPgConnection>),
+    /// SQLite takes one writer at a time, so there is one connection for it and no waiting for locks in a process.
+    Sqlite {
+        write: Pool<SqliteConnection>,
+        read: Pool<SqliteConnection>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+    Transaction,
+}
+
+impl Db {
+    /// Opens the SQLite file, making it and its folder where they are missing, or readies the pool for a PostgreSQL
+    /// server, which need not be up yet. Call it on the main runtime, on which all queries will run.
+    ///
+    /// # Errors
+    /// [`DbError::Config`] for a URL that is not understood; [`DbError::Unavailable`] for a file that can't be opened.
+    pub async fn connect(config: &DbConfig) -> Result<Self, DbError> {
+        let db = Self { pools: connect::pools(config)?, wait: config.wait, runtime: Handle::current() };
+        if let Pools::Sqlite { .. } = db.pools {
+            // The writer is the one to turn the file to WAL, before any reader opens it.
+            db.write(|_| async { Ok(()) }.boxed()).await?;
+        }
+        Ok(db)
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] where it doesn't.
+    pub async fn ping(&self) -> Result<(), DbError> {
+        self.read(|conn| {
+            async move {
+                let one = diesel::select(1.into_sql::<Integer>());
+                on!(conn, |c| one.get_result::<i32>(c))?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Runs statements that only read.
+    pub(crate) async fn read<R, F>(&self, work: F) -> Result<R, DbError>
+    where
+        R: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>> + Send + 'static,
+    {
+        self.run(Access::Read, work).await
+    }
+
+    /// Runs one statement that writes.
+    pub(crate) async fn write<R, F>(&self, work: F) -> Result<R, DbError>
+    where
+        R: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>> + Send + 'static,
+    {
+        self.run(Access::Write, work).await
+    }
+
+    /// Runs statements that write, all or none.
+    pub(crate) async fn transaction<R, F>(&self, work: F) -> Result<R, DbError>
+    where
+        R: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>> + Send + 'static,
+    {
+        self.run(Access::Transaction, work).await
+    }
+
+    async fn run<R, F>(&self, access: Access, work: F) -> Result<R, DbError>
+    where
+        R: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>> + Send + 'static,
+    {
+        let db = self.clone();
+        let task = self.runtime.spawn(async move {
+            let mut conn = db.connection(access).await?;
+            if access != Access::Transaction {
+                return work(&mut conn).await;
+            }
+            conn.begin().await?;
+            match work(&mut conn).await {
+                Ok(done) => conn.commit().await.map(|()| done),
+                Err(error) => {
+                    // A connection that can't roll back is not given to anybody again.
+                    conn.rollback().await.unwrap_or_else(|_| tracing::debug!("a transaction was lost"));
+                    Err(error)
+                }
+            }
+        });
+        match tokio::time::timeout(self.wait + PATIENCE, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(join)) if join.is_panic() => Err(DbError::Broken("a query panicked".to_owned())),
+            Ok(Err(_)) => Err(DbError::Unavailable("the process is shutting down".to_owned())),
+            Err(_) => Err(DbError::Unavailable("the database is too slow to answer".to_owned())),
+        }
+    }
+
+    async fn connection(&self, access: Access) -> Result<Conn, DbError> {
+        let get = async {
+            match (&self.pools, access) {
+                (Pools::Postgres(pool), _) => pool.get().await.map(Conn::Postgres),
+                (Pools::Sqlite { read, .. }, Access::Read) => read.get().await.map(Conn::Sqlite),
+                (Pools::Sqlite { write, .. }, _) => write.get().await.map(Conn::Sqlite),
+            }
+        };
+        match tokio::time::timeout(self.wait, get).await {
+            Ok(conn) => Ok(conn?),
+            Err(_) => Err(DbError::Unavailable("no database connection became free in time".to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self.pools {
+            Pools::Postgres(_) => "Db(postgres)",
+            Pools::Sqlite { .. } => "Db(sqlite)",
+        })
+    }
+}

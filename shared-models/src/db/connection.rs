@@ -1,0 +1,125 @@
+//! One connection of either kind, and the macros that write a query once for both.
+
+use diesel::{dsl::Filter, query_dsl::methods::FilterDsl};
+use diesel_async::{
+    AsyncConnection, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
+};
+
+use super::{DbError, SqliteConnection};
+
+/// A connection taken from a pool.
+#[expect(clippy::large_enum_variant, reason = "there is one for each running query, in a task on the heap")]
+pub(crate) enum Conn {
+    Postgres(Object<AsyncPgConnection>),
+    Sqlite(Object<SqliteConnection>),
+}
+
+type PgTransactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
+type SqliteTransactions = <SqliteConnection as AsyncConnection>::TransactionManager;
+
+impl Conn {
+    pub(super) async fn begin(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(conn) => PgTransactions::begin_transaction(&mut **conn).await?,
+            // A deferred transaction that reads first can fail on its first write, without waiting, when another
+            // process has written meanwhile. This one takes its turn to write at once.
+            Self::Sqlite(conn) => {
+                conn.spawn_blocking(|conn| {
+                    diesel::connection::AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(conn) => PgTransactions::commit_transaction(&mut **conn).await?,
+            Self::Sqlite(conn) => SqliteTransactions::commit_transaction(&mut **conn).await?,
+        }
+        Ok(())
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(conn) => PgTransactions::rollback_transaction(&mut **conn).await?,
+            Self::Sqlite(conn) => SqliteTransactions::rollback_transaction(&mut **conn).await?,
+        }
+        Ok(())
+    }
+}
+
+/// `INSERT … ON CONFLICT … DO UPDATE … WHERE condition`. A trait's method of the same name as that of queries, hence not
+/// called as one.
+pub(crate) fn update_only_if<Q: FilterDsl<P>, P>(upsert: Q, condition: P) -> Filter<Q, P> {
+    FilterDsl::filter(upsert, condition)
+}
+
+/// `on!(conn, |c| query.execute(c))`: awaits the query on whichever connection it is.
+macro_rules! on {
+    ($conn:expr, |$c:ident| $query:expr) => {
+        match $conn {
+            $crate::db::Conn::Postgres(conn) => {
+                let $c = &mut **conn;
+                $query.await
+            }
+            $crate::db::Conn::Sqlite(conn) => {
+                let $c = &mut **conn;
+                $query.await
+            }
+        }
+    };
+}
+pub(crate) use on;
+
+/// `insert_all!(conn, rows, |values| insert_into(table).values(values)…)`: inserts many rows. PostgreSQL takes them in
+/// statements of a thousand; SQLite one by one, but without leaving the thread between.
+macro_rules! insert_all {
+    ($conn:expr, $rows:expr, |$values:ident| $query:expr) => {{
+        let mut rows: Vec<_> = $rows;
+        match $conn {
+            $crate::db::Conn::Postgres(conn) => {
+                while !rows.is_empty() {
+                    let rest = rows.split_off(rows.len().min(1000));
+                    let $values = std::mem::replace(&mut rows, rest);
+                    ::diesel_async::RunQueryDsl::execute($query, &mut **conn).await?;
+                }
+            }
+            $crate::db::Conn::Sqlite(conn) => {
+                conn.spawn_blocking(move |conn| {
+                    for $values in rows {
+                        ::diesel::RunQueryDsl::execute($query, conn)?;
+                    }
+                    Ok(())
+                })
+                .await?;
+            }
+        }
+    }};
+}
+pub(crate) use insert_all;
+
+/// `each!(conn, rows, |row| query)`: executes a statement for each row.
+macro_rules! each {
+    ($conn:expr, $rows:expr, |$row:pat_param| $query:expr) => {{
+        let rows = $rows;
+        match $conn {
+            $crate::db::Conn::Postgres(conn) => {
+                for $row in rows {
+                    ::diesel_async::RunQueryDsl::execute($query, &mut **conn).await?;
+                }
+            }
+            $crate::db::Conn::Sqlite(conn) => {
+                conn.spawn_blocking(move |conn| {
+                    for $row in rows {
+                        ::diesel::RunQueryDsl::execute($query, conn)?;
+                    }
+                    Ok(())
+                })
+                .await?;
+            }
+        }
+    }};
+}
+pub(crate) use each;

@@ -1,0 +1,144 @@
+//! Recording what upstream has confirmed: a manifest with everything that becomes readable through it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use diesel::Insertable;
+use futures::FutureExt;
+
+use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags};
+use crate::{
+    Digest, Millis, Tag,
+    manifest::{Item, ItemKind, MAX_ITEMS},
+    schema::repository_manifests,
+};
+
+pub use super::{manifests::NewManifest, repositories::NewRepository};
+
+/// How many levels of indexes are followed below a manifest.
+const MAX_DEPTH: usize = 3;
+
+/// How many manifests are asked for in one statement.
+const LEVEL_CHUNK: usize = 500;
+
+#[derive(Insertable)]
+#[diesel(table_name = repository_manifests)]
+struct NewLink {
+    repository_id: i64,
+    manifest: Digest,
+    first_seen_at: i64,
+}
+
+/// What becomes readable through a repository with a manifest.
+#[derive(Default)]
+struct Content {
+    manifests: BTreeSet<Digest>,
+    blobs: BTreeMap<Digest, Option<u64>>,
+}
+
+/// Records a manifest in one transaction: its bytes and what it names; the links of the repository to it, to its
+/// children and to its blobs (those that were pending are no longer), also to what is named by children whose bytes are
+/// here; its blobs as on-demand with size and source, where they aren't known; and the tag, if there is one, as checked
+/// now.
+///
+/// # Errors
+/// [`DbError::Conflict`] when the repository is one without upstream; [`DbError`], as every query.
+pub async fn manifest(
+    db: &Db,
+    repository: &NewRepository,
+    manifest: &NewManifest,
+    tag: Option<&Tag>,
+    now: Millis,
+) -> Result<(), DbError> {
+    let (repository, manifest, tag) = (repository.clone(), manifest.clone(), tag.cloned());
+    db.transaction(move |conn| {
+        async move {
+            let repository_id = repositories::ensure(conn, &repository, now).await?;
+            manifests::store(conn, &manifest, now).await?;
+            let content = content(conn, &manifest.digest, manifest.parsed.items).await?;
+            link(conn, repository_id, &repository, content, now).await?;
+            if let Some(tag) = tag {
+                tags::point(conn, repository_id, &tag, &manifest.digest, now).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Does what [`manifest`] does, for a manifest whose bytes are here already, by any repository. False, and nothing is
+/// recorded, when they are not.
+///
+/// # Errors
+/// As [`manifest`].
+pub async fn adopt(
+    db: &Db,
+    repository: &NewRepository,
+    digest: &Digest,
+    tag: Option<&Tag>,
+    now: Millis,
+) -> Result<bool, DbError> {
+    let (repository, digest, tag) = (repository.clone(), digest.clone(), tag.cloned());
+    db.transaction(move |conn| {
+        async move {
+            if !manifests::is_stored(conn, &digest).await? {
+                return Ok(false);
+            }
+            let repository_id = repositories::ensure(conn, &repository, now).await?;
+            let items = manifests::items_of(conn, std::slice::from_ref(&digest)).await?;
+            let content = content(conn, &digest, items).await?;
+            link(conn, repository_id, &repository, content, now).await?;
+            if let Some(tag) = tag {
+                tags::point(conn, repository_id, &tag, &digest, now).await?;
+            }
+            Ok(true)
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Everything below `root`, as far as the bytes of its children are here.
+async fn content(conn: &mut Conn, root: &Digest, mut items: Vec<Item>) -> Result<Content, DbError> {
+    let mut content = Content::default();
+    content.manifests.insert(root.clone());
+    for _ in 0..MAX_DEPTH {
+        let mut level = Vec::new();
+        for item in items.drain(..) {
+            if item.is_fetched_blob() {
+                content.blobs.entry(item.digest).or_insert(Some(item.size));
+            } else if item.kind == ItemKind::Child
+                && content.manifests.len() <= MAX_ITEMS
+                && content.manifests.insert(item.digest.clone())
+            {
+                level.push(item.digest);
+            }
+        }
+        for some in level.chunks(LEVEL_CHUNK) {
+            items.extend(manifests::items_of(conn, some).await?);
+        }
+    }
+    Ok(content)
+}
+
+/// Rows are written table by table in one order and within a table by digest, so that no two who record overlapping
+/// content wait for each other in a ring.
+async fn link(
+    conn: &mut Conn,
+    repository_id: i64,
+    repository: &NewRepository,
+    content: Content,
+    now: Millis,
+) -> Result<(), DbError> {
+    let links = content.manifests.into_iter().map(|manifest| NewLink {
+        repository_id,
+        manifest,
+        first_seen_at: now.0,
+    });
+    insert_all!(conn, links.collect(), |rows| diesel::insert_into(repository_manifests::table)
+        .values(rows)
+        .on_conflict_do_nothing());
+    let blobs: Vec<_> = content.blobs.into_iter().collect();
+    blobs::ensure(conn, &blobs, &repository.upstream, &repository.upstream_name).await?;
+    blobs::confirm(conn, repository_id, blobs.into_iter().map(|(digest, _)| digest), now).await
+}

@@ -1,0 +1,236 @@
+//! Tags and their history.
+
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel_async::RunQueryDsl;
+use futures::FutureExt;
+
+use super::{Conn, Db, DbError, on};
+use crate::{
+    Digest, Millis, RepositoryName, Tag,
+    schema::{repositories, tag_moves, tags},
+};
+
+/// Where a tag points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRow {
+    /// The manifest.
+    pub manifest: Digest,
+    /// Since when it is this one.
+    pub moved_at: Millis,
+    /// When upstream last said so.
+    pub checked_at: Millis,
+}
+
+/// One row of a tag's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagMove {
+    /// Where it pointed; none when it came to be.
+    pub from: Option<Digest>,
+    /// Where it points from then on; none when it was taken away.
+    pub to: Option<Digest>,
+    /// When.
+    pub at: Millis,
+    /// Why.
+    pub cause: TagCause,
+}
+
+/// Why a tag changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TagCause {
+    /// It was pulled for the first time.
+    Pulled,
+    /// Upstream had moved it.
+    Moved,
+}
+
+/// The tag, in one indexed query.
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn find(db: &Db, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRow>, DbError> {
+    let (repository, tag) = (repository.clone(), tag.clone());
+    db.read(move |conn| {
+        async move {
+            let query = tags::table
+                .inner_join(repositories::table)
+                .filter(repositories::name.eq(repository))
+                .filter(tags::name.eq(tag))
+                .select((tags::manifest, tags::moved_at, tags::checked_at));
+            let row: Option<(Digest, i64, i64)> = on!(conn, |c| query.first(c)).optional()?;
+            Ok(row.map(|(manifest, moved_at, checked_at)| TagRow {
+                manifest,
+                moved_at: Millis(moved_at),
+                checked_at: Millis(checked_at),
+            }))
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Writes that upstream was asked at `now` and the tag still stands; a check that is already later stays.
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn mark_checked(
+    db: &Db,
+    repository: &RepositoryName,
+    tag: &Tag,
+    now: Millis,
+) -> Result<(), DbError> {
+    let (repository, tag) = (repository.clone(), tag.clone());
+    db.write(move |conn| {
+        async move {
+            let id = repositories::table.filter(repositories::name.eq(repository)).select(repositories::id);
+            let query = diesel::update(tags::table)
+                .filter(tags::repository_id.eq_any(id))
+                .filter(tags::name.eq(tag))
+                .filter(tags::checked_at.lt(now.0))
+                .set(tags::checked_at.eq(now.0));
+            on!(conn, |c| query.execute(c))?;
+            Ok(())
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Up to `limit` tags in byte order, those after `after` (distribution-spec: end-8).
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn list(
+    db: &Db,
+    repository: &RepositoryName,
+    after: Option<&Tag>,
+    limit: i64,
+) -> Result<Vec<Tag>, DbError> {
+    let after = after.map_or_else(String::new, |tag| tag.as_str().to_owned());
+    let repository = repository.clone();
+    db.read(move |conn| {
+        async move {
+            let query = tags::table
+                .inner_join(repositories::table)
+                .filter(repositories::name.eq(repository))
+                .filter(tags::name.gt(after))
+                .order(tags::name)
+                .limit(limit)
+                .select(tags::name);
+            Ok(on!(conn, |c| query.load(c))?)
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// The last `limit` changes of a tag, the latest first.
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn history(
+    db: &Db,
+    repository: &RepositoryName,
+    tag: &Tag,
+    limit: i64,
+) -> Result<Vec<TagMove>, DbError> {
+    type Row = (Option<Digest>, Option<Digest>, i64, i16);
+    let (repository, tag) = (repository.clone(), tag.clone());
+    db.read(move |conn| {
+        async move {
+            use tag_moves as m;
+            let query = m::table
+                .inner_join(repositories::table)
+                .filter(repositories::name.eq(repository))
+                .filter(m::name.eq(tag))
+                .order(m::id.desc())
+                .limit(limit)
+                .select((m::from, m::to, m::at, m::cause));
+            let rows: Vec<Row> = on!(conn, |c| query.load(c))?;
+            let row = |(from, to, at, cause)| {
+                Ok(TagMove { from, to, at: Millis(at), cause: TagCause::from_number(cause)? })
+            };
+            rows.into_iter().map(row).collect()
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Points the tag at `manifest`. Only where it pointed elsewhere is there a row of history, and exactly one, however
+/// many do this at once.
+pub(super) async fn point(
+    conn: &mut Conn,
+    repository_id: i64,
+    tag: &Tag,
+    manifest: &Digest,
+    now: Millis,
+) -> Result<(), DbError> {
+    // Each statement says what it expects to find. Where another got there first, look again.
+    for _ in 0..10 {
+        let this = tags::table.filter(tags::repository_id.eq(repository_id)).filter(tags::name.eq(tag));
+        let query = this.select(tags::manifest);
+        let from: Option<Digest> = on!(conn, |c| query.first(c)).optional()?;
+        let changed = match &from {
+            Some(from) if from == manifest => {
+                let query =
+                    diesel::update(this.filter(tags::manifest.eq(from))).set(tags::checked_at.eq(now.0));
+                on!(conn, |c| query.execute(c))?
+            }
+            Some(from) => {
+                let query = diesel::update(this.filter(tags::manifest.eq(from))).set((
+                    tags::manifest.eq(manifest),
+                    tags::moved_at.eq(now.0),
+                    tags::checked_at.eq(now.0),
+                ));
+                on!(conn, |c| query.execute(c))?
+            }
+            None => {
+                let query = diesel::insert_into(tags::table)
+                    .values((
+                        tags::repository_id.eq(repository_id),
+                        tags::name.eq(tag),
+                        tags::manifest.eq(manifest),
+                        tags::moved_at.eq(now.0),
+                        tags::checked_at.eq(now.0),
+                    ))
+                    .on_conflict_do_nothing();
+                on!(conn, |c| query.execute(c))?
+            }
+        };
+        if changed == 0 {
+            continue;
+        }
+        if from.as_ref() == Some(manifest) {
+            return Ok(());
+        }
+        let cause = if from.is_none() { TagCause::Pulled } else { TagCause::Moved };
+        let query = diesel::insert_into(tag_moves::table).values((
+            tag_moves::repository_id.eq(repository_id),
+            tag_moves::name.eq(tag),
+            tag_moves::from.eq(from),
+            tag_moves::to.eq(manifest),
+            tag_moves::at.eq(now.0),
+            tag_moves::cause.eq(cause.number()),
+        ));
+        on!(conn, |c| query.execute(c))?;
+        return Ok(());
+    }
+    Err(DbError::Unavailable("the tag is being moved by many at once".to_owned()))
+}
+
+impl TagCause {
+    fn number(self) -> i16 {
+        match self {
+            Self::Pulled => 0,
+            Self::Moved => 1,
+        }
+    }
+
+    fn from_number(number: i16) -> Result<Self, DbError> {
+        match number {
+            0 => Ok(Self::Pulled),
+            1 => Ok(Self::Moved),
+            other => Err(DbError::Broken(format!("{other} is no cause of a tag's move"))),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Every query over SQLite and over PostgreSQL, each test with a database of its own.
+
+mod blobs;
+mod cluster;
+mod handle;
+mod record;
+mod tags;
+mod tasks;
+
+use std::{
+    ops::Deref,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{Db, DbConfig, record::NewRepository};
+use crate::{
+    Digest, Manifest, RepositoryName, Tag, db::record::NewManifest, migrate::migrate,
+    test_postgres::TestPostgres,
+};
+
+/// A database and what must outlive it.
+pub(crate) struct TestDb {
+    pub(crate) db: Db,
+    pub(crate) config: DbConfig,
+    _folder: Option<TempDir>,
+}
+
+impl Deref for TestDb {
+    type Target = Db;
+
+    fn deref(&self) -> &Db {
+        &self.db
+    }
+}
+
+pub(crate) fn sqlite_config(folder: &TempDir) -> DbConfig {
+    config(format!("sqlite://{}", folder.path().join("a folder/tidegate.db").display()))
+}
+
+pub(crate) fn postgres_config() -> DbConfig {
+    static SERVER: OnceLock<TestPostgres> = OnceLock::new();
+    static DATABASES: AtomicU32 = AtomicU32::new(0);
+    let server = SERVER.get_or_init(|| TestPostgres::start().unwrap());
+    let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    config(server.create_database(&name).unwrap())
+}
+
+fn config(url: String) -> DbConfig {
+    DbConfig { url, max_connections: 5, wait: Duration::from_secs(10) }
+}
+
+pub(crate) async fn sqlite() -> TestDb {
+    let folder = tempfile::tempdir().unwrap();
+    migrated(sqlite_config(&folder), Some(folder)).await
+}
+
+pub(crate) async fn postgres() -> TestDb {
+    migrated(postgres_config(), None).await
+}
+
+async fn migrated(config: DbConfig, folder: Option<TempDir>) -> TestDb {
+    migrate(&config).await.unwrap();
+    TestDb { db: Db::connect(&config).await.unwrap(), config, _folder: folder }
+}
+
+/// Each test once for either database.
+macro_rules! on_both {
+    ($($(#[$attribute:meta])* async fn $name:ident($db:ident: TestDb) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            async fn run($db: TestDb) $body
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn over_sqlite() {
+                run($crate::db::tests::sqlite().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn over_postgres() {
+                run($crate::db::tests::postgres().await).await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_both;
+
+pub(crate) fn name(text: &str) -> RepositoryName {
+    RepositoryName::parse(text).unwrap()
+}
+
+pub(crate) fn tag(text: &str) -> Tag {
+    Tag::parse(text).unwrap()
+}
+
+pub(crate) fn repository(text: &str) -> NewRepository {
+    NewRepository { name: name(text), upstream: "hub".to_owned(), upstream_name: name("library/alpine") }
+}
+
+pub(crate) fn digest(text: &str) -> Digest {
+    Digest::sha256(text.as_bytes())
+}
+
+pub(crate) fn manifest(json: &str) -> NewManifest {
+    NewManifest {
+        digest: Digest::sha256(json.as_bytes()),
+        parsed: Manifest::parse(json.as_bytes(), None).unwrap(),
+        body: json.to_owned().into(),
+    }
+}
+
+fn descriptor(media_type: &str, digest: &Digest, size: u64) -> String {
+    format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{size}}}"#)
+}
+
+/// An image manifest with the config `config` (10 bytes) and a layer of 1000 bytes for each of `layers`.
+pub(crate) fn image(config: &str, layers: &[&str]) -> NewManifest {
+    let config = descriptor("application/vnd.oci.image.config.v1+json", &digest(config), 10);
+    let layer = |text: &&str| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &digest(text), 1000);
+    let layers: Vec<_> = layers.iter().map(layer).collect();
+    manifest(&format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#, layers.join(",")))
+}
+
+pub(crate) fn index(children: &[&Digest]) -> NewManifest {
+    let child = |digest: &&Digest| {
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":500,
+                "platform":{{"os":"linux","architecture":"arm64","variant":"v8"}}}}"#
+        )
+    };
+    let children: Vec<_> = children.iter().map(child).collect();
+    manifest(&format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, children.join(",")))
+}

@@ -1,0 +1,89 @@
+use super::{TestDb, digest, image, name, on_both, repository};
+use crate::{
+    Millis,
+    db::{
+        blobs::{self, BlobState, NewPending},
+        record::{self, NewRepository},
+    },
+};
+
+fn pending(repository_name: &str, blob: &str, now: i64) -> NewPending {
+    NewPending {
+        repository: repository(repository_name),
+        digest: digest(blob),
+        size: Some(5),
+        now: Millis(now),
+    }
+}
+
+on_both! {
+    async fn a_blob_is_stored_and_evicted_and_keeps_its_links(db: TestDb) {
+        record::manifest(&db, &repository("x"), &image("config", &["a"]), None, Millis(1)).await.unwrap();
+        for _ in 0..2 {
+            blobs::mark_stored(&db, &digest("a"), 777, Millis(2)).await.unwrap();
+        }
+        let stored = blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap();
+        assert_eq!((stored.state, stored.size), (BlobState::Stored, Some(777)), "what was received counts");
+
+        // Another manifest that names it makes it neither on-demand nor another size.
+        record::manifest(&db, &repository("y"), &image("other", &["a"]), None, Millis(3)).await.unwrap();
+        assert_eq!(blobs::find(&db, &digest("a")).await.unwrap().unwrap(), stored);
+
+        blobs::mark_evicted(&db, &digest("a")).await.unwrap();
+        let evicted = blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap();
+        assert_eq!((evicted.state, evicted.size), (BlobState::OnDemand, Some(777)));
+        assert_eq!(blobs::sources(&db, &digest("a")).await.unwrap().len(), 1);
+    }
+
+    async fn a_blob_that_nobody_recorded_can_be_stored(db: TestDb) {
+        blobs::mark_stored(&db, &digest("a"), 3, Millis(2)).await.unwrap();
+        assert_eq!(blobs::find(&db, &digest("a")).await.unwrap().unwrap().state, BlobState::Stored);
+        assert_eq!(blobs::linked(&db, &name("x"), &digest("a")).await.unwrap(), None);
+    }
+
+    async fn sources_set_aside_come_last(db: TestDb) {
+        for upstream in ["a", "b", "c"] {
+            let repository = NewRepository { upstream: upstream.to_owned(), ..repository(upstream) };
+            let new = NewPending { repository, ..pending("x", "blob", 1) };
+            blobs::record_pending(&db, &new).await.unwrap();
+        }
+        let alpine = name("library/alpine");
+        blobs::set_aside_source(&db, &digest("blob"), "a", &alpine, Millis(200)).await.unwrap();
+        blobs::set_aside_source(&db, &digest("blob"), "b", &alpine, Millis(100)).await.unwrap();
+        blobs::set_aside_source(&db, &digest("other"), "c", &alpine, Millis(100)).await.unwrap();
+        let sources = blobs::sources(&db, &digest("blob")).await.unwrap();
+        let order: Vec<_> =
+            sources.iter().map(|source| (source.upstream.as_str(), source.failed_until)).collect();
+        assert_eq!(order, [("c", None), ("b", Some(Millis(100))), ("a", Some(Millis(200)))]);
+    }
+
+    async fn only_pending_links_that_nobody_touched_expire(db: TestDb) {
+        for (blob, at) in [("old", 10), ("asked again", 10), ("read", 10), ("new", 50), ("named", 10)] {
+            blobs::record_pending(&db, &pending("x", blob, at)).await.unwrap();
+        }
+        blobs::record_pending(&db, &pending("x", "asked again", 50)).await.unwrap();
+        blobs::touch_read(&db, &[(digest("read"), Millis(50)), (digest("nowhere"), Millis(50))]).await.unwrap();
+        record::manifest(&db, &repository("x"), &image("config", &["named"]), None, Millis(10)).await.unwrap();
+
+        assert_eq!(blobs::expire_pending(&db, Millis(50)).await.unwrap(), 1);
+        for (blob, left) in [("old", false), ("asked again", true), ("read", true), ("new", true), ("named", true)] {
+            let linked = blobs::linked(&db, &name("x"), &digest(blob)).await.unwrap();
+            assert_eq!(linked.is_some(), left, "{blob}");
+        }
+        assert!(blobs::find(&db, &digest("old")).await.unwrap().is_some(), "the blob itself stays known");
+    }
+
+    async fn asking_for_a_named_blob_again_does_not_make_it_pending(db: TestDb) {
+        record::manifest(&db, &repository("x"), &image("config", &["a"]), None, Millis(1)).await.unwrap();
+        blobs::record_pending(&db, &pending("x", "a", 2)).await.unwrap();
+        assert_eq!(blobs::expire_pending(&db, Millis(1000)).await.unwrap(), 0);
+        assert_eq!(blobs::find(&db, &digest("a")).await.unwrap().unwrap().size, Some(1000));
+    }
+
+    async fn a_pending_blob_is_readable_in_its_repository_only(db: TestDb) {
+        blobs::record_pending(&db, &pending("x", "a", 1)).await.unwrap();
+        blobs::record_pending(&db, &pending("y", "b", 1)).await.unwrap();
+        assert!(blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().is_some());
+        assert_eq!(blobs::linked(&db, &name("y"), &digest("a")).await.unwrap(), None);
+    }
+}

@@ -1,0 +1,220 @@
+use bytes::Bytes;
+
+use super::{TestDb, digest, image, index, manifest, name, on_both, repository, tag};
+use crate::{
+    Millis,
+    db::{
+        DbError,
+        blobs::{self, BlobState, NewPending},
+        manifests, record, repositories, tags,
+    },
+    manifest::{ItemKind, Platform},
+    schema,
+};
+
+on_both! {
+    async fn recording_a_manifest_makes_it_and_its_blobs_readable(db: TestDb) {
+        let image = image("config", &["a", "b", "a"]);
+        record::manifest(&db, &repository("x/alpine"), &image, Some(&tag("3")), Millis(7)).await.unwrap();
+
+        let stored = manifests::load(&db, &image.digest).await.unwrap().unwrap();
+        assert_eq!(stored.body, image.body);
+        assert_eq!(stored.media_type, image.parsed.media_type);
+        assert!(manifests::linked(&db, &name("x/alpine"), &image.digest).await.unwrap());
+        assert_eq!(manifests::items(&db, &image.digest).await.unwrap(), image.parsed.items);
+
+        let layer = blobs::linked(&db, &name("x/alpine"), &digest("a")).await.unwrap().unwrap();
+        assert_eq!((layer.state, layer.size), (BlobState::OnDemand, Some(1000)));
+        let sources = blobs::sources(&db, &digest("config")).await.unwrap();
+        assert_eq!(sources.len(), 1);
+        assert_eq!((sources[0].upstream.as_str(), &sources[0].upstream_name), ("hub", &name("library/alpine")));
+
+        let row = tags::find(&db, &name("x/alpine"), &tag("3")).await.unwrap().unwrap();
+        assert_eq!((row.manifest, row.moved_at, row.checked_at), (image.digest, Millis(7), Millis(7)));
+    }
+
+    async fn what_is_linked_in_one_repository_is_not_readable_in_another(db: TestDb) {
+        let image = image("config", &["a"]);
+        record::manifest(&db, &repository("one"), &image, None, Millis(1)).await.unwrap();
+        record::manifest(&db, &repository("two"), &super::image("other", &[]), None, Millis(1)).await.unwrap();
+
+        assert!(!manifests::linked(&db, &name("two"), &image.digest).await.unwrap());
+        assert_eq!(blobs::linked(&db, &name("two"), &digest("a")).await.unwrap(), None);
+        assert!(manifests::stored(&db, &image.digest).await.unwrap());
+        assert!(blobs::find(&db, &digest("a")).await.unwrap().is_some());
+    }
+
+    async fn recording_twice_changes_nothing(db: TestDb) {
+        let image = image("config", &["a"]);
+        for at in 1..3 {
+            record::manifest(&db, &repository("x"), &image, Some(&tag("t")), Millis(at)).await.unwrap();
+        }
+        assert_eq!(manifests::items(&db, &image.digest).await.unwrap().len(), 2);
+        assert_eq!(tags::history(&db, &name("x"), &tag("t"), 10).await.unwrap().len(), 1);
+        let row = tags::find(&db, &name("x"), &tag("t")).await.unwrap().unwrap();
+        assert_eq!((row.moved_at, row.checked_at), (Millis(1), Millis(2)));
+    }
+
+    async fn the_children_of_a_recorded_index_are_linked_before_their_bytes_are_here(db: TestDb) {
+        let child = image("config", &["a"]);
+        let index = index(&[&child.digest, &digest("elsewhere")]);
+        record::manifest(&db, &repository("x"), &index, None, Millis(1)).await.unwrap();
+
+        assert!(manifests::linked(&db, &name("x"), &child.digest).await.unwrap());
+        assert!(!manifests::stored(&db, &child.digest).await.unwrap());
+        assert_eq!(blobs::find(&db, &child.digest).await.unwrap(), None, "a manifest is no blob");
+        let items = manifests::items(&db, &index.digest).await.unwrap();
+        assert!(items.iter().all(|item| item.kind == ItemKind::Child));
+        let arm: Platform = "linux/arm64/v8".parse().unwrap();
+        assert_eq!(items[0].platform, Some(arm));
+    }
+
+    async fn an_index_links_the_blobs_of_children_that_came_before_through_another_repository(db: TestDb) {
+        let child = image("config", &["a"]);
+        record::manifest(&db, &repository("first"), &child, None, Millis(1)).await.unwrap();
+        let inner = index(&[&child.digest]);
+        record::manifest(&db, &repository("second"), &inner, None, Millis(1)).await.unwrap();
+        let outer = index(&[&inner.digest]);
+        record::manifest(&db, &repository("third"), &outer, None, Millis(1)).await.unwrap();
+        for repository in ["second", "third"] {
+            assert!(manifests::linked(&db, &name(repository), &child.digest).await.unwrap(), "{repository}");
+            assert!(blobs::linked(&db, &name(repository), &digest("a")).await.unwrap().is_some(), "{repository}");
+        }
+    }
+
+    async fn a_pending_blob_becomes_an_ordinary_one_with_a_manifest_that_names_it(db: TestDb) {
+        let pending = |text| NewPending {
+            repository: repository("x"), digest: digest(text), size: None, now: Millis(1),
+        };
+        blobs::record_pending(&db, &pending("a")).await.unwrap();
+        blobs::record_pending(&db, &pending("b")).await.unwrap();
+        assert_eq!(blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap().size, None);
+
+        record::manifest(&db, &repository("x"), &image("config", &["a"]), None, Millis(1)).await.unwrap();
+        assert_eq!(blobs::expire_pending(&db, Millis(1000)).await.unwrap(), 1);
+        let named = blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap();
+        assert_eq!(named.size, Some(1000), "the manifest told it");
+        assert_eq!(blobs::linked(&db, &name("x"), &digest("b")).await.unwrap(), None);
+    }
+
+    async fn adopting_links_what_is_here_and_refuses_what_is_not(db: TestDb) {
+        let (known, missing) = (image("config", &["a"]), image("config", &["b"]));
+        record::manifest(&db, &repository("first"), &known, None, Millis(1)).await.unwrap();
+        let second = record::NewRepository { upstream: "quay".to_owned(), ..repository("second") };
+
+        assert!(!record::adopt(&db, &second, &missing.digest, Some(&tag("t")), Millis(2)).await.unwrap());
+        assert_eq!(repositories::find(&db, &name("second")).await.unwrap(), None, "nothing was recorded");
+
+        assert!(record::adopt(&db, &second, &known.digest, Some(&tag("t")), Millis(2)).await.unwrap());
+        assert!(manifests::linked(&db, &name("second"), &known.digest).await.unwrap());
+        assert!(blobs::linked(&db, &name("second"), &digest("a")).await.unwrap().is_some());
+        assert_eq!(tags::find(&db, &name("second"), &tag("t")).await.unwrap().unwrap().manifest, known.digest);
+        let sources = blobs::sources(&db, &digest("a")).await.unwrap();
+        assert_eq!(sources.iter().map(|source| source.upstream.as_str()).collect::<Vec<_>>(), ["hub", "quay"]);
+    }
+
+    async fn foreign_layers_are_kept_as_items_but_are_no_blobs(db: TestDb) {
+        let foreign = digest("windows");
+        let image = manifest(&format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"c","digest":"{}","size":1}},"layers":[{{
+                "mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{foreign}","size":9
+            }}]}}"#,
+            digest("config"),
+        ));
+        record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
+        assert_eq!(manifests::items(&db, &image.digest).await.unwrap()[1].digest, foreign);
+        assert_eq!(blobs::find(&db, &foreign).await.unwrap(), None);
+    }
+
+    async fn many_that_record_overlapping_images_at_once_all_succeed(db: TestDb) {
+        let layers: Vec<String> = (0..40).map(|number| format!("layer {number}")).collect();
+        let record = |number: usize| {
+            let (db, layers) = (db.db.clone(), layers.clone());
+            async move {
+                let mut layers: Vec<&str> = layers.iter().map(String::as_str).collect();
+                layers.rotate_left(number * 3);
+                let image = image(&format!("config {number}"), &layers);
+                let at = Millis(i64::try_from(number).unwrap());
+                record::manifest(&db, &repository("x"), &image, Some(&tag("latest")), at).await
+            }
+        };
+        futures::future::try_join_all((0..12).map(|number| tokio::spawn(record(number))))
+            .await
+            .unwrap()
+            .into_iter()
+            .for_each(|result| result.unwrap());
+        // Every move begins where the one before it ended.
+        let history = tags::history(&db, &name("x"), &tag("latest"), 100).await.unwrap();
+        assert_eq!(history.len(), 12);
+        assert_eq!(history.last().unwrap().from, None);
+        let mut ends: Vec<_> = history.iter().map(|step| step.to.clone()).collect();
+        let mut starts: Vec<_> = history.iter().map(|step| step.from.clone()).collect();
+        let current = tags::find(&db, &name("x"), &tag("latest")).await.unwrap().unwrap().manifest;
+        ends.retain(|end| *end != Some(current.clone()));
+        starts.retain(Option::is_some);
+        ends.sort();
+        starts.sort();
+        assert_eq!(starts, ends);
+    }
+
+    async fn the_largest_manifest_is_recorded(db: TestDb) {
+        let layers: Vec<String> = (0..9_000).map(|number| format!("layer {number}")).collect();
+        let image = image("config", &layers.iter().map(String::as_str).collect::<Vec<_>>());
+        record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
+        assert_eq!(manifests::items(&db, &image.digest).await.unwrap(), image.parsed.items);
+        assert!(blobs::linked(&db, &name("x"), &digest("layer 8999")).await.unwrap().is_some());
+    }
+
+    async fn bytes_that_are_no_text_come_back_as_they_were(db: TestDb) {
+        let mut image = image("config", &[]);
+        image.body = Bytes::from_static(b"\r\n\0\xff\xfe");
+        record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
+        assert_eq!(manifests::load(&db, &image.digest).await.unwrap().unwrap().body, image.body);
+    }
+
+    async fn a_repository_of_ones_own_is_not_turned_into_a_copy(db: TestDb) {
+        use diesel::ExpressionMethods;
+        use futures::FutureExt;
+        db.write(|conn| {
+            async move {
+                use diesel_async::RunQueryDsl;
+                use schema::repositories as r;
+                let query = diesel::insert_into(r::table).values((r::name.eq("own"), r::created_at.eq(1)));
+                crate::db::on!(conn, |c| query.execute(c))?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+        .unwrap();
+        let image = image("config", &["a"]);
+        let refused = record::manifest(&db, &repository("own"), &image, None, Millis(1)).await;
+        assert!(matches!(refused, Err(DbError::Conflict(_))), "{refused:?}");
+        assert_eq!(manifests::load(&db, &image.digest).await.unwrap(), None, "all or nothing");
+    }
+
+    async fn a_repository_follows_its_configuration_to_another_upstream(db: TestDb) {
+        let image = image("config", &[]);
+        record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
+        let before = repositories::find(&db, &name("x")).await.unwrap().unwrap();
+        let moved = record::NewRepository { upstream: "quay".to_owned(), ..repository("x") };
+        record::manifest(&db, &moved, &image, None, Millis(2)).await.unwrap();
+        let after = repositories::find(&db, &name("x")).await.unwrap().unwrap();
+        assert_eq!((after.id, after.upstream.as_deref()), (before.id, Some("quay")));
+        assert_eq!(after.upstream_name, Some(name("library/alpine")));
+    }
+
+    async fn the_catalog_is_in_byte_order_and_goes_on_after_a_name(db: TestDb) {
+        let names = ["a-b/c", "a.b", "a/b", "a0", "a_b", "ab"];
+        for repository_name in names.iter().rev() {
+            record::manifest(&db, &repository(repository_name), &image("c", &[]), None, Millis(1)).await.unwrap();
+        }
+        let all = repositories::catalog(&db, None, 100).await.unwrap();
+        assert_eq!(all, names.map(name));
+        let page = repositories::catalog(&db, Some(&name("a.b")), 2).await.unwrap();
+        assert_eq!(page, [name("a/b"), name("a0")]);
+        assert!(repositories::catalog(&db, Some(&name("ab")), 2).await.unwrap().is_empty());
+        repositories::touch_pulls(&db, &[(name("ab"), Millis(5)), (name("a0"), Millis(4))]).await.unwrap();
+        repositories::touch_pulls(&db, &[(name("ab"), Millis(3)), (name("nobody"), Millis(4))]).await.unwrap();
+    }
+}

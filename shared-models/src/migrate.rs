@@ -1,0 +1,137 @@
+//! Bringing the tables to what this program expects.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use diesel::{Connection, OptionalExtension, QueryDsl, SqliteConnection, connection::SimpleConnection};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, async_connection_wrapper::AsyncConnectionWrapper};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use futures::FutureExt;
+use tokio::time::Instant;
+
+use crate::db::{Db, DbConfig, DbError, on, sqlite_path};
+
+const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
+const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
+
+/// The version of the last migration, as the folders are named: digits before the underscore.
+const EXPECTED: &str = "00001";
+
+/// One number for all who migrate a database of Tidegate ("tidegate", as eight bytes).
+const LOCK: i64 = 0x7469_6465_6761_7465;
+
+/// How long one who migrates waits for another, in seconds.
+const PATIENCE_SECONDS: u32 = 120;
+
+diesel::table! {
+    /// What diesel keeps of the migrations that were applied.
+    __diesel_schema_migrations (version) {
+        /// The digits before the underscore of the folder's name.
+        version -> Text,
+    }
+}
+
+/// The version of the schema that this program works with.
+pub fn expected_version() -> &'static str {
+    EXPECTED
+}
+
+/// Applies what is missing, in one transaction (SQLite) or under a lock of its own (PostgreSQL), and names what it
+/// applied, in order. Those who migrate at the same time wait for each other.
+///
+/// # Errors
+/// [`DbError::Config`] for a URL that is not understood, [`DbError::Unavailable`] when the database can't be reached or
+/// another takes too long, [`DbError::Broken`] when a migration fails.
+pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, DbError> {
+    // Opening makes the file and its folder, and says what is wrong with the URL.
+    Db::connect(config).await?.ping().await?;
+    let url = config.url.clone();
+    tokio::task::spawn_blocking(move || with_connection(&url, Direction::Up))
+        .await
+        .map_err(|error| DbError::Broken(error.to_string()))?
+}
+
+/// Waits until the schema that this program expects is there, for another process applies it. Says in the log what it
+/// waits for. The database need not be up yet.
+///
+/// # Errors
+/// [`DbError::Unavailable`] after `timeout`.
+pub async fn wait_for_schema(db: &Db, timeout: Duration) -> Result<(), DbError> {
+    let end = Instant::now() + timeout;
+    let mut told = false;
+    loop {
+        let missing = match is_there(db).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => format!("it has no schema version {EXPECTED} yet"),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() >= end {
+            return Err(DbError::Unavailable(missing));
+        }
+        if !told {
+            tracing::info!(
+                version = EXPECTED,
+                "waiting for the database: {missing}; `tidegate migrate` prepares it"
+            );
+            told = true;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+async fn is_there(db: &Db) -> Result<bool, DbError> {
+    db.read(|conn| {
+        async move {
+            use __diesel_schema_migrations as m;
+            let query = m::table.find(EXPECTED).select(m::version);
+            let version: Option<String> = on!(conn, |c| query.first(c)).optional()?;
+            Ok(version.is_some())
+        }
+        .boxed()
+    })
+    .await
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Up,
+    #[cfg(test)]
+    Down,
+}
+
+fn with_connection(url: &str, direction: Direction) -> Result<Vec<String>, DbError> {
+    if let Some(path) = sqlite_path(url) {
+        let mut conn = SqliteConnection::establish(path)?;
+        conn.batch_execute(&format!(
+            "PRAGMA busy_timeout = {PATIENCE_SECONDS}000; PRAGMA foreign_keys = ON;"
+        ))?;
+        conn.exclusive_transaction(|conn| run(conn, SQLITE, direction))
+    } else {
+        let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::establish(url)?;
+        // The lock goes with the connection, however this ends.
+        conn.batch_execute(&format!(
+            "SET lock_timeout = '{PATIENCE_SECONDS}s'; SELECT pg_advisory_lock({LOCK}); RESET lock_timeout;"
+        ))?;
+        run(&mut conn, POSTGRES, direction)
+    }
+}
+
+fn run<C, DB>(
+    conn: &mut C,
+    migrations: EmbeddedMigrations,
+    direction: Direction,
+) -> Result<Vec<String>, DbError>
+where
+    DB: diesel::backend::Backend,
+    C: MigrationHarness<DB>,
+{
+    let versions = match direction {
+        Direction::Up => conn.run_pending_migrations(migrations),
+        #[cfg(test)]
+        Direction::Down => conn.revert_all_migrations(migrations),
+    };
+    let versions = versions.map_err(|error| DbError::Broken(error.to_string()))?;
+    Ok(versions.iter().map(ToString::to_string).collect())
+}

@@ -1,0 +1,158 @@
+//! A PostgreSQL server for tests, made anew in a temporary folder from what the machine has installed.
+
+use std::{
+    fs, io,
+    net::TcpListener,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+const USER: &str = "tidegate";
+
+/// How long a server may take to start on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// A running server. It ends and its folder goes when this is dropped, and also when the process dies: a shell holds
+/// the other end of a pipe and cleans up when it closes.
+#[derive(Debug)]
+pub struct TestPostgres {
+    programs: PathBuf,
+    port: u16,
+    keeper: Child,
+    creating: Mutex<()>,
+    // After the keeper, which is waited for before the folder goes.
+    folder: TempDir,
+}
+
+/// `$1` is the folder; the rest is the command that runs the server.
+const KEEPER: &str = r#"
+# An interrupt from the keyboard goes to all; this one is still to clean up.
+trap '' INT TERM HUP
+folder=$1; shift
+"$@" >"$folder/log" 2>&1 </dev/null &
+server=$!
+cat >/dev/null
+kill -QUIT "$server" 2>/dev/null
+wait "$server"
+rm -rf "$folder"
+"#;
+
+impl TestPostgres {
+    /// Makes a server on a free port of 127.0.0.1 and waits until it answers. It orders text unlike SQLite where the
+    /// schema doesn't say otherwise, and doesn't sync to disk.
+    ///
+    /// # Errors
+    /// When PostgreSQL isn't installed or doesn't start; the message has the end of its log.
+    pub fn start() -> io::Result<Self> {
+        let programs = find_programs()?;
+        let folder = tempfile::Builder::new().prefix("tidegate-postgres-").tempdir()?;
+        let as_root = fs::metadata(folder.path())?.uid() == 0;
+        if as_root {
+            // The server refuses to run as root.
+            succeed(Command::new("chown").arg("postgres:").arg(folder.path()))?;
+        }
+        let data = folder.path().join("data");
+        let mut init = unprivileged(as_root, &programs.join("initdb"));
+        init.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--username", USER]);
+        init.args(["--locale-provider=icu", "--icu-locale=en-US", "--pgdata"]).arg(&data);
+        succeed(&mut init)?;
+
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let server = unprivileged(as_root, &programs.join("postgres"));
+        let mut keeper = Command::new("sh");
+        keeper
+            .args(["-c", KEEPER, "sh"])
+            .arg(folder.path())
+            .arg(server.get_program())
+            .args(server.get_args());
+        keeper.arg("-D").arg(&data).arg("-p").arg(port.to_string()).arg("-k").arg(folder.path());
+        for setting in
+            ["listen_addresses=127.0.0.1", "fsync=off", "full_page_writes=off", "max_connections=300"]
+        {
+            keeper.args(["-c", setting]);
+        }
+        let keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let server = Self { programs, port, keeper, creating: Mutex::new(()), folder };
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Makes an empty database and returns its URL.
+    ///
+    /// # Errors
+    /// When there is one of that name, or the server is gone.
+    pub fn create_database(&self, name: &str) -> io::Result<String> {
+        // Two at once can get in each other's way over the template.
+        let _one = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        succeed(
+            self.client("createdb").args(["--maintenance-db=postgres", "--template=template0"]).arg(name),
+        )?;
+        Ok(format!("postgres://{USER}@127.0.0.1:{}/{name}", self.port))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is for tests and blocks throughout")]
+    fn wait(&self) -> io::Result<()> {
+        let end = Instant::now() + START;
+        while succeed(self.client("pg_isready").arg("--quiet").arg("--dbname=postgres")).is_err() {
+            if Instant::now() > end {
+                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                return Err(io::Error::other(format!("PostgreSQL doesn't start: {log}")));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.args(["--host=127.0.0.1", "--username", USER, "--port"]).arg(self.port.to_string());
+        command
+    }
+}
+
+impl Drop for TestPostgres {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        // Nothing can be done here when it fails; the folder goes all the same.
+        drop(self.keeper.wait());
+    }
+}
+
+/// The folder with the programs of the newest version installed.
+fn find_programs() -> io::Result<PathBuf> {
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = debian.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    folders.reverse();
+    folders.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    folders
+        .into_iter()
+        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+        .ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, "PostgreSQL is not installed; the tests need it")
+        })
+}
+
+fn unprivileged(as_root: bool, program: &Path) -> Command {
+    if !as_root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
+    command
+}
+
+fn succeed(command: &mut Command) -> io::Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{} failed: {said}", command.get_program().to_string_lossy())))
+}

@@ -1,0 +1,160 @@
+//! Faults, and the rules that say which requests they befall.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// Something that goes wrong with one answer. Offsets "of the body" count the bytes of this very answer, offsets
+/// "of the content" those of the whole manifest or blob, wherever a range starts.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This status, these headers and this body, instead of the right answer.
+    Status(u16, Vec<(String, String)>, Bytes),
+    /// This status with an empty body.
+    Empty(u16),
+    /// Send so many bytes of the body, exactly, then close the connection in order.
+    CutAfter(u64),
+    /// Send so many bytes of the body, then reset the connection.
+    ResetAfter(u64),
+    /// Send so many bytes of the body, wait, go on.
+    StallAfter(u64, Duration),
+    /// Send so many bytes of the body, then nothing for as long as the client stays.
+    StallForever(u64),
+    /// Wait before the headers; `Duration::MAX` never answers.
+    Delay(Duration),
+    /// Send the body no faster than this.
+    Throttle {
+        /// The speed.
+        bytes_per_second: u64,
+    },
+    /// Answer the whole content with 200 whatever `Range` says.
+    IgnoreRange,
+    /// Turn over the bits of one byte of the content.
+    WrongByteAt(u64),
+    /// Put so many zero bytes behind the content, and count them in the headers.
+    LongerBy(u64),
+    /// Leave out the last bytes of the content, and do not count them in the headers.
+    ShorterBy(u64),
+    /// Claim this `Content-Length`, send what there is, close.
+    WrongLength(u64),
+    /// No `Docker-Content-Digest`.
+    NoDigestHeader,
+    /// No `Content-Length`: the body is chunked.
+    NoContentLength,
+    /// Leave out the header of this name.
+    NoHeader(String),
+    /// 307 to this place.
+    RedirectTo(String),
+    /// 405 to `HEAD`; other methods are served.
+    HeadNotAllowed,
+    /// An `ETag` that no earlier answer had; an `If-Range` never matches it.
+    ChangeEtag,
+    /// Another content and content type under the right headers (digest and tag of the true one).
+    SwapBody(Bytes, String),
+    /// Reset the connection without an answer.
+    DropConnection,
+    /// Add headers; those of the same name are replaced.
+    ExtraHeaders(Vec<(String, String)>),
+}
+
+/// Which requests a list of faults befalls. Of several rules that match a request only the first applies, so that
+/// three rules with `times(1)` tell the story of three requests. An endpoint's own refusals (no token yet) come
+/// before the rules and do not use them up.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    method: String,
+    path_contains: String,
+    skip: usize,
+    times: usize,
+    faults: Vec<Fault>,
+}
+
+impl Rule {
+    /// Requests of `method` (`*` for any) whose path and query contain `path_contains`.
+    pub fn on(method: &str, path_contains: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            path_contains: path_contains.to_owned(),
+            skip: 0,
+            times: usize::MAX,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Only so many requests.
+    pub fn times(mut self, times: usize) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// Leave the first `count` matching requests alone.
+    pub fn skip(mut self, count: usize) -> Self {
+        self.skip = count;
+        self
+    }
+
+    /// What befalls them; several faults add up.
+    pub fn then(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    /// Uses the rule up by one request, if it matches.
+    fn take(&mut self, method: &str, target: &str) -> Option<Vec<Fault>> {
+        if !matches(&self.method, &self.path_contains, method, target) {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        self.times = self.times.checked_sub(1)?;
+        Some(self.faults.clone())
+    }
+}
+
+/// Whether a request is one of `method` (`*` for any) and of a target that contains `part`.
+pub(super) fn matches(wanted_method: &str, part: &str, method: &str, target: &str) -> bool {
+    (wanted_method == "*" || wanted_method == method) && target.contains(part)
+}
+
+/// The rules of one upstream, in the order in which they were given.
+#[derive(Debug, Default)]
+pub(super) struct Rules(Mutex<Vec<Rule>>);
+
+impl Rules {
+    pub(super) fn add(&self, rule: Rule) {
+        self.0.lock().unwrap().push(rule);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap().clear();
+    }
+
+    /// The faults of the first rule that matches.
+    pub(super) fn take(&self, method: &str, target: &str) -> Vec<Fault> {
+        self.0.lock().unwrap().iter_mut().find_map(|rule| rule.take(method, target)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_used_up_in_their_order() {
+        let rules = Rules::default();
+        rules.add(Rule::on("GET", "/blobs/").skip(1).times(1).then(Fault::Empty(500)));
+        rules.add(Rule::on("*", "/blobs/").times(2).then(Fault::Empty(404)).then(Fault::IgnoreRange));
+        let status = |method| match rules.take(method, "/v2/x/blobs/y").first() {
+            Some(Fault::Empty(status)) => *status,
+            _ => 200,
+        };
+        assert_eq!(status("GET"), 404);
+        assert_eq!(status("GET"), 500);
+        assert_eq!(status("HEAD"), 404);
+        assert_eq!(status("GET"), 200);
+        assert!(rules.take("GET", "/v2/x/manifests/y").is_empty());
+    }
+}

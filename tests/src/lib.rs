@@ -1,0 +1,15 @@
+//! Real servers, a chaos upstream, and the scenarios that run on them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
+)]
+
+pub mod chaos;
+pub mod eventually;
+pub mod http_client;
+pub mod image;
+pub mod real_registry;
+pub mod tool;

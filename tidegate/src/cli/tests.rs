@@ -1,0 +1,83 @@
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(arguments: &[&str]) -> Cli {
+    Cli::try_parse_from([&["tidegate"], arguments].concat()).unwrap()
+}
+
+fn refusal(arguments: &[&str]) -> String {
+    Cli::try_parse_from([&["tidegate"], arguments].concat()).unwrap_err().to_string()
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn without_a_sub_command_it_serves() {
+    assert_eq!(parse(&[]).mode(), Mode::Serve);
+    for (word, mode) in [
+        ("serve", Mode::Serve),
+        ("registry-api", Mode::RegistryApi),
+        ("content-app", Mode::ContentApp),
+        ("migrate", Mode::Migrate),
+        ("check-config", Mode::CheckConfig),
+    ] {
+        assert_eq!(parse(&[word]).mode(), mode);
+    }
+}
+
+#[test]
+fn flags_may_stand_before_and_behind_the_sub_command() {
+    let flags = ["--listen", "127.0.0.1:0", "--data-dir", "d", "--log", "json", "--config", "c"];
+    let all = [vec!["serve"], flags.to_vec()].concat();
+    let before = [flags.to_vec(), vec!["serve"]].concat();
+    for arguments in [flags.to_vec(), all, before] {
+        let common = parse(&arguments).common();
+        assert_eq!(common.listen.unwrap().port(), 0);
+        assert_eq!(common.data_dir.unwrap().to_str(), Some("d"));
+        assert_eq!(common.config.unwrap().to_str(), Some("c"));
+        assert_eq!(common.log, Some(LogFormat::Json));
+    }
+    let both = parse(&["--listen", "127.0.0.1:1", "serve", "--listen", "127.0.0.1:2"]).common();
+    assert_eq!(both.listen.unwrap().port(), 2);
+}
+
+#[test]
+fn upstreams_add_up() {
+    let common =
+        parse(&["--upstream", "a=http://a", "serve", "--upstream", "b=http://b:1", "--upstream=c=http://c"])
+            .common();
+    let names: Vec<&str> = common.upstream.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(common.upstream[1].url.as_str(), "http://b:1/");
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused() {
+    assert!(refusal(&["--upstream", "http://a"]).contains("expected NAME=URL"));
+    assert!(refusal(&["--upstream", "=http://a"]).contains("the name before '=' is missing"));
+    for url in ["a", "ftp://a", "http://u:p@a", "http://a?b", "http://"] {
+        assert!(
+            refusal(&["--upstream", &format!("a={url}")]).contains("is not an http or https URL"),
+            "{url}"
+        );
+    }
+    assert!(refusal(&["--listen", "localhost"]).contains("--listen"));
+    assert!(refusal(&["--log", "xml"]).contains("[possible values: text, json]"));
+    assert!(refusal(&["srve"]).contains("serve"));
+}
+
+#[test]
+fn help_reads_as_recorded() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    let _guard = settings.bind_to_scope();
+    insta::assert_snapshot!("help", refusal(&["--help"]));
+    insta::assert_snapshot!("help-short", refusal(&["-h"]));
+    for command in ["serve", "registry-api", "content-app", "migrate", "check-config"] {
+        insta::assert_snapshot!(format!("help-{command}"), refusal(&[command, "--help"]));
+    }
+}

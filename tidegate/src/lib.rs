@@ -1,0 +1,9 @@
+//! The `tidegate` command: modes, configuration, and the wiring of the services.
+
+pub mod cli;
+pub mod config;
+pub mod first_run;
+mod observe;
+pub mod process;
+mod services;
+pub mod telemetry;

@@ -1,0 +1,62 @@
+//! The `tidegate` command.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to who called it")]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use shared_models::{db::DbConfig, migrate};
+use tidegate::{
+    cli::{Cli, Mode},
+    config::{self, Settings},
+    first_run, process, telemetry,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let mode = cli.mode();
+    let settings = config::load(&cli.common(), mode, config::environment())?;
+    match mode {
+        Mode::CheckConfig => println!("{}", settings.to_toml()),
+        Mode::Migrate => migrate_database(&settings).await?,
+        Mode::Serve | Mode::RegistryApi | Mode::ContentApp => serve(mode, settings).await?,
+    }
+    Ok(())
+}
+
+async fn migrate_database(settings: &Settings) -> anyhow::Result<()> {
+    telemetry::init(&settings.log)?;
+    let config: DbConfig = process::database(settings);
+    match migrate::migrate(&config).await?.as_slice() {
+        [] => println!("the database has schema version {} already", migrate::expected_version()),
+        applied => println!("applied {}", applied.join(", ")),
+    }
+    Ok(())
+}
+
+async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
+    telemetry::init(&settings.log)?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let process = process::Process::start(mode, &settings).await?;
+    println!("{}", first_run::banner(mode, process.listening(), &settings));
+    process
+        .run(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("shutting down: requests in flight may finish");
+        })
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What a 401 asks for (RFC 9110, section 11.6.1; distribution's token authentication).
+
+use http::{HeaderMap, header};
+use http_auth::{ChallengeParser, ChallengeRef};
+use url::Url;
+
+use crate::{UpstreamError, error::Failure};
+
+/// A challenge that can be met.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// Get a token at `realm`.
+    Bearer { realm: Url, service: Option<String>, scope: Option<String> },
+    /// Send the login itself.
+    Basic,
+}
+
+/// Chooses among the challenges of a 401. Bearer goes before Basic: a token is worth less to a thief than a login.
+///
+/// # Errors
+/// `Denied` without any challenge, or where only a login that is not configured would help; `BadAnswer` for schemes
+/// that are not spoken and for realms that are no URL.
+pub(crate) fn choose(headers: &HeaderMap, have_credentials: bool) -> Result<Challenge, Failure> {
+    let mut basic = false;
+    let mut others = false;
+    for value in headers.get_all(header::WWW_AUTHENTICATE) {
+        // What stands behind a syntax error is lost, what stands before it counts.
+        for challenge in ChallengeParser::new(value.to_str().unwrap_or_default()).map_while(Result::ok) {
+            if challenge.scheme.eq_ignore_ascii_case("bearer") {
+                return bearer(&challenge);
+            }
+            basic |= challenge.scheme.eq_ignore_ascii_case("basic");
+        }
+        others = true;
+    }
+    match (basic, others) {
+        (true, _) if have_credentials => Ok(Challenge::Basic),
+        (true, _) | (false, false) => Err(UpstreamError::Denied.into()),
+        (false, true) => {
+            Err(Failure::bad_answer("it asks for an authentication scheme that is not supported"))
+        }
+    }
+}
+
+fn bearer(challenge: &ChallengeRef<'_>) -> Result<Challenge, Failure> {
+    let parameter = |name: &str| {
+        let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
+    };
+    let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
+    let realm = realm.ok_or_else(|| Failure::bad_answer("its token realm is not a URL"))?;
+    Ok(Challenge::Bearer { realm, service: parameter("service"), scope: parameter("scope") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn challenge(values: &[&str], have_credentials: bool) -> Result<Challenge, UpstreamError> {
+        let headers = values.iter().map(|value| (header::WWW_AUTHENTICATE, value.parse().unwrap())).collect();
+        choose(&headers, have_credentials).map_err(|failure| failure.error)
+    }
+
+    #[test]
+    fn a_bearer_challenge_is_read() {
+        let text = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull""#;
+        let expected = Challenge::Bearer {
+            realm: Url::parse("https://auth.docker.io/token").unwrap(),
+            service: Some("registry.docker.io".to_owned()),
+            scope: Some("repository:library/alpine:pull".to_owned()),
+        };
+        assert_eq!(challenge(&[text], false), Ok(expected));
+    }
+
+    #[test]
+    fn bearer_goes_before_basic_wherever_it_stands() {
+        let both = r#"Basic realm="x", bearer realm="https://a/token""#;
+        assert!(matches!(challenge(&[both], true), Ok(Challenge::Bearer { .. })));
+        let apart = ["Negotiate", r#"Basic realm="x""#, r#"Bearer realm="https://a/token""#];
+        assert!(matches!(challenge(&apart, true), Ok(Challenge::Bearer { .. })));
+        assert_eq!(challenge(&apart[..2], true), Ok(Challenge::Basic));
+    }
+
+    #[test]
+    fn what_cannot_be_met_is_told_apart() {
+        assert_eq!(challenge(&[], true), Err(UpstreamError::Denied));
+        assert_eq!(challenge(&[r#"Basic realm="x""#], false), Err(UpstreamError::Denied));
+        for unknown in ["Negotiate", r#"Digest realm="x", nonce="y""#, "", "=="] {
+            assert!(matches!(challenge(&[unknown], true), Err(UpstreamError::BadAnswer(_))), "{unknown:?}");
+        }
+        for realm in [r#"Bearer realm="/token""#, "Bearer", r#"Bearer service="x""#] {
+            assert!(matches!(challenge(&[realm], true), Err(UpstreamError::BadAnswer(_))), "{realm}");
+        }
+    }
+}

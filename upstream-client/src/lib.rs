@@ -1,0 +1,36 @@
+//! Speaks the OCI distribution protocol to one upstream registry at a time: manifests, blobs and tag lists.
+//!
+//! An [`Upstream`] is made once for each configured upstream and shared. It answers challenges and keeps tokens,
+//! follows redirects under rules of its own, refuses to dial addresses inside the network, retries what is safe to
+//! retry, keeps a circuit breaker and reads the quota headers. What it hands out is either verified (manifests) or
+//! marked as not yet verified (the stream of a blob, which whoever stores it has to hash).
+//!
+//! It never decides what to pull and stores nothing.
+
+mod auth;
+mod blob;
+mod body;
+mod breaker;
+mod challenge;
+mod client;
+mod config;
+mod dial;
+mod error;
+mod guard;
+mod manifest;
+mod observer;
+mod rate_limit;
+mod realm;
+mod redirect;
+mod tags;
+mod token;
+mod transport;
+
+pub use blob::{BlobBody, BlobHead};
+pub use client::{Priority, Upstream, UpstreamStatus};
+pub use config::{Credentials, UpstreamConfig, UpstreamConfigError};
+pub use error::UpstreamError;
+pub use manifest::{FetchedManifest, ManifestHead};
+pub use observer::{Observer, Unobserved};
+pub use rate_limit::RateLimit;
+pub use tags::TagPage;

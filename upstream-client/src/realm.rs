@@ -1,0 +1,237 @@
+//! Which token service an upstream may send its clients, and so its credentials, to.
+
+use url::{Host, Url};
+
+use crate::{UpstreamConfigError, error::host_and_port};
+
+/// Where Docker Hub's registry is asked, and where its tokens come from.
+const DOCKER_HUB: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
+const DOCKER_HUB_REALM: &str = "auth.docker.io";
+
+/// Names below which unrelated parties live. Two hosts below one of them are strangers to each other.
+const SHARED_SUFFIXES: [&str; 52] = [
+    "aliyuncs.com",
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "app.github.dev",
+    "appspot.com",
+    "azure.com",
+    "azurecr.cn",
+    "azurecr.io",
+    "azurecr.us",
+    "azureedge.net",
+    "azurewebsites.net",
+    "backblazeb2.com",
+    "cloudapp.net",
+    "cloudflarestorage.com",
+    "cloudfront.net",
+    "cloudsmith.io",
+    "ddns.net",
+    "digitaloceanspaces.com",
+    "duckdns.org",
+    "dyndns.org",
+    "fastly.net",
+    "firebaseapp.com",
+    "fly.dev",
+    "github.io",
+    "githubpreview.dev",
+    "githubusercontent.com",
+    "gitlab.io",
+    "googleapis.com",
+    "googleusercontent.com",
+    "herokuapp.com",
+    "jfrog.io",
+    "linodeobjects.com",
+    "netlify.app",
+    "ngrok-free.app",
+    "ngrok.app",
+    "ngrok.io",
+    "nip.io",
+    "no-ip.org",
+    "on.aws",
+    "ondigitalocean.app",
+    "onrender.com",
+    "oraclecloud.com",
+    "pages.dev",
+    "pkg.dev",
+    "r2.dev",
+    "run.app",
+    "sslip.io",
+    "trycloudflare.com",
+    "vercel.app",
+    "web.app",
+    "windows.net",
+    "workers.dev",
+];
+
+/// Second labels under a country's domain that are handed out like a top-level domain (`co.uk`, `com.au`).
+const CATEGORIES: [&str; 8] = ["asso", "firm", "gouv", "govt", "info", "name", "police", "school"];
+
+/// The token services that one upstream may name.
+#[derive(Debug)]
+pub(crate) struct Realms {
+    upstream: Url,
+    listed: Vec<(Host<String>, Option<u16>)>,
+}
+
+impl Realms {
+    /// `listed`: further hosts, written `host` or `host:port`.
+    pub(crate) fn new(upstream: Url, listed: &[String]) -> Result<Self, UpstreamConfigError> {
+        let listed = listed
+            .iter()
+            .map(|entry| read_entry(entry).ok_or(UpstreamConfigError::Realm))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { upstream, listed })
+    }
+
+    /// Checks the realm of a challenge.
+    ///
+    /// # Errors
+    /// Says what is wrong, naming the host and nothing else of the URL.
+    pub(crate) fn check(&self, realm: &Url) -> Result<(), String> {
+        let host = host_and_port(realm);
+        match (self.upstream.scheme(), realm.scheme()) {
+            (_, "https") | ("http", "http") => {}
+            _ => return Err(format!("the token realm {host} is not asked over https")),
+        }
+        if !realm.username().is_empty() || realm.password().is_some() {
+            return Err(format!("the token realm {host} has a login in its URL"));
+        }
+        let allowed = self.is_same_host(realm) || self.is_listed(realm) || self.is_sibling(realm);
+        if allowed {
+            Ok(())
+        } else {
+            Err(format!("the token realm {host} is not allowed (realms would permit it)"))
+        }
+    }
+
+    fn is_same_host(&self, realm: &Url) -> bool {
+        realm.host() == self.upstream.host()
+            && realm.port_or_known_default() == self.upstream.port_or_known_default()
+    }
+
+    fn is_listed(&self, realm: &Url) -> bool {
+        self.listed.iter().any(|(host, port)| {
+            realm.host().map(|realm| realm.to_owned()).as_ref() == Some(host) && realm.port() == *port
+        })
+    }
+
+    /// Docker Hub's own, or a host of the same registrable domain, at the usual port or the upstream's.
+    fn is_sibling(&self, realm: &Url) -> bool {
+        if realm.port().is_some() && realm.port() != self.upstream.port() {
+            return false;
+        }
+        let (Some(Host::Domain(realm)), Some(Host::Domain(upstream))) = (realm.host(), self.upstream.host())
+        else {
+            return false;
+        };
+        let of_docker_hub = realm == DOCKER_HUB_REALM && DOCKER_HUB.contains(&upstream);
+        of_docker_hub
+            || registrable_domain(realm).is_some_and(|domain| registrable_domain(upstream) == Some(domain))
+    }
+}
+
+fn read_entry(entry: &str) -> Option<(Host<String>, Option<u16>)> {
+    let url = Url::parse(&format!("https://{entry}")).ok()?;
+    let bare =
+        url.path() == "/" && url.query().is_none() && url.fragment().is_none() && !entry.contains(['/', '@']);
+    bare.then(|| Some((url.host()?.to_owned(), url.port())))?
+}
+
+/// The part of a host name that one party registered. None where that cannot be told: for one label, below a name
+/// that strangers share, below what looks like a country's category. An approximation that errs towards refusing;
+/// whoever it refuses can be listed.
+fn registrable_domain(host: &str) -> Option<&str> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let below =
+        |suffix: &str| host.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if SHARED_SUFFIXES.iter().any(|suffix| below(suffix)) {
+        return None;
+    }
+    let mut from_the_end = host.rsplitn(4, '.');
+    let top = from_the_end
+        .next()
+        .filter(|label| label.len() >= 2 && !label.bytes().any(|byte| byte.is_ascii_digit()))?;
+    let second = from_the_end.next().filter(|label| !label.is_empty())?;
+    let category = top.len() == 2 && (second.len() <= 3 || CATEGORIES.contains(&second));
+    let mut length = top.len() + 1 + second.len();
+    if category {
+        length += 1 + from_the_end.next().filter(|label| !label.is_empty())?.len();
+    }
+    host.get(host.len() - length..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(upstream: &str, listed: &[&str], realm: &str) -> bool {
+        let listed: Vec<String> = listed.iter().map(ToString::to_string).collect();
+        let realms = Realms::new(Url::parse(upstream).unwrap(), &listed).unwrap();
+        realms.check(&Url::parse(realm).unwrap()).is_ok()
+    }
+
+    #[test]
+    fn realms_that_registries_use_are_allowed() {
+        for (upstream, realm) in [
+            ("https://registry-1.docker.io", "https://auth.docker.io/token"),
+            ("https://docker.io", "https://auth.docker.io/token"),
+            ("https://ghcr.io", "https://ghcr.io/token"),
+            ("https://quay.io", "https://quay.io/v2/auth"),
+            ("https://us-docker.pkg.dev", "https://us-docker.pkg.dev/v2/token"),
+            ("https://mine.azurecr.io", "https://mine.azurecr.io/oauth2/token"),
+            ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth"),
+            ("https://registry.example.co.uk:5050", "https://git.example.co.uk/jwt/auth"),
+            ("https://10.0.0.1:5000", "https://10.0.0.1:5000/token"),
+            ("http://localhost:5000", "http://localhost:5000/token"),
+        ] {
+            assert!(allowed(upstream, &[], realm), "{upstream} {realm}");
+        }
+    }
+
+    #[test]
+    fn strangers_are_refused() {
+        for (upstream, realm) in [
+            ("https://registry.example.com", "https://evil.test/token"),
+            ("https://registry.example.com", "https://example.com.evil.test/token"),
+            ("https://registry.example.com", "https://badexample.com/token"),
+            ("https://registry.example.com", "https://auth.docker.io/token"),
+            ("https://mine.azurecr.io", "https://evil.azurecr.io/token"),
+            ("https://mine.github.io", "https://evil.github.io/token"),
+            ("https://mine.s3.amazonaws.com", "https://evil.s3.amazonaws.com/token"),
+            ("https://mine.co.uk", "https://evil.co.uk/token"),
+            ("https://mine.com.au", "https://evil.com.au/token"),
+            ("https://10.0.0.1:5000", "https://10.0.0.1:6000/token"),
+            ("https://10.0.0.1", "https://11.0.0.1/token"),
+            ("https://registry", "https://evil/token"),
+            ("https://registry.example.com", "https://auth.example.com:8443/token"),
+            ("https://registry.example.com", "https://user:pw@registry.example.com/token"),
+        ] {
+            assert!(!allowed(upstream, &[], realm), "{upstream} {realm}");
+        }
+    }
+
+    #[test]
+    fn a_realm_is_asked_over_https_unless_the_upstream_is_not() {
+        assert!(!allowed("https://r.example.com", &[], "http://r.example.com/token"));
+        assert!(!allowed("https://r.example.com", &["r.example.com"], "ftp://r.example.com/token"));
+        assert!(allowed("http://r.example.com", &[], "http://auth.example.com/token"));
+        assert!(allowed("http://r.example.com", &[], "https://auth.example.com/token"));
+    }
+
+    #[test]
+    fn a_listed_host_is_allowed_at_its_port() {
+        assert!(allowed("https://r.example.com", &["login.test"], "https://login.test/token"));
+        assert!(!allowed("https://r.example.com", &["login.test"], "https://login.test:8443/token"));
+        assert!(allowed("https://r.example.com", &["login.test:8443"], "https://login.test:8443/token"));
+        assert!(allowed(
+            "https://r.example.com",
+            &["[2001:db8::1]:8443"],
+            "https://[2001:db8::1]:8443/token"
+        ));
+        for entry in ["", "https://login.test", "login.test/path", "a@login.test", "login.test?x", "a b"] {
+            let realms = Realms::new(Url::parse("https://a").unwrap(), &[entry.to_owned()]);
+            assert!(realms.is_err(), "{entry:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Lists of tags (distribution-spec: end-8a, end-8b).
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde::Deserialize;
+use shared_models::{RepositoryName, Tag};
+use url::Url;
+
+use crate::{Priority, Upstream, UpstreamError, dial::Lane, error::Failure, transport::Ask};
+
+/// The largest page that is read. Registries that do not page send every tag of a repository at once.
+const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// One page of a repository's tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagPage {
+    /// In upstream's order; what is no tag is left out.
+    pub tags: Vec<Tag>,
+    /// What to pass as `last` for the next page; none at the end.
+    pub next_last: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TagList {
+    tags: Option<Vec<String>>,
+}
+
+impl Upstream {
+    /// Lists at most `n` tags after `last`, as far as upstream pages.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub async fn list_tags(
+        &self,
+        repository: &RepositoryName,
+        n: Option<u32>,
+        last: Option<&str>,
+        priority: Priority,
+    ) -> Result<TagPage, UpstreamError> {
+        let mut ask = self.ask(Method::GET, repository, "tags/list", Lane::Metadata);
+        ask.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(n) = n {
+            ask.url.query_pairs_mut().append_pair("n", &n.to_string());
+        }
+        if let Some(last) = last {
+            ask.url.query_pairs_mut().append_pair("last", last);
+        }
+        let within = self.transport.config.answer_timeout;
+        self.transport.call(priority, within, || self.try_list_tags(&ask)).await
+    }
+
+    async fn try_list_tags(&self, ask: &Ask) -> Result<TagPage, Failure> {
+        let answer = self.transport.send(ask).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(answer.failure());
+        }
+        let next = next_page(&ask.url, answer.headers());
+        let body = self.transport.read_all(answer.response, MAX_PAGE_BYTES).await?;
+        let list: TagList =
+            serde_json::from_slice(&body).map_err(|_| Failure::bad_answer("a tag list that is none"))?;
+        let names = list.tags.unwrap_or_default();
+        // A link without `last` continues by a key of upstream's own; the specification's way works beside it.
+        let next_last = next.and_then(|last| last.or_else(|| names.last().cloned()));
+        Ok(TagPage { tags: names.iter().filter_map(|name| Tag::parse(name).ok()).collect(), next_last })
+    }
+}
+
+/// The `last` of the link to the next page. None: there is no next page; `Some(None)`: it has no `last`.
+fn next_page(page: &Url, headers: &HeaderMap) -> Option<Option<String>> {
+    let mut links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
+    links.find_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let relation =
+            parameters.split([';', ',']).filter_map(|parameter| parameter.trim().strip_prefix("rel="));
+        let is_next =
+            relation.map(|value| value.trim_matches('"')).any(|value| value.eq_ignore_ascii_case("next"));
+        let next = page.join(target).ok().filter(|_| is_next)?;
+        Some(next.query_pairs().find(|(key, _)| key == "last").map(|(_, last)| last.into_owned()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(link: &str) -> Option<Option<String>> {
+        let page = Url::parse("https://host/v2/a/tags/list").unwrap();
+        next_page(&page, &HeaderMap::from_iter([(header::LINK, link.parse().unwrap())]))
+    }
+
+    #[test]
+    fn a_link_tells_where_the_next_page_begins() {
+        let last = Some(Some("3.19".to_owned()));
+        assert_eq!(next(r#"</v2/a/tags/list?last=3.19&n=10>; rel="next""#), last);
+        assert_eq!(next("<https://host/v2/a/tags/list?n=10&last=3.19>;rel=next"), last);
+        assert_eq!(next(r#"</v2/a/tags/list?next_page=x>; rel="next""#), Some(None));
+        assert_eq!(next(r#"</v2/a/tags/list?last=a>; rel="prev""#), None);
+        assert_eq!(next("nonsense"), None);
+        assert_eq!(next_page(&Url::parse("https://host/").unwrap(), &HeaderMap::new()), None);
+    }
+}

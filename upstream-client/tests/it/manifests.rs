@@ -1,0 +1,151 @@
+use shared_models::{Algorithm, Digest, MediaType, media_type};
+use upstream_client::{ManifestHead, Priority::Client, UpstreamError};
+
+use crate::support::{Server, digest, reference, reply, repository};
+
+const BODY: &[u8] = br#"{"schemaVersion":2,"config":{}}"#;
+
+#[tokio::test]
+async fn a_manifest_by_tag_comes_with_the_digest_of_its_bytes() {
+    let server =
+        Server::start(|_| reply(200).header("content-type", media_type::OCI_MANIFEST).body(BODY)).await;
+    let found = server
+        .upstream()
+        .get_manifest(&repository("library/alpine"), &reference("3.19"), Client)
+        .await
+        .unwrap();
+    assert_eq!(found.digest, digest(BODY));
+    assert_eq!(found.media_type, Some(MediaType::new(media_type::OCI_MANIFEST)));
+    assert_eq!(found.body, BODY);
+    let request = server.requests().remove(0);
+    assert_eq!(
+        (request.method.as_str(), request.target.as_str()),
+        ("GET", "/v2/library/alpine/manifests/3.19")
+    );
+    let accept = request.header("accept").unwrap();
+    assert!(media_type::MANIFEST_TYPES.iter().all(|known| accept.contains(known)), "{accept}");
+    assert_eq!(request.authorization(), None);
+}
+
+#[tokio::test]
+async fn an_upstream_may_have_a_path_prefix() {
+    let server = Server::start(|_| reply(200).body(BODY)).await;
+    let mut config = server.config();
+    config.url = config.url.join("/some/prefix/").unwrap();
+    let upstream = crate::support::upstream(config);
+    upstream.get_manifest(&repository("a/b"), &reference("latest"), Client).await.unwrap();
+    assert_eq!(server.requests()[0].target, "/some/prefix/v2/a/b/manifests/latest");
+}
+
+#[tokio::test]
+async fn the_head_of_a_manifest_is_what_the_headers_say() {
+    let server = Server::start(|request| match request.target.as_str() {
+        "/v2/a/manifests/bare" => {
+            reply(200).header("content-length", "9").header("docker-content-digest", "odd")
+        }
+        "/v2/a/manifests/refused" => reply(405),
+        _ => reply(200)
+            .header("content-type", "application/vnd.oci.image.index.v1+json; charset=utf-8")
+            .header("content-length", "31")
+            .header("docker-content-digest", digest(BODY)),
+    })
+    .await;
+    let (upstream, a) = (server.upstream(), repository("a"));
+    let full = ManifestHead {
+        digest: Some(digest(BODY)),
+        media_type: Some(MediaType::new(media_type::OCI_INDEX)),
+        size: Some(31),
+    };
+    assert_eq!(upstream.head_manifest(&a, &reference("latest"), Client).await, Ok(full));
+    let bare = ManifestHead { digest: None, media_type: None, size: Some(9) };
+    assert_eq!(upstream.head_manifest(&a, &reference("bare"), Client).await, Ok(bare));
+    let nothing = ManifestHead { digest: None, media_type: None, size: None };
+    assert_eq!(upstream.head_manifest(&a, &reference("refused"), Client).await, Ok(nothing));
+    let other = reference(digest(b"other").as_str());
+    assert_eq!(upstream.head_manifest(&a, &other, Client).await, Err(UpstreamError::WrongDigest));
+}
+
+#[tokio::test]
+async fn bytes_of_another_digest_are_refused() {
+    let server = Server::start(|request| match request.target.as_str() {
+        "/v2/a/manifests/liar" => reply(200).header("docker-content-digest", digest(b"other")).body(BODY),
+        _ => reply(200).body(BODY),
+    })
+    .await;
+    let (upstream, a) = (server.upstream(), repository("a"));
+    let other = reference(digest(b"other").as_str());
+    assert_eq!(upstream.get_manifest(&a, &other, Client).await, Err(UpstreamError::WrongDigest));
+    assert_eq!(upstream.get_manifest(&a, &reference("liar"), Client).await, Err(UpstreamError::WrongDigest));
+}
+
+#[tokio::test]
+async fn a_sha512_digest_is_checked_as_such() {
+    let server = Server::start(|_| reply(200).header("docker-content-digest", digest(BODY)).body(BODY)).await;
+    let (upstream, a) = (server.upstream(), repository("a"));
+    let long = Digest::of(Algorithm::Sha512, BODY);
+    let found = upstream.get_manifest(&a, &reference(long.as_str()), Client).await.unwrap();
+    assert_eq!(found.digest, long);
+    let other = Digest::of(Algorithm::Sha512, b"other");
+    let refused = upstream.get_manifest(&a, &reference(other.as_str()), Client).await;
+    assert_eq!(refused, Err(UpstreamError::WrongDigest));
+}
+
+#[tokio::test]
+async fn a_manifest_over_the_limit_is_refused_announced_or_not() {
+    let server = Server::start(|request| match request.target.as_str() {
+        "/v2/a/manifests/chunked" => {
+            let body = format!("40\r\n{}\r\n40\r\n{}\r\n0\r\n\r\n", "x".repeat(64), "x".repeat(64));
+            reply(200).header("transfer-encoding", "chunked").body(body)
+        }
+        _ => reply(200).body("x".repeat(101)),
+    })
+    .await;
+    let mut config = server.config();
+    config.max_manifest_bytes = 100;
+    let upstream = crate::support::upstream(config);
+    for tag in ["sized", "chunked"] {
+        let refused = upstream.get_manifest(&repository("a"), &reference(tag), Client).await;
+        assert_eq!(refused, Err(UpstreamError::TooLarge), "{tag}");
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_or_nothing_is_a_bad_answer() {
+    let server = Server::start(|request| match request.target.as_str() {
+        "/v2/a/manifests/empty" => reply(200),
+        _ => reply(200).header("content-type", "text/html; charset=utf-8").body("<html>log in</html>"),
+    })
+    .await;
+    let (upstream, a) = (server.upstream(), repository("a"));
+    for tag in ["empty", "page"] {
+        let refused = upstream.get_manifest(&a, &reference(tag), Client).await;
+        assert!(matches!(refused, Err(UpstreamError::BadAnswer(_))), "{tag} {refused:?}");
+    }
+    let head = upstream.head_manifest(&a, &reference("page"), Client).await;
+    assert!(matches!(head, Err(UpstreamError::BadAnswer(_))), "{head:?}");
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_error() {
+    let server = Server::start(|request| {
+        let status = request.target.rsplit('/').next().unwrap().trim_start_matches('s').parse().unwrap();
+        match status {
+            429 => reply(status).header("retry-after", "17"),
+            _ => reply(status).body(r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
+        }
+    })
+    .await;
+    let (upstream, a) = (server.upstream(), repository("a"));
+    let retry_after = Some(std::time::Duration::from_secs(17));
+    for (tag, expected) in [
+        ("s404", UpstreamError::NotFound),
+        ("s403", UpstreamError::Denied),
+        ("s401", UpstreamError::Denied),
+        ("s429", UpstreamError::RateLimited { retry_after }),
+        ("s500", UpstreamError::Server { status: 500 }),
+        ("s418", UpstreamError::BadAnswer("status 418".to_owned())),
+    ] {
+        assert_eq!(upstream.get_manifest(&a, &reference(tag), Client).await, Err(expected.clone()), "{tag}");
+        assert_eq!(upstream.head_manifest(&a, &reference(tag), Client).await, Err(expected), "{tag}");
+    }
+}

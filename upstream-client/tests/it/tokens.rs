@@ -1,0 +1,207 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use upstream_client::{Priority::Client, Upstream, UpstreamError};
+
+use crate::support::{Reply, Request, Server, login, reference, reply, repository, upstream};
+
+const BASIC: &str = "Basic dXNlcjpoaWRkZW4="; // user:hidden
+
+fn challenge(request: &Request) -> Reply {
+    let host = request.header("host").unwrap();
+    let name = request.target.trim_start_matches("/v2/").split("/manifests/").next().unwrap();
+    let challenge =
+        format!(r#"Bearer realm="http://{host}/token",service="test",scope="repository:{name}:pull""#);
+    reply(401).header("www-authenticate", challenge)
+}
+
+/// Gives out `token-1`, `token-2`, … and accepts what `accepts` does.
+async fn registry(accepts: impl Fn(&str) -> bool + Send + Sync + 'static, answer: &'static str) -> Server {
+    let given = AtomicUsize::new(0);
+    Server::start(move |request| {
+        if request.target.starts_with("/token") {
+            let token = format!("token-{}", given.fetch_add(1, Ordering::SeqCst) + 1);
+            return reply(200).body(answer.replace("TOKEN", &token)).delayed(Duration::from_millis(50));
+        }
+        match request.authorization().and_then(|header| header.strip_prefix("Bearer ")) {
+            Some(token) if accepts(token) => reply(200).body("{}"),
+            _ => challenge(request),
+        }
+    })
+    .await
+}
+
+async fn get(upstream: &Upstream, name: &str) -> Result<(), UpstreamError> {
+    upstream.get_manifest(&repository(name), &reference("t"), Client).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn an_anonymous_token_is_fetched_and_kept_for_its_repository() {
+    let server = registry(|_| true, r#"{"token":"TOKEN","expires_in":300}"#).await;
+    let upstream = server.upstream();
+    for _ in 0..3 {
+        get(&upstream, "library/alpine").await.unwrap();
+    }
+    let requests = server.requests();
+    assert_eq!(requests.len(), 5, "{requests:?}");
+    assert_eq!(requests[1].target, "/token?service=test&scope=repository%3Alibrary%2Falpine%3Apull");
+    assert_eq!(requests[1].authorization(), None);
+    assert_eq!(requests[4].authorization(), Some("Bearer token-1"));
+    get(&upstream, "library/other").await.unwrap();
+    assert_eq!(server.count("/token"), 2);
+}
+
+#[tokio::test]
+async fn the_login_goes_to_the_realm_and_the_token_to_the_registry() {
+    let server = registry(|_| true, r#"{"access_token":"TOKEN"}"#).await;
+    let mut config = server.config();
+    config.credentials = login("user", "hidden");
+    get(&upstream(config), "a").await.unwrap();
+    let sent: Vec<_> =
+        server.requests().iter().map(|request| request.authorization().map(str::to_owned)).collect();
+    assert_eq!(sent, [None, Some(BASIC.to_owned()), Some("Bearer token-1".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_who_need_a_token_at_once_fetch_one() {
+    let server = registry(|_| true, r#"{"token":"TOKEN"}"#).await;
+    let upstream = server.upstream();
+    let ask = |upstream: Upstream| tokio::spawn(async move { get(&upstream, "a").await });
+    for asked in futures::future::join_all((0..20).map(|_| ask(upstream.clone()))).await {
+        asked.unwrap().unwrap();
+    }
+    assert_eq!(server.count("/token"), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_longer_accepted_is_renewed_once_for_all() {
+    let good = Arc::new(AtomicUsize::new(1));
+    let accepted = Arc::clone(&good);
+    let accepts = move |token: &str| *token == format!("token-{}", accepted.load(Ordering::SeqCst));
+    let server = registry(accepts, r#"{"token":"TOKEN","expires_in":300}"#).await;
+    let upstream = server.upstream();
+    get(&upstream, "a").await.unwrap();
+    good.store(2, Ordering::SeqCst);
+    for result in futures::future::join_all((0..20).map(|_| get(&upstream, "a"))).await {
+        result.unwrap();
+    }
+    assert_eq!(server.count("/token"), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_never_helps_is_a_refusal_after_one_renewal() {
+    let server = registry(|_| false, r#"{"token":"TOKEN"}"#).await;
+    let upstream = server.upstream();
+    assert_eq!(get(&upstream, "a").await, Err(UpstreamError::Denied));
+    assert_eq!((server.count("/token"), server.count("/v2/")), (1, 2));
+    assert_eq!(get(&upstream, "a").await, Err(UpstreamError::Denied));
+    assert_eq!((server.count("/token"), server.count("/v2/")), (2, 4));
+}
+
+#[tokio::test]
+async fn an_expired_token_is_not_sent() {
+    let server = registry(|_| true, r#"{"token":"TOKEN","expires_in":0}"#).await;
+    let upstream = server.upstream();
+    get(&upstream, "a").await.unwrap();
+    get(&upstream, "a").await.unwrap();
+    let sent: Vec<_> =
+        server.requests().iter().map(|request| request.authorization().map(str::to_owned)).collect();
+    assert_eq!(sent[3], None);
+    assert_eq!(sent[5].as_deref(), Some("Bearer token-2"));
+}
+
+#[tokio::test]
+async fn what_the_token_service_refuses_has_the_same_errors() {
+    for (status, expected) in [
+        (401, UpstreamError::Denied),
+        (403, UpstreamError::Denied),
+        (404, UpstreamError::BadAnswer("the token service answered 404".to_owned())),
+        (429, UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(9)) }),
+        (500, UpstreamError::Server { status: 500 }),
+        (503, UpstreamError::Server { status: 503 }),
+        (307, UpstreamError::BadAnswer("the token service redirects".to_owned())),
+        (200, UpstreamError::BadAnswer("the token service gave no token".to_owned())),
+    ] {
+        let server = Server::start(move |request| match request.target.starts_with("/token") {
+            true => reply(status).header("retry-after", "9").header("location", "/v2/").body("{}"),
+            false => challenge(request),
+        })
+        .await;
+        let mut config = server.config();
+        config.credentials = login("user", "hidden");
+        assert_eq!(get(&upstream(config), "a").await, Err(expected), "{status}");
+        assert_eq!(server.requests().len(), 2, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_realm_elsewhere_gets_neither_a_login_nor_a_request() {
+    let elsewhere = Server::start(|_| reply(200).body(r#"{"token":"t"}"#)).await;
+    let realm = elsewhere.at("/token?secret=1");
+    let server = Server::start(move |_| {
+        reply(401).header("www-authenticate", format!("Bearer realm=\"{realm}\",service=\"test\""))
+    })
+    .await;
+    let mut config = server.config();
+    (config.credentials, config.allow_private) = (login("user", "hidden"), true);
+    let refused = get(&upstream(config.clone()), "a").await.unwrap_err();
+    let UpstreamError::BadAnswer(reason) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("realms") && !reason.contains("secret"), "{reason}");
+    assert_eq!(elsewhere.requests().len(), 0);
+
+    let host = elsewhere.url.host_str().unwrap();
+    config.realms = vec![format!("{host}:{}", elsewhere.url.port().unwrap())];
+    assert_eq!(get(&upstream(config.clone()), "a").await, Err(UpstreamError::Denied));
+    assert_eq!(elsewhere.requests()[0].authorization(), Some(BASIC));
+
+    config.allow_private = false;
+    assert!(matches!(get(&upstream(config), "a").await, Err(UpstreamError::BadAnswer(_))));
+    assert_eq!(elsewhere.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn basic_is_answered_with_the_login_and_then_sent_at_once() {
+    let server = Server::start(|request| match request.authorization() {
+        Some(BASIC) => reply(200).body("{}"),
+        _ => reply(401).header("www-authenticate", "Basic realm=\"registry\""),
+    })
+    .await;
+    let mut config = server.config();
+    assert_eq!(get(&upstream(config.clone()), "a").await, Err(UpstreamError::Denied));
+    config.credentials = login("user", "wrong");
+    let wrong = upstream(config.clone());
+    assert_eq!(get(&wrong, "a").await, Err(UpstreamError::Denied));
+    config.credentials = login("user", "hidden");
+    let right = upstream(config);
+    let before = server.requests().len();
+    get(&right, "a").await.unwrap();
+    get(&right, "a").await.unwrap();
+    assert_eq!(server.requests().len() - before, 3);
+}
+
+#[tokio::test]
+async fn a_scheme_that_is_not_spoken_is_a_bad_answer() {
+    let server = Server::start(|_| reply(401).header("www-authenticate", "Negotiate")).await;
+    let refused = get(&server.upstream(), "a").await;
+    assert!(matches!(refused, Err(UpstreamError::BadAnswer(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_login_of_one_upstream_never_reaches_another() {
+    let private = registry(|_| true, r#"{"token":"TOKEN"}"#).await;
+    let other = Server::start(|_| reply(200).body("{}")).await;
+    let mut config = private.config();
+    config.credentials = login("user", "hidden");
+    let (first, second) = (upstream(config), other.upstream());
+    for _ in 0..2 {
+        get(&first, "a").await.unwrap();
+        get(&second, "a").await.unwrap();
+    }
+    assert_eq!(other.requests().len(), 2);
+    assert!(other.requests().iter().all(|request| request.authorization().is_none()));
+}

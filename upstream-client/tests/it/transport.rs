@@ -1,0 +1,160 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use upstream_client::{
+    Priority::{Background, Client},
+    Upstream, UpstreamError,
+};
+use url::Url;
+
+use crate::support::{
+    Counts, Reply, Server, digest, hang_up, login, reference, reply, repository, silence, upstream,
+};
+
+async fn get(upstream: &Upstream) -> Result<(), UpstreamError> {
+    upstream.get_manifest(&repository("a"), &reference("t"), Client).await.map(|_| ())
+}
+
+/// Answers with each of `replies` in turn, and with the last one from then on.
+async fn in_turn(replies: Vec<Reply>) -> Server {
+    let next = AtomicUsize::new(0);
+    Server::start(move |_| replies[next.fetch_add(1, Ordering::SeqCst).min(replies.len() - 1)].clone()).await
+}
+
+#[tokio::test]
+async fn a_gateway_error_or_a_broken_connection_is_tried_again() {
+    for passing in [reply(502), reply(503), reply(504), hang_up(), reply(200).body("{}").cut_after(1)] {
+        let server = in_turn(vec![passing.clone(), passing, reply(200).body("{}")]).await;
+        let counts = Arc::new(Counts::default());
+        let upstream = Upstream::new(server.config(), counts.clone()).unwrap();
+        get(&upstream).await.unwrap();
+        assert_eq!(server.requests().len(), 3);
+        assert_eq!(counts.answers.lock().unwrap().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn the_third_failure_is_final() {
+    let server = in_turn(vec![reply(502), reply(503), hang_up(), reply(200).body("{}")]).await;
+    assert!(matches!(get(&server.upstream()).await, Err(UpstreamError::Unreachable(_))));
+    let server = in_turn(vec![hang_up()]).await;
+    let opened = server.upstream().open_blob(&repository("a"), &digest(b""), 0, None, None, Client).await;
+    assert!(matches!(opened, Err(UpstreamError::Unreachable(_))), "{opened:?}");
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn what_would_not_help_is_not_tried_again() {
+    for final_answer in
+        [reply(500), reply(501), reply(404), reply(429), reply(503).header("retry-after", "1")]
+    {
+        let server = in_turn(vec![final_answer, reply(200).body("{}")]).await;
+        get(&server.upstream()).await.unwrap_err();
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_whole_of_a_metadata_request_has_one_time() {
+    let stalling = reply(200).body("{}").stall_after(1);
+    for slow in [silence(), stalling, reply(503).delayed(Duration::from_millis(150))] {
+        let server = in_turn(vec![slow]).await;
+        let mut config = server.config();
+        config.answer_timeout = Duration::from_millis(300);
+        let started = Instant::now();
+        let error = get(&upstream(config)).await.unwrap_err();
+        assert!(started.elapsed() < Duration::from_millis(1500));
+        assert!(matches!(error, UpstreamError::Timeout | UpstreamError::Server { status: 503 }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_is_not_tried_again_and_is_counted_as_no_answer() {
+    let server = in_turn(vec![silence()]).await;
+    let mut config = server.config();
+    config.answer_timeout = Duration::from_millis(200);
+    let counts = Arc::new(Counts::default());
+    let upstream = Upstream::new(config, counts.clone()).unwrap();
+    assert_eq!(get(&upstream).await, Err(UpstreamError::Timeout));
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(*counts.answers.lock().unwrap(), [("GET".to_owned(), 0)]);
+}
+
+#[tokio::test]
+async fn who_does_not_listen_or_does_not_exist_is_unreachable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    for url in [closed.as_str(), "https://registry.invalid"] {
+        let mut config = upstream_client::UpstreamConfig::new("test", Url::parse(url).unwrap());
+        config.credentials = login("user", "hidden");
+        let error = get(&upstream(config)).await.unwrap_err();
+        let UpstreamError::Unreachable(reason) = &error else { panic!("{url}: {error:?}") };
+        assert!(!reason.contains("hidden") && !reason.contains("/v2/"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn an_offline_upstream_is_never_asked() {
+    let server = in_turn(vec![reply(200).body("{}")]).await;
+    let mut config = server.config();
+    config.offline = true;
+    let upstream = upstream(config);
+    let (a, t, blob) = (repository("a"), reference("t"), digest(b""));
+    assert_eq!(upstream.get_manifest(&a, &t, Client).await.unwrap_err(), UpstreamError::Offline);
+    assert_eq!(upstream.head_manifest(&a, &t, Client).await.unwrap_err(), UpstreamError::Offline);
+    assert_eq!(upstream.head_blob(&a, &blob, Client).await.unwrap_err(), UpstreamError::Offline);
+    let opened = upstream.open_blob(&a, &blob, 0, None, None, Client).await;
+    assert_eq!(opened.unwrap_err(), UpstreamError::Offline);
+    assert_eq!(upstream.list_tags(&a, None, None, Client).await.unwrap_err(), UpstreamError::Offline);
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn background_work_leaves_the_reserve_to_clients() {
+    let limit = reply(200).header("ratelimit-limit", "100;w=21600").body("{}");
+    let server = in_turn(vec![
+        limit.clone().header("ratelimit-remaining", "11;w=21600"),
+        limit.header("ratelimit-remaining", "10;w=21600"),
+    ])
+    .await;
+    let mut config = server.config();
+    config.ratelimit_reserve = 10;
+    let upstream = upstream(config);
+    let background = async || upstream.head_manifest(&repository("a"), &reference("t"), Background).await;
+    background().await.unwrap();
+    background().await.unwrap();
+    assert!(matches!(background().await, Err(UpstreamError::RateLimited { retry_after: Some(_) })));
+    assert_eq!(server.requests().len(), 2);
+    get(&upstream).await.unwrap();
+    let seen = upstream.status().rate_limit.unwrap();
+    assert_eq!((seen.limit, seen.remaining), (Some(100), Some(10)));
+    assert_eq!(seen.window, Some(Duration::from_secs(21600)));
+}
+
+#[tokio::test]
+async fn background_work_waits_out_a_retry_after_and_clients_do_not() {
+    let server = in_turn(vec![reply(429).header("retry-after", "60"), reply(200).body("{}")]).await;
+    let upstream = server.upstream();
+    let wait = Some(Duration::from_secs(60));
+    assert_eq!(get(&upstream).await, Err(UpstreamError::RateLimited { retry_after: wait }));
+    let background = upstream.head_manifest(&repository("a"), &reference("t"), Background).await;
+    assert!(matches!(background, Err(UpstreamError::RateLimited { retry_after: Some(_) })));
+    assert!(upstream.status().retry_after.is_some_and(|left| left > Duration::from_secs(50)));
+    get(&upstream).await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_goes_through_a_configured_proxy() {
+    let proxy = Server::start(|_| reply(200).body("{}")).await;
+    let url = Url::parse("http://registry.invalid").unwrap();
+    let mut config = upstream_client::UpstreamConfig::new("test", url);
+    config.proxy = Some(proxy.url.clone());
+    get(&upstream(config)).await.unwrap();
+    assert_eq!(proxy.requests()[0].target, "http://registry.invalid/v2/a/manifests/t");
+}
