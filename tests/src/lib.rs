@@ -13,3 +13,4 @@ pub mod http_client;
 pub mod image;
 pub mod real_registry;
 pub mod tool;
+pub mod world;

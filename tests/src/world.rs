@@ -1,0 +1,253 @@
+//! A Tidegate of one process for one test: real listeners on port 0, a real database, a real folder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use diesel::{
+    Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query, sql_types::BigInt,
+};
+use reqwest::{Method, StatusCode, header::HeaderMap};
+use tempfile::TempDir;
+use tidegate::{
+    cli::{Common, Mode},
+    config,
+    process::Process,
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::{assert_eventually, chaos::ChaosUpstream, http_client::http_client};
+
+/// Describes a world before it starts.
+#[derive(Default)]
+pub struct WorldBuilder {
+    upstreams: String,
+    namespaces: String,
+    sections: String,
+    dir: Option<TempDir>,
+}
+
+impl WorldBuilder {
+    /// An upstream and a namespace of the same name, without background fetches. `keys` are further lines of
+    /// `[[upstream]]`.
+    pub fn upstream(self, name: &str, upstream: &ChaosUpstream, keys: &str) -> Self {
+        self.bare_upstream(name, &upstream.url(), keys).namespace(name, name, "prefetch = \"none\"")
+    }
+
+    /// An upstream at any address, without a namespace.
+    pub fn bare_upstream(mut self, name: &str, url: &str, keys: &str) -> Self {
+        self.upstreams += &format!("[[upstream]]\nname = \"{name}\"\nurl = \"{url}\"\n{keys}\n");
+        self
+    }
+
+    /// A namespace. `keys` are further lines of `[[namespace]]`.
+    pub fn namespace(mut self, prefix: &str, upstream: &str, keys: &str) -> Self {
+        self.namespaces +=
+            &format!("[[namespace]]\nprefix = \"{prefix}\"\nupstream = \"{upstream}\"\n{keys}\n");
+        self
+    }
+
+    /// Whole further sections, such as `[content]`.
+    pub fn sections(mut self, toml: &str) -> Self {
+        self.sections += toml;
+        self.sections.push('\n');
+        self
+    }
+
+    /// Takes up what an earlier world left.
+    pub fn in_dir(mut self, dir: TempDir) -> Self {
+        self.dir = Some(dir);
+        self
+    }
+
+    /// Starts it.
+    pub async fn start(self) -> TestWorld {
+        let dir = self.dir.unwrap_or_else(|| TempDir::with_prefix("tdg-").unwrap());
+        let file = dir.path().join("tidegate.toml");
+        fs::write(&file, format!("{}\n{}\n{}", self.sections, self.upstreams, self.namespaces)).unwrap();
+        let any_port = Some("127.0.0.1:0".parse().unwrap());
+        let flags = Common {
+            config: Some(file),
+            data_dir: Some(dir.path().join("data")),
+            listen: any_port,
+            internal_listen: any_port,
+            ..Common::default()
+        };
+        let settings =
+            config::load(&flags, Mode::Serve, std::iter::empty()).unwrap_or_else(|error| panic!("{error}"));
+        let process =
+            Process::start(Mode::Serve, &settings).await.unwrap_or_else(|error| panic!("{error:#}"));
+        let listening = process.listening();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(process.run(async move {
+            // A world that is dropped stops, too.
+            let _ = stopped.await.is_ok();
+        }));
+        TestWorld {
+            api: format!("http://{}", listening.public),
+            internal: format!("http://{}", listening.internal),
+            client: http_client(),
+            running: Some((stop, running)),
+            dir: Some(dir),
+        }
+    }
+}
+
+/// A running Tidegate.
+pub struct TestWorld {
+    api: String,
+    internal: String,
+    client: reqwest::Client,
+    running: Option<(oneshot::Sender<()>, JoinHandle<anyhow::Result<()>>)>,
+    dir: Option<TempDir>,
+}
+
+/// An answer with its whole body.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// A header as text; empty when it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The code of an OCI error body; empty when there is none.
+    pub fn error_code(&self) -> String {
+        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl TestWorld {
+    /// Describes a world.
+    pub fn builder() -> WorldBuilder {
+        WorldBuilder::default()
+    }
+
+    /// A world with one upstream, `up`, below the prefix `up`, and defaults otherwise but for background fetches.
+    pub async fn start(upstream: &ChaosUpstream) -> Self {
+        Self::builder().upstream("up", upstream, "").start().await
+    }
+
+    /// The address of the public listener, `http://HOST:PORT`.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// The address of the internal listener, `http://HOST:PORT`.
+    pub fn internal(&self) -> &str {
+        &self.internal
+    }
+
+    /// The folder with everything that outlives the process.
+    pub fn data_dir(&self) -> PathBuf {
+        self.root().join("data")
+    }
+
+    fn root(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+
+    /// Begins a request to the public listener.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.api))
+    }
+
+    /// Sends a request and reads the whole answer. Redirects are not followed.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Answer { status, headers, body: response.bytes().await.unwrap() }
+    }
+
+    /// `GET` of a path.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// `HEAD` of a path.
+    pub async fn head(&self, path: &str) -> Answer {
+        self.send(self.request(Method::HEAD, path)).await
+    }
+
+    /// Where a blob's bytes are: the absolute address that the redirect leads to.
+    pub async fn content_url(&self, repository: &str, digest: &str) -> String {
+        let answer = self.get(&format!("/v2/{repository}/blobs/{digest}")).await;
+        assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT, "{answer:?}");
+        format!("{}{}", self.api, answer.header("location"))
+    }
+
+    /// A blob, as a client gets it: by way of the redirect.
+    pub async fn blob(&self, repository: &str, digest: &str) -> Answer {
+        let url = self.content_url(repository, digest).await;
+        self.send(self.client.get(url)).await
+    }
+
+    /// A client that follows no redirects.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// How many rows a table of the database has.
+    pub fn rows(&self, table: &str) -> i64 {
+        #[derive(QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = BigInt)]
+            count: i64,
+        }
+        let mut database = self.database();
+        let query = sql_query(format!("SELECT count(*) AS count FROM {table}"));
+        query.get_result::<Count>(&mut database).unwrap().count
+    }
+
+    /// Runs a statement on the database, behind the service's back.
+    pub fn execute(&self, statement: &str) -> usize {
+        sql_query(statement).execute(&mut self.database()).unwrap()
+    }
+
+    fn database(&self) -> SqliteConnection {
+        let path = self.data_dir().join("tidegate.db");
+        let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        sql_query("PRAGMA busy_timeout = 5000").execute(&mut connection).unwrap();
+        connection
+    }
+
+    /// The value of a metric with exactly these labels, as it is written; zero when it is not there.
+    pub async fn metric(&self, name_and_labels: &str) -> f64 {
+        let answer = self.send(self.client.get(format!("{}/metrics", self.internal))).await;
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// The path of a blob in the store.
+    pub fn blob_path(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').unwrap();
+        self.data_dir().join("blobs").join(algorithm).join(&hex[..2]).join(hex)
+    }
+
+    /// Waits until a blob is stored, and asserts that the file has these bytes.
+    pub async fn assert_stored(&self, digest: &str, bytes: &Bytes) {
+        let path = self.blob_path(digest);
+        assert_eventually!(path.exists(), "{digest} is not stored");
+        assert!(fs::read(&path).unwrap() == *bytes, "{digest} is stored with other bytes");
+    }
+
+    /// Stops as on SIGTERM, and hands over what outlives the process.
+    pub async fn stop(mut self) -> TempDir {
+        let (stop, running) = self.running.take().unwrap();
+        let _ = stop.send(());
+        running.await.unwrap().unwrap();
+        self.dir.take().unwrap()
+    }
+}

@@ -1,0 +1,3 @@
+//! Scenarios: a real Tidegate in front of a chaos upstream.
+
+mod smoke;

@@ -1,0 +1,1 @@
+//! Streaming: fills, resumes, ranges and wrong bytes, against a chaos upstream.
