@@ -1,5 +1,6 @@
 //! The one download of one blob, and everybody who waits for it.
 
+mod bypass;
 mod checkpoint;
 mod download;
 mod error;
@@ -13,6 +14,7 @@ mod source;
 mod verifier;
 mod writer;
 
+pub(crate) use bypass::Bypass;
 pub use error::FillError;
 pub use fill::Fill;
 pub(crate) use fill::Phase;

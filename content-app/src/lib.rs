@@ -19,7 +19,7 @@ use actix_web::web;
 use blob_store::BlobStore;
 use http_server::Readiness;
 use prometheus_client::registry::Registry;
-use shared_models::{Digest, db::Db};
+use shared_models::{Digest, Noted, db::Db};
 use upstream_client::Upstream;
 
 pub use config::{Config, FillPolicy, FinishAbandoned, UnverifiedRanges};
@@ -33,6 +33,8 @@ pub struct Content {
     config: Config,
     fills: Fills,
     open: OpenBlobs,
+    /// When each stored blob was read last.
+    reads: Noted<Digest>,
 }
 
 /// A content node that is ready to be mounted on listeners.
@@ -52,7 +54,7 @@ impl ContentApp {
         let context = Context::new(db, store.clone(), upstreams, metrics, &config.fills);
         let runtime = tokio::runtime::Handle::current();
         let fills = Fills::new(Arc::new(context), config.fills.clone(), runtime);
-        Self(web::Data::new(Content { config, fills, open: OpenBlobs::new(store) }))
+        Self(web::Data::new(Content { config, fills, open: OpenBlobs::new(store), reads: Noted::default() }))
     }
 
     /// Mounts `/content/v1/…`.

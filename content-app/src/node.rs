@@ -4,7 +4,10 @@ use std::{collections::HashSet, future::Future, time::Duration};
 
 use shared_models::{
     Millis,
-    db::nodes::{self, NodeRow},
+    db::{
+        blobs,
+        nodes::{self, NodeRow},
+    },
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -24,12 +27,21 @@ pub(crate) async fn run(content: &Content, shutdown: impl Future<Output = ()>) {
             () = &mut shutdown => break,
             _ = heartbeat.tick() => {
                 beat(content, false).await;
+                write_reads(content).await;
                 content.fills.context.metrics.stored_bytes(content.fills.context.store.usage().await.bytes);
             }
             _ = sweep.tick() => sweep_partials(content).await,
         }
     }
     beat(content, true).await;
+    write_reads(content).await;
+}
+
+async fn write_reads(content: &Content) {
+    let db = &content.fills.context.db;
+    if let Err(error) = content.reads.write(async |reads| blobs::touch_read(db, reads).await).await {
+        tracing::warn!("the times of the last reads were not written: {error}");
+    }
 }
 
 async fn beat(content: &Content, draining: bool) {

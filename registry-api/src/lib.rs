@@ -10,7 +10,6 @@ mod placement;
 pub mod pull_through;
 mod registry;
 mod routes;
-mod statistics;
 mod tasks;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -20,7 +19,7 @@ use http_server::Readiness;
 use prometheus_client::registry::Registry as MetricRegistry;
 use shared_models::{
     Millis,
-    db::{self, Db, blobs},
+    db::{self, Db, blobs, repositories},
 };
 use tokio::{
     sync::watch,
@@ -135,7 +134,8 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
 }
 
 async fn write_pulls(registry: &Registry) {
-    if let Err(error) = registry.pulls.write(&registry.db).await {
+    let written = registry.pulls.write(async |pulls| repositories::touch_pulls(&registry.db, pulls).await);
+    if let Err(error) = written.await {
         tracing::warn!("the times of the last pulls were not written: {error}");
     }
 }

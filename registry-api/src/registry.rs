@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared_models::{Digest, RepositoryName, Tag, db::Db, db::manifests::StoredManifest};
+use shared_models::{Digest, Noted, RepositoryName, Tag, db::Db, db::manifests::StoredManifest};
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
         blob::BlobFlights, flights::Flights, manifest::ManifestFlights, memory::Memory, resolve::Resolver,
         tag::TagFlights, tag_list::TagLists,
     },
-    statistics::Pulls,
 };
 
 /// Everything that this service knows and can do.
@@ -31,7 +30,8 @@ pub(crate) struct Registry {
     pub(crate) nodes: Nodes,
     pub(crate) content: ContentClient,
     pub(crate) metrics: ApiMetrics,
-    pub(crate) pulls: Pulls,
+    /// When each repository was pulled last.
+    pub(crate) pulls: Noted<RepositoryName>,
     /// Rung when a task was queued here.
     pub(crate) task_queued: Notify,
 }
@@ -51,7 +51,7 @@ impl Registry {
             nodes: Nodes::new(),
             content: ContentClient::new(Arc::clone(&config.link_keys))?,
             metrics,
-            pulls: Pulls::default(),
+            pulls: Noted::default(),
             task_queued: Notify::new(),
             config,
             db,

@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod migrate;
 pub mod name;
+pub mod noted;
 pub mod schema;
 #[cfg(any(test, feature = "testing"))]
 pub mod test_postgres;
@@ -21,4 +22,5 @@ pub use hasher::Hasher;
 pub use manifest::Manifest;
 pub use media_type::MediaType;
 pub use name::{Reference, RepositoryName, Tag};
+pub use noted::Noted;
 pub use time::Millis;

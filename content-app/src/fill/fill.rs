@@ -10,7 +10,7 @@ use std::{
 
 use blob_store::{Partial, Segments};
 use shared_models::Digest;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     error::FillError,
@@ -56,7 +56,7 @@ pub struct Fill {
     kept: AtomicBool,
     stopped: AtomicBool,
     /// Wakes the task that starts downloads for windows.
-    pub(crate) demand: tokio::sync::mpsc::UnboundedSender<Claimed>,
+    pub(crate) demand: mpsc::Sender<Claimed>,
 }
 
 /// A claim, to be downloaded.
@@ -73,11 +73,7 @@ struct Life {
 }
 
 impl Fill {
-    pub(crate) fn new(
-        digest: Digest,
-        policy: FillPolicy,
-        demand: tokio::sync::mpsc::UnboundedSender<Claimed>,
-    ) -> Self {
+    pub(crate) fn new(digest: Digest, policy: FillPolicy, demand: mpsc::Sender<Claimed>) -> Self {
         let progress = Progress { phase: Phase::Running, generation: 0, size: None };
         let life = Life::new(&digest, Segments::default());
         Self {
@@ -204,10 +200,12 @@ impl Fill {
         let Some(size) = self.now().size else { return };
         let reach = Reach { jump_ahead: self.policy.jump_ahead, segment: self.policy.segment };
         let claimed = self.life().map.claim_for_window(window, size, reach);
-        if let Some(claimed) = claimed
-            && let Err(unsent) = self.demand.send(claimed)
-        {
-            self.release(unsent.0.0);
+        if let Some(claimed) = claimed {
+            let id = claimed.0;
+            if self.demand.try_send(claimed).is_err() {
+                // Nobody is woken for this: the reader asks again when something has landed.
+                self.life().map.release(id);
+            }
         }
     }
 

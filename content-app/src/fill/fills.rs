@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{config::FillPolicy, metrics::FillMetrics};
 
+/// Claims of one fill that wait for a download to be started. A reader whose claim finds no place asks again.
+const MOST_DEMANDS: usize = 64;
+
 /// What every fill of a node works with.
 pub(crate) struct Context {
     pub(crate) db: Db,
@@ -68,7 +71,7 @@ impl Fills {
         if let Some(fill) = running.get(digest).filter(|fill| !matches!(fill.now().phase, Phase::Failed(_))) {
             return (enter(fill), true);
         }
-        let (demand, demands) = mpsc::unbounded_channel();
+        let (demand, demands) = mpsc::channel(MOST_DEMANDS);
         let fill = Arc::new(Fill::new(digest.clone(), self.policy.clone(), demand));
         let entered = enter(&fill);
         running.insert(digest.clone(), Arc::clone(&fill));

@@ -66,7 +66,7 @@ impl Rotation {
             self.last = told.clone();
         }
         if is_final {
-            self.leave_out(source, told);
+            self.strike(source, told);
         } else {
             self.failures += 1;
         }
@@ -82,6 +82,10 @@ impl Rotation {
     /// A source that sent wrong bytes is not asked again in this fill.
     pub(crate) fn leave_out(&mut self, source: usize, error: FillError) {
         self.last = error.clone();
+        self.strike(source, error);
+    }
+
+    fn strike(&mut self, source: usize, error: FillError) {
         if let Some(out) = self.out.get_mut(source) {
             *out = Some(error);
         }

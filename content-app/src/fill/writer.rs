@@ -8,7 +8,7 @@ use shared_models::{
     db::{DbError, blobs},
 };
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::mpsc::Receiver,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -24,7 +24,7 @@ use super::{
 };
 
 /// Runs `fill` to its end and tells everybody who waits.
-pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: UnboundedReceiver<Claimed>) {
+pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: Receiver<Claimed>) {
     let _active = context.metrics.active();
     let started = Instant::now();
     let result = fill_up(&fill, &context, demands).await;
@@ -39,6 +39,14 @@ pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: Unbou
             context.metrics.ended("stopped");
             tracing::info!(%digest, bytes = fill.landed(), elapsed_ms, "stopped a download that nobody waits for");
             fill.enter(Phase::Failed(FillError::Stopped));
+        }
+        Err(FillError::NoSpace) => {
+            context.metrics.ended("no-space");
+            tracing::error!(%digest, "there is no space left for a blob: its clients are served without storing it");
+            fill.enter(Phase::Failed(FillError::NoSpace));
+            if let Err(error) = context.store.discard(digest).await {
+                tracing::warn!(%digest, "what had landed of a blob could not be removed: {error}");
+            }
         }
         Err(error) => {
             context.metrics.ended("failed");
@@ -55,7 +63,7 @@ pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: Unbou
 async fn fill_up(
     fill: &Arc<Fill>,
     context: &Arc<Context>,
-    mut demands: UnboundedReceiver<Claimed>,
+    mut demands: Receiver<Claimed>,
 ) -> Result<(), FillError> {
     let _permit = context.fill_permits.acquire().await.map_err(|_| FillError::Stopped)?;
     let digest = fill.digest();
@@ -169,13 +177,16 @@ async fn mark_stored(context: &Arc<Context>, digest: &Digest, size: u64) {
     }
 }
 
+/// Which source a download read from, and how it ended.
+type Ended = (usize, Result<(), DownloadError>);
+
 /// The downloads of one fill that run now.
 struct Downloads<'a> {
     fill: &'a Arc<Fill>,
     context: &'a Arc<Context>,
     sources: Vec<Source>,
     rotation: Rotation,
-    running: JoinSet<(usize, Result<(), DownloadError>)>,
+    running: JoinSet<Ended>,
     /// The download that brings the bytes in order, if it runs.
     in_order: Option<tokio::task::Id>,
     /// After a failure, nothing is asked before this.
@@ -184,7 +195,7 @@ struct Downloads<'a> {
 }
 
 impl Downloads<'_> {
-    async fn until_complete(&mut self, demands: &mut UnboundedReceiver<Claimed>) -> Result<(), FillError> {
+    async fn until_complete(&mut self, demands: &mut Receiver<Claimed>) -> Result<(), FillError> {
         let mut progress = self.fill.subscribe();
         loop {
             let landed = self.fill.landed();
@@ -234,7 +245,7 @@ impl Downloads<'_> {
 
     fn ended(
         &mut self,
-        ended: Result<(tokio::task::Id, (usize, Result<(), DownloadError>)), tokio::task::JoinError>,
+        ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>,
     ) -> Result<(), FillError> {
         let id = match &ended {
             Ok((id, _)) => *id,

@@ -1,6 +1,6 @@
 //! `GET|HEAD /content/v1/{repository}/blobs/{digest}`: the bytes of a blob, under a signed link.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
@@ -10,12 +10,12 @@ use actix_web::{
 };
 use blob_store::StoredBlob;
 use futures::stream;
-use shared_models::{Digest, Millis, constant_blobs, db::blobs};
+use shared_models::{Digest, Hasher, Millis, constant_blobs, db::blobs};
 
 use crate::{
     Content, body,
     error::ContentError,
-    fill::{FillError, Reader},
+    fill::{Bypass, FillError, Reader},
     range::{Asked, asked, if_range_holds, none_match_hits},
 };
 
@@ -50,7 +50,10 @@ pub(crate) async fn get(
         return Ok(asked_for.constant(bytes));
     }
     match content.open.get(&asked_for.digest).await? {
-        Some(blob) => Ok(asked_for.stored(blob, content.config.read_size)),
+        Some(blob) => {
+            content.reads.note(&asked_for.digest);
+            Ok(asked_for.stored(blob, content.config.read_size))
+        }
         None if asked_for.head => asked_for.head_of_cold(&content).await,
         None => asked_for.cold(&content).await,
     }
@@ -73,7 +76,7 @@ impl Ask {
         let size = u64::try_from(bytes.len()).unwrap_or(0);
         let (mut response, window) = match self.begin(size, "tidegate; hit") {
             Ok(begun) => begun,
-            Err(unsatisfiable) => return unsatisfiable,
+            Err(unsatisfiable) => return *unsatisfiable,
         };
         let from = usize::try_from(window.start).unwrap_or(0);
         let to = usize::try_from(window.end).unwrap_or(0);
@@ -88,7 +91,7 @@ impl Ask {
                 let chunks = body::stored(blob.file, window.clone(), read_size.min(left.max(1)));
                 self.finish(&mut response, &window, chunks)
             }
-            Err(unsatisfiable) => unsatisfiable,
+            Err(unsatisfiable) => *unsatisfiable,
         }
     }
 
@@ -105,7 +108,7 @@ impl Ask {
             Ok((mut response, window)) => {
                 self.finish(&mut response, &window, stream::empty::<Result<web::Bytes, FillError>>())
             }
-            Err(unsatisfiable) => unsatisfiable,
+            Err(unsatisfiable) => *unsatisfiable,
         })
     }
 
@@ -115,6 +118,7 @@ impl Ask {
         for _ in 0..JOIN_ATTEMPTS {
             match self.join(content).await {
                 Err(FillError::Stopped) => {}
+                Err(FillError::NoSpace) => return Ok(self.bypass(content).await?),
                 answer => return Ok(answer?),
             }
         }
@@ -122,9 +126,9 @@ impl Ask {
     }
 
     async fn join(&self, content: &Content) -> Result<HttpResponse, FillError> {
-        let asks_whole = self.range.as_deref().is_none_or(|range| range.trim() == "bytes=0-");
+        let asks_whole = self.asks_whole();
         let (mut reader, joined) =
-            content.fills.join(&self.digest, |fill| Reader::join(std::sync::Arc::clone(fill), asks_whole));
+            content.fills.join(&self.digest, |fill| Reader::join(Arc::clone(fill), asks_whole));
         let size = reader.size().await?;
         let window = match asked(self.range.as_deref(), size) {
             Asked::Unsatisfiable => return Ok(self.unsatisfiable(size)),
@@ -144,11 +148,36 @@ impl Ask {
         let counted = content.fills.context.metrics.reader();
         match self.begin(size, status) {
             Ok((mut response, window)) => {
-                let chunks = body::growing(reader, window.clone(), whole, counted);
+                let context = Arc::clone(&content.fills.context);
+                let chunks = body::growing(context, reader, window.clone(), whole, counted);
                 Ok(self.finish(&mut response, &window, chunks))
             }
-            Err(unsatisfiable) => Ok(unsatisfiable),
+            Err(unsatisfiable) => Ok(*unsatisfiable),
         }
+    }
+
+    /// Answers from upstream alone: there is no space to store the blob.
+    async fn bypass(&self, content: &Content) -> Result<HttpResponse, FillError> {
+        let (context, policy) = (Arc::clone(&content.fills.context), content.config.fills.clone());
+        let range = self.range.clone();
+        let window = move |size| match asked(range.as_deref(), size) {
+            Asked::Window(window) => window,
+            Asked::Whole => 0..size,
+            Asked::Unsatisfiable => size..size,
+        };
+        let asks_whole = self.asks_whole();
+        let hasher = asks_whole.then(|| Hasher::new(self.digest.algorithm()));
+        let bypass = Bypass::open(context, policy, self.digest.clone(), window, hasher).await?;
+        let status = "tidegate; fwd=bypass; detail=no-space";
+        Ok(match self.begin(bypass.size(), status) {
+            Ok((mut response, window)) => self.finish(&mut response, &window, body::bypassing(bypass)),
+            Err(unsatisfiable) => *unsatisfiable,
+        })
+    }
+
+    /// Whether the header alone tells that all of the blob is wanted.
+    fn asks_whole(&self) -> bool {
+        self.range.as_deref().is_none_or(|range| range.trim() == "bytes=0-")
     }
 
     /// Status and headers for a blob of `size` bytes, and the window that was asked for.
@@ -156,9 +185,9 @@ impl Ask {
         &self,
         size: u64,
         cache_status: &str,
-    ) -> Result<(HttpResponseBuilder, Range<u64>), HttpResponse> {
+    ) -> Result<(HttpResponseBuilder, Range<u64>), Box<HttpResponse>> {
         let (status, window) = match asked(self.range.as_deref(), size) {
-            Asked::Unsatisfiable => return Err(self.unsatisfiable(size)),
+            Asked::Unsatisfiable => return Err(Box::new(self.unsatisfiable(size))),
             Asked::Whole => (StatusCode::OK, 0..size),
             Asked::Window(window) => (StatusCode::PARTIAL_CONTENT, window),
         };

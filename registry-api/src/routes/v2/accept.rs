@@ -11,7 +11,7 @@ pub(super) fn accepts<'a>(headers: impl Iterator<Item = &'a str>, media_type: &M
     for range in headers.flat_map(|header| header.split(',')) {
         let mut parts = range.split(';');
         let Some(specificity) = specificity(parts.next().unwrap_or_default(), media_type) else { continue };
-        let refused = parts.any(|parameter| is_zero_weight(parameter));
+        let refused = parts.any(is_zero_weight);
         match best {
             Some((known, was_refused)) if known > specificity || (known == specificity && !was_refused) => {}
             _ => best = Some((specificity, refused)),
