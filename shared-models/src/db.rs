@@ -11,6 +11,7 @@ pub mod fills;
 pub mod manifests;
 pub mod nodes;
 pub mod platforms;
+mod postgres;
 pub mod record;
 pub mod repositories;
 pub mod tags;
@@ -19,7 +20,7 @@ pub mod tasks;
 pub(crate) mod tests;
 pub mod upstream_states;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use diesel::{IntoSql, sql_types::Integer};
 use diesel_async::{
@@ -32,21 +33,34 @@ use tokio::runtime::Handle;
 pub(crate) use connect::sqlite_path;
 pub(crate) use connection::{Conn, each, insert_all, on, update_only_if};
 pub use error::DbError;
+use postgres::Lost;
+pub(crate) use postgres::Server;
 
 type SqliteConnection = SyncConnectionWrapper<diesel::SqliteConnection>;
 
 /// How long a caller waits for statements, beyond the wait for a connection. What was begun goes on without it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long PostgreSQL may be silent over one statement, and over a transaction. It ends a statement itself before then
+/// (see [`postgres`]): silence means that it can't be reached, though nothing was closed.
+const STATEMENT: Duration = Duration::from_secs(10);
+const TRANSACTION: Duration = Duration::from_secs(18);
+
 /// How to reach the database.
 #[derive(Clone)]
 pub struct DbConfig {
-    /// `sqlite://PATH` (also `sqlite:PATH`) or `postgres://…`.
+    /// `sqlite://PATH` (also `sqlite:PATH`) or `postgres://…`. In the latter, `sslmode` is `disable`, `prefer` (what
+    /// counts when it isn't given), `require`, `verify-ca` or `verify-full`, and `sslrootcert` a file of certificates
+    /// (PEM) or `system`; both mean what libpq says.
     pub url: String,
     /// The most connections to PostgreSQL, and the most that read from SQLite beside its one writer. At least 1.
     pub max_connections: usize,
     /// How long to wait for a free connection before [`DbError::Unavailable`].
     pub wait: Duration,
+    /// Whether PostgreSQL may keep statements prepared. Not behind a pooler that gives each transaction another session
+    /// (PgBouncer with `pool_mode = transaction`): without, every statement runs in a transaction of its own and
+    /// leaves nothing behind. Slower, by some round trips a statement.
+    pub prepared_statements: bool,
 }
 
 impl fmt::Debug for DbConfig {
@@ -54,6 +68,7 @@ impl fmt::Debug for DbConfig {
         out.debug_struct("DbConfig")
             .field("max_connections", &self.max_connections)
             .field("wait", &self.wait)
+            .field("prepared_statements", &self.prepared_statements)
             .finish_non_exhaustive()
     }
 }
@@ -68,7 +83,11 @@ pub struct Db {
 
 #[derive(Clone)]
 enum Pools {
-    Postgres(Pool<AsyncPgConnection>),
+    Postgres {
+        pool: Pool<AsyncPgConnection>,
+        server: Arc<Server>,
+        lost: Lost,
+    },
     /// SQLite takes one writer at a time, so there is one connection for it and no waiting for locks in a process.
     Sqlite {
         write: Pool<SqliteConnection>,
@@ -149,16 +168,19 @@ impl Db {
         let db = self.clone();
         let task = self.runtime.spawn(async move {
             let mut conn = db.connection(access).await?;
-            if access != Access::Transaction {
-                return work(&mut conn).await;
-            }
-            conn.begin().await?;
-            match work(&mut conn).await {
-                Ok(done) => conn.commit().await.map(|()| done),
-                Err(error) => {
-                    // A connection that can't roll back is not given to anybody again.
-                    conn.rollback().await.unwrap_or_else(|_| tracing::debug!("a transaction was lost"));
-                    Err(error)
+            let Pools::Postgres { server, lost, .. } = &db.pools else {
+                return carry_out(&mut conn, (access == Access::Transaction).then_some(""), work).await;
+            };
+            let alone = access != Access::Transaction && server.keeps_sessions();
+            let patience = if access == Access::Transaction { TRANSACTION } else { STATEMENT };
+            let done = carry_out(&mut conn, (!alone).then(|| server.begin()), work);
+            match tokio::time::timeout(patience, done).await {
+                Ok(Err(DbError::Broken(error))) if conn.is_lost() => Err(DbError::Unavailable(error)),
+                Ok(result) => result,
+                Err(_) => {
+                    lost.note();
+                    conn.abandon();
+                    Err(DbError::Unavailable("the database did not answer in time".to_owned()))
                 }
             }
         });
@@ -173,7 +195,7 @@ impl Db {
     async fn connection(&self, access: Access) -> Result<Conn, DbError> {
         let get = async {
             match (&self.pools, access) {
-                (Pools::Postgres(pool), _) => pool.get().await.map(Conn::Postgres),
+                (Pools::Postgres { pool, .. }, _) => pool.get().await.map(Conn::Postgres),
                 (Pools::Sqlite { read, .. }, Access::Read) => read.get().await.map(Conn::Sqlite),
                 (Pools::Sqlite { write, .. }, _) => write.get().await.map(Conn::Sqlite),
             }
@@ -185,10 +207,27 @@ impl Db {
     }
 }
 
+/// Does the work, all or none of it where there is something to `begin` it with.
+async fn carry_out<R, F>(conn: &mut Conn, begin: Option<&str>, work: F) -> Result<R, DbError>
+where
+    F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>>,
+{
+    let Some(begin) = begin else { return work(conn).await };
+    conn.begin(begin).await?;
+    match work(conn).await {
+        Ok(done) => conn.commit().await.map(|()| done),
+        Err(error) => {
+            // A connection that can't roll back is not given to anybody again.
+            conn.rollback().await.unwrap_or_else(|_| tracing::debug!("a transaction was lost"));
+            Err(error)
+        }
+    }
+}
+
 impl fmt::Debug for Db {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self.pools {
-            Pools::Postgres(_) => "Db(postgres)",
+            Pools::Postgres { .. } => "Db(postgres)",
             Pools::Sqlite { .. } => "Db(sqlite)",
         })
     }

@@ -14,6 +14,8 @@ pub mod name;
 pub mod noted;
 pub mod schema;
 #[cfg(any(test, feature = "testing"))]
+pub mod test_fill;
+#[cfg(any(test, feature = "testing"))]
 pub mod test_postgres;
 pub mod time;
 

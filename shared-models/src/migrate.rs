@@ -11,7 +11,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use crate::db::{Db, DbConfig, DbError, on, sqlite_path};
+use crate::db::{Db, DbConfig, DbError, Server, on, sqlite_path};
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
@@ -38,8 +38,8 @@ pub fn expected_version() -> &'static str {
     EXPECTED
 }
 
-/// Applies what is missing, in one transaction (SQLite) or under a lock of its own (PostgreSQL), and names what it
-/// applied, in order. Those who migrate at the same time wait for each other.
+/// Applies what is missing, in one transaction, and names what it applied, in order. Those who migrate at the same time
+/// wait for each other.
 ///
 /// # Errors
 /// [`DbError::Config`] for a URL that is not understood, [`DbError::Unavailable`] when the database can't be reached or
@@ -47,10 +47,7 @@ pub fn expected_version() -> &'static str {
 pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, DbError> {
     // Opening makes the file and its folder, and says what is wrong with the URL.
     Db::connect(config).await?.ping().await?;
-    let url = config.url.clone();
-    tokio::task::spawn_blocking(move || with_connection(&url, Direction::Up))
-        .await
-        .map_err(|error| DbError::Broken(error.to_string()))?
+    apply(config, Direction::Up).await
 }
 
 /// Waits until the schema that this program expects is there, for another process applies it. Says in the log what it
@@ -101,21 +98,35 @@ enum Direction {
     Down,
 }
 
-fn with_connection(url: &str, direction: Direction) -> Result<Vec<String>, DbError> {
-    if let Some(path) = sqlite_path(url) {
-        let mut conn = SqliteConnection::establish(path)?;
+async fn apply(config: &DbConfig, direction: Direction) -> Result<Vec<String>, DbError> {
+    let task = match sqlite_path(&config.url).map(str::to_owned) {
+        Some(path) => tokio::task::spawn_blocking(move || on_sqlite(&path, direction)),
+        None => {
+            let server = Server::new(&config.url, config.prepared_statements)?;
+            let conn = server.connect_unlimited().await?;
+            tokio::task::spawn_blocking(move || on_postgres(conn, direction))
+        }
+    };
+    task.await.map_err(|error| DbError::Broken(error.to_string()))?
+}
+
+fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
+    let mut conn = SqliteConnection::establish(path)?;
+    conn.batch_execute(&format!("PRAGMA busy_timeout = {PATIENCE_SECONDS}000; PRAGMA foreign_keys = ON;"))?;
+    conn.exclusive_transaction(|conn| run(conn, SQLITE, direction))
+}
+
+fn on_postgres(conn: AsyncPgConnection, direction: Direction) -> Result<Vec<String>, DbError> {
+    let mut conn: AsyncConnectionWrapper<AsyncPgConnection> = conn.into();
+    conn.transaction(|conn| {
+        // The lock goes with the transaction, however this ends, and also behind a pooler. A migration may take longer
+        // than statements may that somebody waits for.
         conn.batch_execute(&format!(
-            "PRAGMA busy_timeout = {PATIENCE_SECONDS}000; PRAGMA foreign_keys = ON;"
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{PATIENCE_SECONDS}s';
+             SELECT pg_advisory_xact_lock({LOCK}); SET LOCAL lock_timeout = 0;"
         ))?;
-        conn.exclusive_transaction(|conn| run(conn, SQLITE, direction))
-    } else {
-        let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::establish(url)?;
-        // The lock goes with the connection, however this ends.
-        conn.batch_execute(&format!(
-            "SET lock_timeout = '{PATIENCE_SECONDS}s'; SELECT pg_advisory_lock({LOCK}); RESET lock_timeout;"
-        ))?;
-        run(&mut conn, POSTGRES, direction)
-    }
+        run(conn, POSTGRES, direction)
+    })
 }
 
 fn run<C, DB>(

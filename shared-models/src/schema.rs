@@ -150,6 +150,7 @@ diesel::table! {
     /// What all nodes should know of an upstream.
     upstream_states (name) {
         name -> Text,
+        observed_at -> BigInt,
         circuit_open_until -> Nullable<BigInt>,
         retry_at -> Nullable<BigInt>,
         limit -> Nullable<BigInt>,

@@ -1,11 +1,12 @@
 //! A PostgreSQL server for tests, made anew in a temporary folder from what the machine has installed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead, BufReader, Write},
     net::TcpListener,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -25,21 +26,35 @@ pub struct TestPostgres {
     programs: PathBuf,
     port: u16,
     keeper: Child,
+    /// Where the keeper takes orders, one a line, and says that they are done.
+    orders: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
     creating: Mutex<()>,
     // After the keeper, which is waited for before the folder goes.
     folder: TempDir,
 }
 
-/// `$1` is the folder; the rest is the command that runs the server.
+/// `$1` is the folder; the rest is the command that runs the server. `QUIT` is what `pg_ctl stop -m immediate` sends.
 const KEEPER: &str = r#"
 # An interrupt from the keyboard goes to all; this one is still to clean up.
 trap '' INT TERM HUP
 folder=$1; shift
-"$@" >"$folder/log" 2>&1 </dev/null &
-server=$!
-cat >/dev/null
-kill -QUIT "$server" 2>/dev/null
-wait "$server"
+start() {
+    "$@" >>"$folder/log" 2>&1 </dev/null &
+    server=$!
+}
+stop() {
+    kill -QUIT "$server" 2>/dev/null
+    wait "$server"
+}
+start "$@"
+while read -r order; do
+    case $order in
+        start) start "$@" ;;
+        stop) stop ;;
+    esac
+    echo done
+done
+stop
 rm -rf "$folder"
 "#;
 
@@ -50,6 +65,19 @@ impl TestPostgres {
     /// # Errors
     /// When PostgreSQL isn't installed or doesn't start; the message has the end of its log.
     pub fn start() -> io::Result<Self> {
+        Self::launch(&[], &[])
+    }
+
+    /// Like [`TestPostgres::start`], one that takes TLS, too. Both are PEM.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with_tls(certificate: &str, key: &str) -> io::Result<Self> {
+        Self::launch(&["ssl=on"], &[("server.crt", certificate), ("server.key", key)])
+    }
+
+    /// With settings beyond the usual ones, and files in the data folder.
+    fn launch(settings: &[&str], files: &[(&str, &str)]) -> io::Result<Self> {
         let programs = find_programs()?;
         let folder = tempfile::Builder::new().prefix("tidegate-postgres-").tempdir()?;
         let as_root = fs::metadata(folder.path())?.uid() == 0;
@@ -62,6 +90,14 @@ impl TestPostgres {
         init.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--username", USER]);
         init.args(["--locale-provider=icu", "--icu-locale=en-US", "--pgdata"]).arg(&data);
         succeed(&mut init)?;
+        for (name, content) in files {
+            let path = data.join(name);
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create_new(true).mode(0o600).open(&path)?.write_all(content.as_bytes())?;
+            if as_root {
+                succeed(Command::new("chown").arg("postgres:").arg(&path))?;
+            }
+        }
 
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let server = unprivileged(as_root, &programs.join("postgres"));
@@ -72,15 +108,57 @@ impl TestPostgres {
             .arg(server.get_program())
             .args(server.get_args());
         keeper.arg("-D").arg(&data).arg("-p").arg(port.to_string()).arg("-k").arg(folder.path());
-        for setting in
-            ["listen_addresses=127.0.0.1", "fsync=off", "full_page_writes=off", "max_connections=300"]
-        {
+        let usual =
+            ["listen_addresses=127.0.0.1", "fsync=off", "full_page_writes=off", "max_connections=300"];
+        for setting in usual.iter().chain(settings) {
             keeper.args(["-c", setting]);
         }
-        let keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let server = Self { programs, port, keeper, creating: Mutex::new(()), folder };
+        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let orders = Mutex::new(keeper.stdin.take().zip(keeper.stdout.take().map(BufReader::new)));
+        let server = Self { programs, port, keeper, orders, creating: Mutex::new(()), folder };
         server.wait()?;
         Ok(server)
+    }
+
+    /// Stops the server as a crash does (`pg_ctl stop -m immediate`) and returns when it is gone. What was committed is
+    /// there again after [`TestPostgres::start_again`].
+    ///
+    /// # Errors
+    /// When the shell that keeps it is gone.
+    pub fn stop(&self) -> io::Result<()> {
+        self.order("stop")
+    }
+
+    /// Starts a stopped server again, on the same port, and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`TestPostgres::start`].
+    pub fn start_again(&self) -> io::Result<()> {
+        self.order("start")?;
+        self.wait()
+    }
+
+    fn order(&self, order: &str) -> io::Result<()> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((orders, done)) = orders.as_mut() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        writeln!(orders, "{order}")?;
+        match done.read_line(&mut String::new())? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it has written to its log.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn log(&self) -> io::Result<String> {
+        fs::read_to_string(self.folder.path().join("log"))
     }
 
     /// Makes an empty database and returns its URL.
@@ -101,7 +179,7 @@ impl TestPostgres {
         let end = Instant::now() + START;
         while succeed(self.client("pg_isready").arg("--quiet").arg("--dbname=postgres")).is_err() {
             if Instant::now() > end {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                let log = self.log().unwrap_or_default();
                 return Err(io::Error::other(format!("PostgreSQL doesn't start: {log}")));
             }
             thread::sleep(Duration::from_millis(50));
@@ -118,7 +196,7 @@ impl TestPostgres {
 
 impl Drop for TestPostgres {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
+        drop(self.orders.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         // Nothing can be done here when it fails; the folder goes all the same.
         drop(self.keeper.wait());
     }

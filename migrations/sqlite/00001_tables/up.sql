@@ -88,7 +88,9 @@ CREATE TABLE repository_blobs (
     PRIMARY KEY (repository_id, digest)
 );
 CREATE INDEX repository_blobs_digest ON repository_blobs (digest);
-CREATE INDEX repository_blobs_pending ON repository_blobs (pending, touched_at);
+-- Few links are pending, but a blob that everybody has is in many repositories.
+CREATE INDEX repository_blobs_pending ON repository_blobs (touched_at) WHERE pending;
+CREATE INDEX repository_blobs_pending_digest ON repository_blobs (digest) WHERE pending;
 
 CREATE TABLE fills (
     digest TEXT PRIMARY KEY NOT NULL,
@@ -120,10 +122,13 @@ CREATE TABLE tasks (
 );
 -- 2 is failed: a row that is kept to be looked at and doesn't stand in the way of a new one.
 CREATE UNIQUE INDEX tasks_live ON tasks (kind, "key") WHERE state <> 2;
-CREATE INDEX tasks_due ON tasks (state, run_at);
+CREATE INDEX tasks_key ON tasks (kind, "key");
+CREATE INDEX tasks_due ON tasks (state, run_at, id);
+CREATE INDEX tasks_lease ON tasks (state, lease_until);
 
 CREATE TABLE upstream_states (
     name TEXT PRIMARY KEY NOT NULL,
+    observed_at BIGINT NOT NULL,
     circuit_open_until BIGINT,
     retry_at BIGINT,
     "limit" BIGINT,

@@ -1,10 +1,10 @@
 //! From the configured URL to pools of connections.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
-    AsyncConnection, AsyncPgConnection, SimpleAsyncConnection,
+    AsyncConnection, SimpleAsyncConnection,
     pooled_connection::{
         AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
         deadpool::{BuildError, Pool},
@@ -12,7 +12,10 @@ use diesel_async::{
 };
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{DbConfig, DbError, Pools, SqliteConnection};
+use super::{
+    DbConfig, DbError, Pools, SqliteConnection,
+    postgres::{self, Lost, Server},
+};
 
 /// For the one connection that writes. `FULL`, for a row that says `stored` must outlive a power cut once it was seen.
 /// Another process may hold the write lock, hence the busy timeout (milliseconds).
@@ -41,22 +44,27 @@ pub(super) fn pools(config: &DbConfig) -> Result<Pools, DbError> {
             read: Pool::builder(reader).max_size(size).build().map_err(failed)?,
         });
     }
-    if config.url.starts_with("postgres://") || config.url.starts_with("postgresql://") {
-        let server = manager(&with_liveness(&config.url), |url| AsyncPgConnection::establish(url).boxed());
-        return Ok(Pools::Postgres(Pool::builder(server).max_size(size).build().map_err(failed)?));
+    if is_postgres(&config.url) {
+        let server = Arc::new(Server::new(&config.url, config.prepared_statements)?);
+        let lost = Lost::default();
+        let pool = postgres::pool(&server, size, &lost).map_err(failed)?;
+        return Ok(Pools::Postgres { pool, server, lost });
     }
     Err(DbError::Config("the URL must begin with sqlite:// or postgres://".to_owned()))
 }
 
-fn manager<C: AsyncConnection + 'static>(
-    url: &str,
-    open: fn(&str) -> BoxFuture<'_, ConnectionResult<C>>,
-) -> AsyncDieselConnectionManager<C> {
-    let mut config = ManagerConfig::<C>::default();
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+fn manager(
+    path: &str,
+    open: fn(&str) -> BoxFuture<'_, ConnectionResult<SqliteConnection>>,
+) -> AsyncDieselConnectionManager<SqliteConnection> {
+    let mut config = ManagerConfig::<SqliteConnection>::default();
     config.custom_setup = Box::new(open);
-    // A closed connection is noticed without asking the server before every query.
     config.recycling_method = RecyclingMethod::Fast;
-    AsyncDieselConnectionManager::new_with_config(url, config)
+    AsyncDieselConnectionManager::new_with_config(path, config)
 }
 
 async fn open(path: &str, pragmas: &'static str) -> ConnectionResult<SqliteConnection> {
@@ -82,17 +90,4 @@ fn make_folder(path: &str) -> Result<(), DbError> {
             .map_err(|error| DbError::Unavailable(format!("cannot make {}: {error}", folder.display()))),
         None => Ok(()),
     }
-}
-
-/// A server that vanished without a word is to be noticed within seconds, not with the kernel's patience of a quarter
-/// of an hour. What the operator wrote in the URL stands.
-pub(crate) fn with_liveness(url: &str) -> String {
-    let mut url = url.to_owned();
-    for (name, value) in [("keepalives_idle", "30"), ("tcp_user_timeout", "15"), ("connect_timeout", "10")] {
-        if !url.contains(name) {
-            let separator = if url.contains('?') { '&' } else { '?' };
-            url.push_str(&format!("{separator}{name}={value}"));
-        }
-    }
-    url
 }

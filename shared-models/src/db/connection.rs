@@ -2,7 +2,8 @@
 
 use diesel::{dsl::Filter, query_dsl::methods::FilterDsl};
 use diesel_async::{
-    AsyncConnection, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
+    AsyncConnection, AsyncPgConnection, TransactionManager,
+    pooled_connection::{PoolableConnection, deadpool::Object},
 };
 
 use super::{DbError, SqliteConnection};
@@ -18,9 +19,10 @@ type PgTransactions = <AsyncPgConnection as AsyncConnection>::TransactionManager
 type SqliteTransactions = <SqliteConnection as AsyncConnection>::TransactionManager;
 
 impl Conn {
-    pub(super) async fn begin(&mut self) -> Result<(), DbError> {
+    /// Begins a transaction; on PostgreSQL with the statements in `begin`.
+    pub(super) async fn begin(&mut self, begin: &str) -> Result<(), DbError> {
         match self {
-            Self::Postgres(conn) => PgTransactions::begin_transaction(&mut **conn).await?,
+            Self::Postgres(conn) => PgTransactions::begin_transaction_sql(&mut **conn, begin).await?,
             // A deferred transaction that reads first can fail on its first write, without waiting, when another
             // process has written meanwhile. This one takes its turn to write at once.
             Self::Sqlite(conn) => {
@@ -47,6 +49,22 @@ impl Conn {
             Self::Sqlite(conn) => SqliteTransactions::rollback_transaction(&mut **conn).await?,
         }
         Ok(())
+    }
+
+    /// Whether the server is gone, or the connection is in a state that nobody understands.
+    pub(super) fn is_lost(&mut self) -> bool {
+        match self {
+            Self::Postgres(conn) => conn.is_broken(),
+            Self::Sqlite(_) => false,
+        }
+    }
+
+    /// Takes the connection from its pool and closes it, for its answers are no longer waited for.
+    pub(super) fn abandon(self) {
+        match self {
+            Self::Postgres(conn) => drop(Object::take(conn)),
+            Self::Sqlite(conn) => drop(Object::take(conn)),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The content-app processes that are alive.
 
-use diesel::{ExpressionMethods, Insertable, QueryDsl, upsert::excluded};
+use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, upsert::excluded};
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
@@ -78,6 +78,22 @@ pub async fn live(db: &Db, since: Millis) -> Result<Vec<NodeRow>, DbError> {
                 draining,
             };
             Ok(rows.into_iter().map(node).collect())
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Where a node's internal API is, also while it drains; `None` for a node that is not known.
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn internal_url(db: &Db, id: &str) -> Result<Option<String>, DbError> {
+    let id = id.to_owned();
+    db.read(move |conn| {
+        async move {
+            let query = content_nodes::table.find(id).select(content_nodes::internal_url);
+            Ok(on!(conn, |c| query.first(c)).optional()?)
         }
         .boxed()
     })

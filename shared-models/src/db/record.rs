@@ -7,12 +7,12 @@ use futures::FutureExt;
 
 use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags};
 use crate::{
-    Digest, Millis, Tag,
+    Digest, Millis,
     manifest::{Item, ItemKind, MAX_ITEMS},
     schema::repository_manifests,
 };
 
-pub use super::{manifests::NewManifest, repositories::NewRepository};
+pub use super::{manifests::NewManifest, repositories::NewRepository, tags::TagCheck};
 
 /// How many levels of indexes are followed below a manifest.
 const MAX_DEPTH: usize = 3;
@@ -37,8 +37,8 @@ struct Content {
 
 /// Records a manifest in one transaction: its bytes and what it names; the links of the repository to it, to its
 /// children and to its blobs (those that were pending are no longer), also to what is named by children whose bytes are
-/// here; its blobs as on-demand with size and source, where they aren't known; and the tag, if there is one, as checked
-/// now.
+/// here; its blobs as on-demand with size and source, where they aren't known; and the tag, if there is one, unless a
+/// check of it that began later has been recorded: then the tag stays where that has seen it.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the repository is one without upstream; [`DbError`], as every query.
@@ -46,7 +46,7 @@ pub async fn manifest(
     db: &Db,
     repository: &NewRepository,
     manifest: &NewManifest,
-    tag: Option<&Tag>,
+    tag: Option<&TagCheck>,
     now: Millis,
 ) -> Result<(), DbError> {
     let (repository, manifest, tag) = (repository.clone(), manifest.clone(), tag.cloned());
@@ -57,7 +57,7 @@ pub async fn manifest(
             let content = content(conn, &manifest.digest, manifest.parsed.items).await?;
             link(conn, repository_id, &repository, content, now).await?;
             if let Some(tag) = tag {
-                tags::point(conn, repository_id, &tag, &manifest.digest, now).await?;
+                tags::point(conn, repository_id, &tag, &manifest.digest).await?;
             }
             Ok(())
         }
@@ -75,7 +75,7 @@ pub async fn adopt(
     db: &Db,
     repository: &NewRepository,
     digest: &Digest,
-    tag: Option<&Tag>,
+    tag: Option<&TagCheck>,
     now: Millis,
 ) -> Result<bool, DbError> {
     let (repository, digest, tag) = (repository.clone(), digest.clone(), tag.cloned());
@@ -89,7 +89,7 @@ pub async fn adopt(
             let content = content(conn, &digest, items).await?;
             link(conn, repository_id, &repository, content, now).await?;
             if let Some(tag) = tag {
-                tags::point(conn, repository_id, &tag, &digest, now).await?;
+                tags::point(conn, repository_id, &tag, &digest).await?;
             }
             Ok(true)
         }

@@ -1,6 +1,9 @@
 //! Tags and their history.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel::{
+    ExpressionMethods, IntoSql, NullableExpressionMethods, OptionalExtension, QueryDsl, dsl::case_when,
+    sql_types::BigInt,
+};
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
@@ -17,8 +20,18 @@ pub struct TagRow {
     pub manifest: Digest,
     /// Since when it is this one.
     pub moved_at: Millis,
-    /// When upstream last said so.
+    /// When upstream was last asked and said so.
     pub checked_at: Millis,
+}
+
+/// That upstream was asked for a tag. Of several answers, those of other processes included, the one that was asked for
+/// last counts, in whichever order they are recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagCheck {
+    /// The tag.
+    pub tag: Tag,
+    /// When the request to upstream began.
+    pub began: Millis,
 }
 
 /// One row of a tag's history.
@@ -68,27 +81,29 @@ pub async fn find(db: &Db, repository: &RepositoryName, tag: &Tag) -> Result<Opt
     .await
 }
 
-/// Writes that upstream was asked at `now` and the tag still stands; a check that is already later stays.
+/// Writes that upstream has confirmed the tag, where it still names `manifest`; a check that began later stays. False
+/// where it names something else by now, or is gone: somebody else has seen it elsewhere meanwhile.
 ///
 /// # Errors
 /// [`DbError`], as every query.
 pub async fn mark_checked(
     db: &Db,
     repository: &RepositoryName,
-    tag: &Tag,
-    now: Millis,
-) -> Result<(), DbError> {
-    let (repository, tag) = (repository.clone(), tag.clone());
+    check: &TagCheck,
+    manifest: &Digest,
+) -> Result<bool, DbError> {
+    let (repository, check, manifest) = (repository.clone(), check.clone(), manifest.clone());
     db.write(move |conn| {
         async move {
             let id = repositories::table.filter(repositories::name.eq(repository)).select(repositories::id);
+            let began = check.began.0.into_sql::<BigInt>();
+            let later = case_when(tags::checked_at.lt(check.began.0), began).otherwise(tags::checked_at);
             let query = diesel::update(tags::table)
                 .filter(tags::repository_id.eq_any(id))
-                .filter(tags::name.eq(tag))
-                .filter(tags::checked_at.lt(now.0))
-                .set(tags::checked_at.eq(now.0));
-            on!(conn, |c| query.execute(c))?;
-            Ok(())
+                .filter(tags::name.eq(check.tag))
+                .filter(tags::manifest.eq(manifest))
+                .set(tags::checked_at.eq(later));
+            Ok(on!(conn, |c| query.execute(c))? == 1)
         }
         .boxed()
     })
@@ -109,9 +124,10 @@ pub async fn list(
     let repository = repository.clone();
     db.read(move |conn| {
         async move {
+            // With a join PostgreSQL would sort all that comes after; so it reads the index in order and stops.
+            let id = repositories::table.filter(repositories::name.eq(repository)).select(repositories::id);
             let query = tags::table
-                .inner_join(repositories::table)
-                .filter(repositories::name.eq(repository))
+                .filter(tags::repository_id.nullable().eq(id.single_value()))
                 .filter(tags::name.gt(after))
                 .order(tags::name)
                 .limit(limit)
@@ -156,33 +172,38 @@ pub async fn history(
     .await
 }
 
-/// Points the tag at `manifest`. Only where it pointed elsewhere is there a row of history, and exactly one, however
-/// many do this at once.
+/// Points the tag at `manifest`, unless a check that began later has been recorded. Only where it pointed elsewhere is
+/// there a row of history, and exactly one, however many do this at once.
 pub(super) async fn point(
     conn: &mut Conn,
     repository_id: i64,
-    tag: &Tag,
+    check: &TagCheck,
     manifest: &Digest,
-    now: Millis,
 ) -> Result<(), DbError> {
+    let (tag, began) = (&check.tag, check.began.0);
     // Each statement says what it expects to find. Where another got there first, look again.
     for _ in 0..10 {
         let this = tags::table.filter(tags::repository_id.eq(repository_id)).filter(tags::name.eq(tag));
-        let query = this.select(tags::manifest);
-        let from: Option<Digest> = on!(conn, |c| query.first(c)).optional()?;
+        let query = this.select((tags::manifest, tags::checked_at));
+        let found: Option<(Digest, i64)> = on!(conn, |c| query.first(c)).optional()?;
+        if found.as_ref().is_some_and(|(_, checked_at)| *checked_at > began) {
+            return Ok(());
+        }
+        let from = found.map(|(from, _)| from);
         let changed = match &from {
-            Some(from) if from == manifest => {
-                let query =
-                    diesel::update(this.filter(tags::manifest.eq(from))).set(tags::checked_at.eq(now.0));
-                on!(conn, |c| query.execute(c))?
-            }
             Some(from) => {
-                let query = diesel::update(this.filter(tags::manifest.eq(from))).set((
-                    tags::manifest.eq(manifest),
-                    tags::moved_at.eq(now.0),
-                    tags::checked_at.eq(now.0),
-                ));
-                on!(conn, |c| query.execute(c))?
+                let this = this.filter(tags::manifest.eq(from)).filter(tags::checked_at.le(began));
+                if from == manifest {
+                    let query = diesel::update(this).set(tags::checked_at.eq(began));
+                    on!(conn, |c| query.execute(c))?
+                } else {
+                    let query = diesel::update(this).set((
+                        tags::manifest.eq(manifest),
+                        tags::moved_at.eq(began),
+                        tags::checked_at.eq(began),
+                    ));
+                    on!(conn, |c| query.execute(c))?
+                }
             }
             None => {
                 let query = diesel::insert_into(tags::table)
@@ -190,8 +211,8 @@ pub(super) async fn point(
                         tags::repository_id.eq(repository_id),
                         tags::name.eq(tag),
                         tags::manifest.eq(manifest),
-                        tags::moved_at.eq(now.0),
-                        tags::checked_at.eq(now.0),
+                        tags::moved_at.eq(began),
+                        tags::checked_at.eq(began),
                     ))
                     .on_conflict_do_nothing();
                 on!(conn, |c| query.execute(c))?
@@ -209,7 +230,7 @@ pub(super) async fn point(
             tag_moves::name.eq(tag),
             tag_moves::from.eq(from),
             tag_moves::to.eq(manifest),
-            tag_moves::at.eq(now.0),
+            tag_moves::at.eq(began),
             tag_moves::cause.eq(cause.number()),
         ));
         on!(conn, |c| query.execute(c))?;

@@ -3,9 +3,13 @@
 mod blobs;
 mod cluster;
 mod handle;
+mod plans;
+mod pooler;
 mod record;
+mod server;
 mod tags;
 mod tasks;
+mod tls;
 
 use std::{
     ops::Deref,
@@ -18,9 +22,12 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{Db, DbConfig, record::NewRepository};
+use super::{
+    Db, DbConfig,
+    record::{NewRepository, TagCheck},
+};
 use crate::{
-    Digest, Manifest, RepositoryName, Tag, db::record::NewManifest, migrate::migrate,
+    Digest, Manifest, Millis, RepositoryName, Tag, db::record::NewManifest, migrate::migrate,
     test_postgres::TestPostgres,
 };
 
@@ -52,7 +59,7 @@ pub(crate) fn postgres_config() -> DbConfig {
 }
 
 fn config(url: String) -> DbConfig {
-    DbConfig { url, max_connections: 5, wait: Duration::from_secs(10) }
+    DbConfig { url, max_connections: 5, wait: Duration::from_secs(10), prepared_statements: true }
 }
 
 pub(crate) async fn sqlite() -> TestDb {
@@ -97,6 +104,11 @@ pub(crate) fn name(text: &str) -> RepositoryName {
 
 pub(crate) fn tag(text: &str) -> Tag {
     Tag::parse(text).unwrap()
+}
+
+/// A check of a tag that began at `began`.
+pub(crate) fn check(text: &str, began: i64) -> TagCheck {
+    TagCheck { tag: tag(text), began: Millis(began) }
 }
 
 pub(crate) fn repository(text: &str) -> NewRepository {

@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 use diesel_migrations::EmbeddedMigrations;
 use futures::FutureExt;
 
-use super::{Direction, expected_version, migrate, wait_for_schema, with_connection};
+use super::{Direction, apply, expected_version, migrate, wait_for_schema};
 use crate::db::{
     Db, DbConfig, DbError, on,
     tests::{postgres_config, sqlite_config},
@@ -104,9 +104,7 @@ async fn up_down_up(config: &DbConfig, query: &'static str, expected: &Columns) 
     assert_eq!(&columns(&db, query).await, expected);
     assert!(migrate(config).await.unwrap().is_empty(), "there is nothing left to apply");
 
-    let url = config.url.clone();
-    let down = tokio::task::spawn_blocking(move || with_connection(&url, Direction::Down));
-    assert_eq!(down.await.unwrap().unwrap(), [expected_version()]);
+    assert_eq!(apply(config, Direction::Down).await.unwrap(), [expected_version()]);
     assert!(columns(&db, query).await.is_empty());
 
     assert_eq!(migrate(config).await.unwrap(), [expected_version()]);

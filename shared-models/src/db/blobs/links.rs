@@ -95,8 +95,7 @@ pub async fn expire_pending(db: &Db, before: Millis) -> Result<u64, DbError> {
     db.write(move |conn| {
         async move {
             use repository_blobs as rb;
-            let query =
-                diesel::delete(rb::table.filter(rb::pending.eq(true).and(rb::touched_at.lt(before.0))));
+            let query = diesel::delete(rb::table.filter(rb::pending.and(rb::touched_at.lt(before.0))));
             let removed = on!(conn, |c| query.execute(c))?;
             Ok(u64::try_from(removed).unwrap_or(u64::MAX))
         }
@@ -120,7 +119,7 @@ pub async fn touch_read(db: &Db, reads: &[(Digest, Millis)]) -> Result<(), DbErr
                 .filter(blobs::last_read_at.is_null().or(blobs::last_read_at.assume_not_null().lt(at.0)))
                 .set(blobs::last_read_at.eq(at.0)));
             each!(conn, reads, |(digest, at)| diesel::update(rb::table)
-                .filter(rb::digest.eq(digest).and(rb::pending.eq(true)).and(rb::touched_at.lt(at.0)))
+                .filter(rb::digest.eq(digest).and(rb::pending).and(rb::touched_at.lt(at.0)))
                 .set(rb::touched_at.eq(at.0)));
             Ok(())
         }

@@ -57,16 +57,21 @@ pub async fn claim(db: &Db, worker: &str, lease: Duration, now: Millis) -> Resul
     .await
 }
 
-/// Workers step over what another is just claiming, so they don't wait for each other.
+/// Workers step over what another is just claiming, so they don't wait for each other. Either half reads one end of an
+/// index, however many tasks wait.
 const POSTGRES: &str = r#"
     UPDATE tasks
     SET state = 1, attempts = attempts + 1, worker = $1, lease_until = $2
     WHERE id = (
-        SELECT id FROM tasks
-        WHERE (state = 0 AND run_at <= $3) OR (state = 1 AND lease_until <= $3)
+        SELECT id FROM (
+            SELECT * FROM (SELECT id, run_at FROM tasks WHERE state = 0 AND run_at <= $3
+                           ORDER BY run_at, id LIMIT 1 FOR UPDATE SKIP LOCKED) AS queued
+            UNION ALL
+            SELECT * FROM (SELECT id, run_at FROM tasks WHERE state = 1 AND lease_until <= $3
+                           ORDER BY lease_until LIMIT 1 FOR UPDATE SKIP LOCKED) AS left_behind
+        ) AS due
         ORDER BY run_at, id
         LIMIT 1
-        FOR UPDATE SKIP LOCKED
     )
     RETURNING id, kind, "key", payload, attempts
 "#;
@@ -76,8 +81,13 @@ const SQLITE: &str = r#"
     UPDATE tasks
     SET state = 1, attempts = attempts + 1, worker = ?1, lease_until = ?2
     WHERE id = (
-        SELECT id FROM tasks
-        WHERE (state = 0 AND run_at <= ?3) OR (state = 1 AND lease_until <= ?3)
+        SELECT id FROM (
+            SELECT * FROM (SELECT id, run_at FROM tasks WHERE state = 0 AND run_at <= ?3
+                           ORDER BY run_at, id LIMIT 1)
+            UNION ALL
+            SELECT * FROM (SELECT id, run_at FROM tasks WHERE state = 1 AND lease_until <= ?3
+                           ORDER BY lease_until LIMIT 1)
+        )
         ORDER BY run_at, id
         LIMIT 1
     )

@@ -63,21 +63,44 @@ on_both! {
         assert_eq!(claims.into_iter().filter(|claimed| *claimed.as_ref().unwrap()).count(), 1);
     }
 
-    async fn the_state_of_an_upstream_is_the_one_written_last(db: TestDb) {
+    async fn the_state_of_an_upstream_is_the_one_seen_last(db: TestDb) {
         let first = UpstreamStateRow {
             name: "hub".to_owned(),
+            observed_at: Millis(10),
             circuit_open_until: Some(Millis(1)),
             retry_at: Some(Millis(2)),
             limit: Some(100),
             remaining: Some(3),
             reset_at: Some(Millis(4)),
         };
-        let second = UpstreamStateRow { circuit_open_until: None, remaining: Some(0), ..first.clone() };
+        let second = UpstreamStateRow {
+            observed_at: Millis(11), circuit_open_until: None, remaining: Some(0), ..first.clone()
+        };
         let other = UpstreamStateRow { name: "quay".to_owned(), retry_at: None, limit: None, ..first.clone() };
-        for state in [&first, &other, &second] {
-            upstream_states::save(&db, state).await.unwrap();
+        for (state, written) in [(&first, true), (&other, true), (&second, true), (&first, false), (&second, true)] {
+            assert_eq!(upstream_states::save(&db, state).await.unwrap(), written, "{state:?}");
         }
         assert_eq!(upstream_states::load_all(&db).await.unwrap(), [second, other]);
+    }
+
+    async fn however_many_save_the_state_of_an_upstream_at_once_the_latest_stays(db: TestDb) {
+        let save = |number: i64| {
+            let db = db.db.clone();
+            let state = UpstreamStateRow {
+                name: "hub".to_owned(),
+                observed_at: Millis(number),
+                circuit_open_until: None,
+                retry_at: None,
+                limit: None,
+                remaining: Some(number),
+                reset_at: None,
+            };
+            async move { upstream_states::save(&db, &state).await.unwrap() }
+        };
+        // 37 and 40 have no common factor: the numbers from 0 to 39, out of order.
+        futures::future::join_all((0..40).map(|step| tokio::spawn(save(step * 37 % 40)))).await;
+        let states = upstream_states::load_all(&db).await.unwrap();
+        assert_eq!(states.iter().map(|state| state.remaining).collect::<Vec<_>>(), [Some(39)]);
     }
 
     async fn platforms_are_noted_for_their_namespace_and_the_last_comes_first(db: TestDb) {

@@ -3,21 +3,26 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
-use super::{TestDb, digest, image, name, on_both, repository, sqlite_config, tag};
+use super::{TestDb, check, digest, image, name, on_both, repository, sqlite_config, tag};
 use crate::{
     Millis,
     db::{Db, DbConfig, DbError, blobs, record, tags},
 };
 
 fn config(url: &str) -> DbConfig {
-    DbConfig { url: url.to_owned(), max_connections: 1, wait: Duration::from_millis(300) }
+    DbConfig {
+        url: url.to_owned(),
+        max_connections: 1,
+        wait: Duration::from_millis(300),
+        prepared_statements: true,
+    }
 }
 
 on_both! {
     async fn a_write_whose_caller_is_gone_is_still_made(db: TestDb) {
         let image = image("config", &["a"]);
         {
-            let (repository, tag) = (repository("x"), tag("t"));
+            let (repository, tag) = (repository("x"), check("t", 1));
             let write = record::manifest(&db, &repository, &image, Some(&tag), Millis(1));
             tokio::select! {
                 biased;
@@ -144,7 +149,7 @@ async fn two_processes_share_a_sqlite_file() {
         let db = handles[number % 2].clone();
         async move {
             let image = image(&format!("config {number}"), &["shared", &format!("own {number}")]);
-            record::manifest(&db, &repository("x"), &image, Some(&tag("t")), Millis(1)).await
+            record::manifest(&db, &repository("x"), &image, Some(&check("t", 1)), Millis(1)).await
         }
     };
     for result in futures::future::join_all((0..60).map(|number| tokio::spawn(write(number)))).await {

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::{TestDb, digest, image, index, manifest, name, on_both, repository, tag};
+use super::{TestDb, check, digest, image, index, manifest, name, on_both, repository, tag};
 use crate::{
     Millis,
     db::{
@@ -15,7 +15,7 @@ use crate::{
 on_both! {
     async fn recording_a_manifest_makes_it_and_its_blobs_readable(db: TestDb) {
         let image = image("config", &["a", "b", "a"]);
-        record::manifest(&db, &repository("x/alpine"), &image, Some(&tag("3")), Millis(7)).await.unwrap();
+        record::manifest(&db, &repository("x/alpine"), &image, Some(&check("3", 7)), Millis(7)).await.unwrap();
 
         let stored = manifests::load(&db, &image.digest).await.unwrap().unwrap();
         assert_eq!(stored.body, image.body);
@@ -47,7 +47,7 @@ on_both! {
     async fn recording_twice_changes_nothing(db: TestDb) {
         let image = image("config", &["a"]);
         for at in 1..3 {
-            record::manifest(&db, &repository("x"), &image, Some(&tag("t")), Millis(at)).await.unwrap();
+            record::manifest(&db, &repository("x"), &image, Some(&check("t", at)), Millis(at)).await.unwrap();
         }
         assert_eq!(manifests::items(&db, &image.digest).await.unwrap().len(), 2);
         assert_eq!(tags::history(&db, &name("x"), &tag("t"), 10).await.unwrap().len(), 1);
@@ -102,10 +102,10 @@ on_both! {
         record::manifest(&db, &repository("first"), &known, None, Millis(1)).await.unwrap();
         let second = record::NewRepository { upstream: "quay".to_owned(), ..repository("second") };
 
-        assert!(!record::adopt(&db, &second, &missing.digest, Some(&tag("t")), Millis(2)).await.unwrap());
+        assert!(!record::adopt(&db, &second, &missing.digest, Some(&check("t", 2)), Millis(2)).await.unwrap());
         assert_eq!(repositories::find(&db, &name("second")).await.unwrap(), None, "nothing was recorded");
 
-        assert!(record::adopt(&db, &second, &known.digest, Some(&tag("t")), Millis(2)).await.unwrap());
+        assert!(record::adopt(&db, &second, &known.digest, Some(&check("t", 2)), Millis(2)).await.unwrap());
         assert!(manifests::linked(&db, &name("second"), &known.digest).await.unwrap());
         assert!(blobs::linked(&db, &name("second"), &digest("a")).await.unwrap().is_some());
         assert_eq!(tags::find(&db, &name("second"), &tag("t")).await.unwrap().unwrap().manifest, known.digest);
@@ -135,7 +135,7 @@ on_both! {
                 layers.rotate_left(number * 3);
                 let image = image(&format!("config {number}"), &layers);
                 let at = Millis(i64::try_from(number).unwrap());
-                record::manifest(&db, &repository("x"), &image, Some(&tag("latest")), at).await
+                record::manifest(&db, &repository("x"), &image, Some(&check("latest", 1)), at).await
             }
         };
         futures::future::try_join_all((0..12).map(|number| tokio::spawn(record(number))))

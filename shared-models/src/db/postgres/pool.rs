@@ -1,0 +1,81 @@
+//! A pool that hands out living connections only.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use diesel_async::{
+    AsyncPgConnection, SimpleAsyncConnection,
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+        deadpool::{BuildError, Hook, HookError, Pool},
+    },
+};
+use futures::FutureExt;
+
+use super::Server;
+
+/// A connection that was not used for so long is asked whether it lives before somebody gets it.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// How long it may take to say so.
+const PING: Duration = Duration::from_secs(2);
+
+/// When a connection was last found silent. What was last used before then is not to be trusted: the network or the
+/// server is gone without a word, and each of them would cost somebody the same wait.
+#[derive(Clone, Default)]
+pub(in crate::db) struct Lost(Arc<Mutex<Option<Instant>>>);
+
+impl Lost {
+    /// A connection is silent.
+    pub(in crate::db) fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn covers(&self, used: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|lost| used <= lost)
+    }
+}
+
+/// A pool of up to `size` connections. A closed one is noticed without asking and replaced, as is one that is silent.
+///
+/// # Errors
+/// As deadpool says.
+pub(in crate::db) fn pool(
+    server: &Arc<Server>,
+    size: usize,
+    lost: &Lost,
+) -> Result<Pool<AsyncPgConnection>, BuildError> {
+    let mut config = ManagerConfig::<AsyncPgConnection>::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    let server = Arc::clone(server);
+    config.custom_setup = Box::new(move |_| {
+        let server = Arc::clone(&server);
+        async move { server.connect().await }.boxed()
+    });
+    let lost = lost.clone();
+    let check = Hook::async_fn(move |conn: &mut AsyncPgConnection, metrics| {
+        let (lost, used) = (lost.clone(), metrics.recycled.unwrap_or(metrics.created));
+        async move {
+            if lost.covers(used) {
+                return Err(HookError::message("it is as old as one that was lost"));
+            }
+            if used.elapsed() < IDLE {
+                return Ok(());
+            }
+            match tokio::time::timeout(PING, conn.batch_execute("")).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(HookError::message("it is closed")),
+                Err(_) => {
+                    lost.note();
+                    Err(HookError::message("it is silent"))
+                }
+            }
+        }
+        .boxed()
+    });
+    // The URL stays with the server: it may have a password in it.
+    let manager = AsyncDieselConnectionManager::new_with_config("", config);
+    Pool::builder(manager).max_size(size).pre_recycle(check).build()
+}

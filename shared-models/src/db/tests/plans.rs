@@ -1,0 +1,252 @@
+//! No query that somebody waits for reads a whole table, in a database that has been in use for long: asserted from the
+//! plans that the databases make for the statements as they are sent.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use diesel::{
+    Connection, QueryableByName, RunQueryDsl,
+    connection::{Instrumentation, InstrumentationEvent},
+    sql_query,
+    sql_types::Text,
+};
+use futures::FutureExt;
+
+use super::{TestDb, check, digest, image, index, name, postgres_config, repository, tag};
+use crate::{
+    Digest, Millis,
+    db::{
+        Conn, Db, DbConfig, blobs, fills, manifests, nodes, platforms, record, repositories, tags, tasks,
+        upstream_states,
+    },
+    migrate::migrate,
+    test_fill::{self, Counts},
+    test_postgres::TestPostgres,
+};
+
+const COUNTS: Counts =
+    Counts { blobs: 50_000, manifests: 5_000, repositories: 1_000, tags: 2_000, tasks: 5_000 };
+
+/// The tables that are large after years. The others have a row for each process, upstream or running download.
+const LARGE: [&str; 10] = [
+    "blob_sources",
+    "blobs",
+    "manifest_items",
+    "manifests",
+    "repositories",
+    "repository_blobs",
+    "repository_manifests",
+    "tag_moves",
+    "tags",
+    "tasks",
+];
+
+/// Asks and records everything that happens while clients pull and that is done again and again behind them.
+async fn pull(db: &Db, round: u32) {
+    let (repository_name, known, blob) = COUNTS.tagged(1234).unwrap();
+    let row = tags::find(db, &repository_name, &known).await.unwrap().unwrap();
+    assert!(manifests::linked(db, &repository_name, &row.manifest).await.unwrap());
+    assert!(manifests::stored(db, &row.manifest).await.unwrap());
+    let stored = manifests::load(db, &row.manifest).await.unwrap().unwrap();
+    assert_eq!(Digest::sha256(&stored.body), row.manifest);
+    assert_eq!(manifests::items(db, &row.manifest).await.unwrap().len(), 11);
+    manifests::platform_of(db, &row.manifest).await.unwrap();
+    assert!(blobs::linked(db, &repository_name, &blob).await.unwrap().is_some());
+    assert!(blobs::find(db, &blob).await.unwrap().is_some());
+    assert!(!blobs::sources(db, &blob).await.unwrap().is_empty());
+    assert!(repositories::find(db, &repository_name).await.unwrap().is_some());
+    assert_eq!(repositories::catalog(db, Some(&repository_name), 100).await.unwrap().len(), 100);
+    let many = name(&COUNTS.repository(0));
+    assert_eq!(tags::list(db, &many, Some(&tag("build-1000")), 100).await.unwrap().len(), 100);
+    assert_eq!(tags::history(db, &repository_name, &known, 10).await.unwrap().len(), 1);
+
+    let at = Millis(1_800_000_000_000);
+    let checked = record::TagCheck { tag: known, began: at };
+    assert!(tags::mark_checked(db, &repository_name, &checked, &row.manifest).await.unwrap());
+    let child = image(&format!("config {round}"), &["own", "shared"]);
+    let parent = index(&[&child.digest, &row.manifest]);
+    for new in [&child, &parent, &child] {
+        record::manifest(db, &repository("new/one"), new, Some(&check("t", 1)), at).await.unwrap();
+    }
+    assert!(
+        record::adopt(db, &repository("new/two"), &row.manifest, Some(&check("t", 1)), at).await.unwrap()
+    );
+    let pending = blobs::NewPending {
+        repository: repository("new/three"),
+        digest: blob.clone(),
+        size: None,
+        now: Millis(1),
+    };
+    blobs::record_pending(db, &pending).await.unwrap();
+    // Nearly every image has the first blob.
+    let everywhere = digest("blob 0");
+    blobs::touch_read(db, &[(blob.clone(), at), (everywhere.clone(), at)]).await.unwrap();
+    repositories::touch_pulls(db, &[(repository_name, at)]).await.unwrap();
+    assert!(blobs::expire_pending(db, Millis(1_700_000_020_000)).await.unwrap() < 100);
+    blobs::mark_evicted(db, &everywhere).await.unwrap();
+    blobs::mark_stored(db, &everywhere, 1, at).await.unwrap();
+    blobs::set_aside_source(db, &blob, "filled", &name("library/app1"), at).await.unwrap();
+
+    for key in ["a", "b", "c"] {
+        assert!(tasks::enqueue(db, "kind", &format!("{key} {round}"), "{}", Millis(1)).await.unwrap());
+    }
+    let mut claimed = Vec::new();
+    for _ in 0..3 {
+        claimed.push(tasks::claim(db, "me", Duration::from_secs(9), at).await.unwrap().unwrap().id);
+    }
+    assert!(tasks::claim(db, "me", Duration::from_secs(9), at).await.unwrap().is_none());
+    assert!(tasks::renew(db, claimed[0], "me", at).await.unwrap());
+    assert!(tasks::finish(db, claimed[0], "me").await.unwrap());
+    assert!(tasks::retry(db, claimed[1], "me", Millis(3_000_000_000_000), "later").await.unwrap());
+    assert!(tasks::fail(db, claimed[2], "me", "never").await.unwrap());
+    tasks::release_all(db, "me").await.unwrap();
+
+    assert!(fills::claim(db, &blob, "node", at, Millis(1)).await.unwrap());
+    assert!(fills::renew(db, &blob, "node", at, 5).await.unwrap());
+    assert!(fills::holder(db, &blob, Millis(1)).await.unwrap().is_some());
+    fills::release(db, &blob, "node").await.unwrap();
+    nodes::live(db, Millis(1)).await.unwrap();
+    upstream_states::load_all(db).await.unwrap();
+    platforms::list(db, "filled").await.unwrap();
+}
+
+async fn execute(db: &Db, statements: &'static str) {
+    let done = db.write(move |conn| {
+        async move {
+            let Conn::Postgres(conn) = conn else { panic!("it is PostgreSQL") };
+            Ok(diesel_async::SimpleAsyncConnection::batch_execute(&mut **conn, statements).await?)
+        }
+        .boxed()
+    });
+    done.await.unwrap();
+}
+
+/// The plans that a server has logged, each with its statement.
+fn logged(log: &str) -> Vec<String> {
+    let mut plans: Vec<String> = Vec::new();
+    for line in log.lines() {
+        if line.contains("plan:") {
+            plans.push(String::new());
+        }
+        if let Some(plan) = plans.last_mut().filter(|_| line.starts_with('\t')) {
+            plan.push_str(line);
+            plan.push('\n');
+        }
+    }
+    plans
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_reads_no_large_table_as_a_whole() {
+    let server = tokio::task::spawn_blocking(|| TestPostgres::start().unwrap()).await.unwrap();
+    let config = DbConfig { url: server.create_database("x").unwrap(), ..postgres_config() };
+    migrate(&config).await.unwrap();
+    test_fill::fill(&config, &COUNTS).await.unwrap();
+    let plain = Db::connect(&config).await.unwrap();
+    execute(
+        &plain,
+        "ALTER DATABASE x SET session_preload_libraries = 'auto_explain';
+         ALTER DATABASE x SET auto_explain.log_min_duration = 0;
+         ALTER DATABASE x SET auto_explain.log_nested_statements = on;",
+    )
+    .await;
+    // A statement is planned for its values at first, and after some times once for all values.
+    let modes = [
+        "ALTER DATABASE x SET plan_cache_mode = force_custom_plan",
+        "ALTER DATABASE x SET plan_cache_mode = force_generic_plan",
+    ];
+    for (round, mode) in (0..).zip(modes) {
+        execute(&plain, mode).await;
+        let before = server.log().unwrap().len();
+        pull(&Db::connect(&config).await.unwrap(), round).await;
+        let log = server.log().unwrap();
+        let plans = logged(&log[before..]);
+        assert!(plans.len() > 100, "{} plans were logged", plans.len());
+        for plan in plans {
+            let page = plan.contains("LIMIT") && (plan.contains(r#""name" > $"#));
+            assert!(!(page && plan.contains("Sort")), "{mode}: a page is read in order:\n{plan}");
+            for table in LARGE {
+                let whole = plan.lines().any(|line| {
+                    let mut words = line.split_whitespace().skip_while(|word| *word != "Seq");
+                    words.next().is_some() && words.next() == Some("Scan") && words.nth(1) == Some(table)
+                });
+                assert!(!whole, "{mode}: {table} is read as a whole:\n{plan}");
+            }
+        }
+    }
+}
+
+/// Keeps the statements of a connection.
+#[derive(Clone, Default)]
+struct Statements(Arc<Mutex<Vec<String>>>);
+
+impl Instrumentation for Statements {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        if let InstrumentationEvent::StartQuery { query, .. } = event {
+            self.0.lock().unwrap().push(query.to_string());
+        }
+    }
+}
+
+#[derive(QueryableByName)]
+struct Step {
+    #[diesel(sql_type = Text)]
+    detail: String,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_reads_no_large_table_as_a_whole() {
+    let test = super::sqlite().await;
+    test_fill::fill(&test.config, &COUNTS).await.unwrap();
+    let db = Db::connect(&DbConfig { max_connections: 1, ..test.config.clone() }).await.unwrap();
+    let kept = Statements::default();
+    for access in [super::super::Access::Read, super::super::Access::Write] {
+        let kept = kept.clone();
+        let keep = db.run(access, move |conn| {
+            async move {
+                let Conn::Sqlite(conn) = conn else { panic!("it is SQLite") };
+                conn.spawn_blocking(move |conn| {
+                    conn.set_instrumentation(kept);
+                    Ok(())
+                })
+                .await?;
+                Ok(())
+            }
+            .boxed()
+        });
+        keep.await.unwrap();
+    }
+    pull(&db, 0).await;
+    let mut statements = kept.0.lock().unwrap().split_off(0);
+    statements.sort();
+    statements.dedup_by_key(|statement| statement.split("-- binds").next().map(str::to_owned));
+    statements.retain(|statement| !statement.starts_with("BEGIN") && !statement.starts_with("COMMIT"));
+    assert!(statements.len() > 45, "{} statements were kept", statements.len());
+
+    // Nobody analyzes the database of one who just runs this.
+    for analyzed in [true, false] {
+        let TestDb { config, .. } = &test;
+        let mut conn =
+            diesel::SqliteConnection::establish(crate::db::sqlite_path(&config.url).unwrap()).unwrap();
+        if !analyzed {
+            sql_query("DELETE FROM sqlite_stat1").execute(&mut conn).unwrap();
+            conn = diesel::SqliteConnection::establish(crate::db::sqlite_path(&config.url).unwrap()).unwrap();
+        }
+        for statement in &statements {
+            let query = sql_query(format!("EXPLAIN QUERY PLAN {statement}"));
+            let steps: Vec<Step> =
+                query.load(&mut conn).unwrap_or_else(|error| panic!("{statement}: {error}"));
+            for Step { detail } in steps {
+                let scanned = detail.strip_prefix("SCAN ").and_then(|rest| rest.split_whitespace().next());
+                let whole = scanned.is_some_and(|table| LARGE.contains(&table));
+                assert!(!whole, "analyzed {analyzed}: {detail}\n{statement}");
+                let sorted = detail.contains("ORDER BY")
+                    && statement.contains("FROM `tags`")
+                    && statement.contains("LIMIT");
+                assert!(!sorted, "analyzed {analyzed}: {detail}\n{statement}");
+            }
+        }
+    }
+}
