@@ -52,6 +52,26 @@ pub enum StoreError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// The object store did not do what was asked in the time it was given, or refused it. For a read, take
+    /// the blob to be not stored here.
+    #[error("the object store could not {action} {key}: {reason}")]
+    Unavailable {
+        /// What was being done.
+        action: &'static str,
+        /// To which object.
+        key: String,
+        /// What it said, or that it said nothing.
+        reason: String,
+    },
+    /// The file of a verified blob now has other bytes, so this partial can only be discarded.
+    #[error("{} has other bytes than were verified; only to be discarded", path.display())]
+    Corrupt {
+        /// The file with the bytes.
+        path: PathBuf,
+    },
+    /// The settings of the object store cannot be used.
+    #[error("the settings of the object store cannot be used: {0}")]
+    Settings(String),
     /// The store was opened outside a tokio runtime, on whose blocking pool it does its work.
     #[error("the blob store is to be opened inside a tokio runtime")]
     NoRuntime,
@@ -74,6 +94,11 @@ impl StoreError {
     /// Whether the blob could be kept if there were more room: it can still be streamed, uncached.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
+    }
+
+    /// Whether the object store is away, slow or unwilling, and nothing is wrong here.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
     }
 }
 

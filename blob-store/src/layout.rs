@@ -1,4 +1,4 @@
-//! Every path under the data folder.
+//! Every path under the data folder, and every key in a bucket.
 //!
 //! ```text
 //! DATA/
@@ -10,13 +10,21 @@
 //! │   └── sha512/
 //! │       └── ab/
 //! │           └── <128 hex digits>
-//! └── partial/                     blobs being filled, and fills that may be resumed
-//!     ├── .probe                   as above
-//!     └── <algorithm>-<hex>/
-//!         ├── data                 sparse: bytes lie at their offset in the blob
-//!         ├── map                  JSON: which bytes of `data` are there and durable
-//!         ├── map.new              the next `map` while it is written
-//!         └── lock                 flock: one process writes here
+//! ├── partial/                     blobs being filled, and fills that may be resumed
+//! │   ├── .probe                   as above
+//! │   └── <algorithm>-<hex>/
+//! │       ├── data                 sparse: bytes lie at their offset in the blob
+//! │       ├── map                  JSON: which bytes of `data` are there and durable
+//! │       ├── map.new              the next `map` while it is written
+//! │       └── lock                 flock: one process writes here
+//! └── s3/                          where blobs lie in a bucket, this instead of the two above
+//!     ├── blobs/                   as above: the cache tier. A file's time is when it was last read
+//!     ├── partial/                 as above
+//!     └── uploads/                 multipart uploads that are not completed
+//!         ├── <algorithm>-<hex>.<n>        JSON: key and upload id; flock: its process is at it
+//!         └── <algorithm>-<hex>.<n>.new    the same, while it is written
+//!
+//! BUCKET/{prefix}/blobs/sha256/ab/<64 hex digits>     verified and complete; written as a whole
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -33,6 +41,43 @@ pub(crate) const NEW_MAP: &str = "map.new";
 pub(crate) const LOCK: &str = "lock";
 
 const PROBE: &str = ".probe";
+
+/// The folder of what a store in a bucket keeps on the node.
+pub(crate) fn s3_folder(root: &Path) -> PathBuf {
+    root.join("s3")
+}
+
+/// The folder of the records of multipart uploads, in the folder above.
+pub(crate) fn uploads(s3_folder: &Path) -> PathBuf {
+    s3_folder.join("uploads")
+}
+
+/// What is appended to the name of a record while it is written.
+pub(crate) const NEW_RECORD: &str = "new";
+
+/// The name of the `n`th record of an upload of this blob.
+pub(crate) fn upload_record(digest: &Digest, n: u128) -> String {
+    format!("{}-{}.{n}", digest.algorithm().as_str(), digest.hex())
+}
+
+/// The key of every blob in a bucket begins with this and a slash. `prefix` has no slash at its ends, and may
+/// be empty.
+pub(crate) fn object_folder(prefix: &str) -> String {
+    if prefix.is_empty() { "blobs".to_owned() } else { format!("{prefix}/blobs") }
+}
+
+/// The key of a blob in a bucket.
+pub(crate) fn object_key(prefix: &str, digest: &Digest) -> String {
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    format!("{}/{algorithm}/{:02x}/{hex}", object_folder(prefix), Shard::of(digest).first_byte)
+}
+
+/// The digest of the blob with this key, if it is one.
+pub(crate) fn object_digest(prefix: &str, key: &str) -> Option<Digest> {
+    let (algorithm, rest) = key.strip_prefix(&object_folder(prefix))?.strip_prefix('/')?.split_once('/')?;
+    let digest = Digest::parse(&format!("{algorithm}:{}", rest.split_once('/')?.1)).ok()?;
+    (object_key(prefix, &digest) == key).then_some(digest)
+}
 
 /// The paths under one data folder.
 #[derive(Debug, Clone)]
@@ -139,6 +184,20 @@ mod tests {
         for name in ["", ".probe", "sha256", "sha256-", "md5-00", "lost+found"] {
             assert_eq!(partial_digest(name), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_key_in_a_bucket_is_the_path_of_the_blob_below_the_prefix_and_reads_back() {
+        let digest = Digest::sha256(b"x");
+        let hex = digest.hex();
+        let below = format!("blobs/sha256/{}/{hex}", hex.get(..2).unwrap());
+        for (prefix, key) in [("", below.clone()), ("a/b", format!("a/b/{below}"))] {
+            assert_eq!(object_key(prefix, &digest), key);
+            assert_eq!(object_digest(prefix, &key), Some(digest.clone()));
+            assert_eq!(object_digest("other", &key), None);
+            assert_eq!(object_digest(prefix, &format!("{key}/x")), None);
+        }
+        assert_eq!(object_digest("", &format!("blobs/sha256/zz/{hex}")), None);
     }
 
     #[test]

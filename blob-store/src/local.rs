@@ -118,6 +118,17 @@ impl LocalStore {
         self.blocking(move |inner| inner.commit(&partial, size)).await
     }
 
+    /// Closes a partial whose blob is stored elsewhere; its bytes go. Who reads it reads on.
+    pub(crate) async fn close(&self, partial: &Partial) -> Result<(), StoreError> {
+        let partial = partial.clone();
+        self.blocking(move |inner| inner.close(&partial)).await
+    }
+
+    /// Whether this process is filling the blob.
+    pub(crate) fn is_filling(&self, digest: &Digest) -> bool {
+        self.0.open_partial(digest).is_some()
+    }
+
     /// Throws a partial away, if there is one. Who reads it reads on; the next [`LocalStore::begin`] starts
     /// from nothing.
     ///

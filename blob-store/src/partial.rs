@@ -222,8 +222,13 @@ impl Partial {
         self.0.stage.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The stage, which may change the moment after.
+    pub(crate) fn stage_now(&self) -> Stage {
+        *self.0.stage.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn is_open(&self) -> bool {
-        *self.0.stage.read().unwrap_or_else(PoisonError::into_inner) == Stage::Open
+        self.stage_now() == Stage::Open
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -71,6 +71,16 @@ impl Inner {
         Ok(())
     }
 
+    pub(super) fn close(&self, partial: &Partial) -> Result<(), StoreError> {
+        let mut stage = partial.stage();
+        if matches!(*stage, Stage::Committed | Stage::Discarded) {
+            return Ok(());
+        }
+        *stage = Stage::Committed;
+        self.forget(partial);
+        remove_folder(partial.folder())
+    }
+
     pub(super) fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
         let folder = self.layout.partial(digest);
         if let Some(partial) = self.open_partial(digest) {
@@ -99,7 +109,7 @@ impl Inner {
         unless_gone(fs::remove_file(&moved)).during("remove", &moved)
     }
 
-    fn open_partial(&self, digest: &Digest) -> Option<Partial> {
+    pub(super) fn open_partial(&self, digest: &Digest) -> Option<Partial> {
         let partial = self.open_partials().get(digest).and_then(WeakPartial::upgrade)?;
         partial.is_open().then_some(partial)
     }
