@@ -12,8 +12,8 @@ use crate::{
     metrics::GaugeGuard,
 };
 
-/// The chunk with which a fill is read, in bytes. A thousand stalled readers cost this much each.
-const FILL_CHUNK: usize = 64 * 1024;
+/// The chunk in which a fill is read, in bytes. Each stalled reader holds one, in its connection's write buffer.
+const FILL_CHUNK: usize = 32 * 1024;
 
 /// A window of a stored blob. Bytes in the page cache are read where the request is served; others on the blocking pool.
 pub(crate) fn stored(
@@ -71,8 +71,7 @@ pub(crate) fn growing(
     whole: bool,
     counted: GaugeGuard,
 ) -> impl Stream<Item = Result<Bytes, FillError>> {
-    let growing =
-        Growing { context, reader, partial: None, window, whole, buffer: ReadBuffer::new(FILL_CHUNK) };
+    let growing = Growing { context, reader, partial: None, window, whole };
     try_unfold((Way::Growing(growing), counted), |(way, counted)| async move {
         let (chunk, way) = match way {
             Way::Growing(growing) => growing.next().await?,
@@ -101,7 +100,6 @@ struct Growing {
     /// What is still to be read.
     window: Range<u64>,
     whole: bool,
-    buffer: ReadBuffer,
 }
 
 impl Growing {
@@ -130,15 +128,11 @@ impl Growing {
             None => self.partial.insert(self.reader.fill().partial().ok_or(FillError::Stopped)?),
         };
         let offset = self.window.start;
-        let chunk = match self.buffer.read_nowait(partial.file(), offset, max).map_err(failed)? {
+        // Not kept from chunk to chunk: a reader that waits for its client holds no buffer.
+        let mut buffer = ReadBuffer::new(FILL_CHUNK.min(max));
+        let chunk = match buffer.read_nowait(partial.file(), offset, max).map_err(failed)? {
             Some(chunk) => chunk,
-            None => {
-                let partial = partial.clone();
-                let buffer = std::mem::replace(&mut self.buffer, ReadBuffer::new(FILL_CHUNK));
-                let chunk;
-                (chunk, self.buffer) = read_blocking(partial, buffer, offset, max).await.map_err(failed)?;
-                chunk
-            }
+            None => read_blocking(partial.clone(), buffer, offset, max).await.map_err(failed)?.0,
         };
         // Bytes that were thrown away while they were read are not passed on.
         if self.reader.is_outdated() { Err(FillError::WrongDigest) } else { Ok(chunk) }
@@ -153,8 +147,8 @@ impl Growing {
             (true, None) => Some(Hasher::new(digest.algorithm())),
             (true, Some(partial)) => Some(hash_prefix(partial, window.start).await?),
         };
-        let policy = self.reader.fill().policy.clone();
-        let bypass = Bypass::open(self.context, policy, digest, |_| window, hasher).await?;
+        let (policy, size) = (self.reader.fill().policy.clone(), self.reader.fill().now().size);
+        let bypass = Bypass::open(self.context, policy, digest, size, |_| window, hasher).await?;
         Ok(Box::new(bypass))
     }
 }

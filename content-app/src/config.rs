@@ -40,7 +40,7 @@ pub struct FillPolicy {
     pub hold_back: u64,
     /// Fills at once on this node; further ones wait.
     pub max_fills: usize,
-    /// Downloads at once from one upstream; further ones wait.
+    /// Fills at once from one upstream; further ones wait.
     pub max_fills_per_upstream: usize,
     /// Downloads at once for one blob.
     pub max_downloads_per_fill: usize,

@@ -118,6 +118,6 @@ fn for_fill(error: &FillError) -> OciError {
             unavailable("there is no space left for this blob").with_status(StatusCode::INSUFFICIENT_STORAGE)
         }
         FillError::Database => unavailable("the database is not available"),
-        FillError::Stopped => unavailable("the node is going down"),
+        FillError::Stopped | FillError::AlreadyStored => unavailable("the node is going down"),
     }
 }

@@ -3,9 +3,11 @@
 use std::{future::Future, io, net::TcpListener, time::Duration};
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
+    App, Error, HttpRequest, HttpResponse, HttpServer,
+    body::{BodySize, BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
     http::{Method, StatusCode},
-    middleware::from_fn,
+    middleware::{Next, from_fn},
     web,
 };
 
@@ -55,6 +57,7 @@ where
     let server = HttpServer::new(move || {
         let metrics = metrics.clone();
         App::new()
+            .wrap(from_fn(explain_method))
             .wrap(from_fn(move |request, next| {
                 access::record(service, web::ThinData(metrics.clone()), request, next)
             }))
@@ -86,6 +89,24 @@ async fn unmatched(request: HttpRequest) -> HttpResponse {
             .with_status(StatusCode::NOT_FOUND)
             .response()
     } else {
-        OciError::new(OciCode::Unsupported, "this method is not served here").response()
+        method_not_served()
     }
+}
+
+fn method_not_served() -> HttpResponse {
+    OciError::new(OciCode::Unsupported, "this method is not served here").response()
+}
+
+/// A path that is known by other methods is refused by the framework, without a word: clients get an error body, too.
+async fn explain_method(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let response = next.call(request).await?.map_into_boxed_body();
+    let silent = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
+    Ok(if silent && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.into_response(method_not_served())
+    } else {
+        response
+    })
 }

@@ -14,7 +14,7 @@ mod tasks;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use actix_web::web;
+use actix_web::{FromRequest, Handler, Resource, Responder, web};
 use http_server::Readiness;
 use prometheus_client::registry::Registry as MetricRegistry;
 use shared_models::{
@@ -52,27 +52,16 @@ impl RegistryApi {
 
     /// Mounts `/v2/…` and `/api/v1/…`.
     pub fn configure(&self, config: &mut web::ServiceConfig) {
-        let resource = |path: &str| web::resource(path.to_owned());
         config
             .app_data(self.0.clone())
-            .service(
-                resource("/v2/").route(web::get().to(v2::base::get)).route(web::head().to(v2::base::get)),
-            )
-            .service(resource("/v2").route(web::get().to(v2::base::get)).route(web::head().to(v2::base::get)))
-            .service(resource("/v2/_catalog").route(web::get().to(v2::catalog::get)))
-            .service(
-                resource("/v2/{name:.+}/manifests/{reference:[^/]*}")
-                    .route(web::get().to(v2::manifests::get))
-                    .route(web::head().to(v2::manifests::get)),
-            )
-            .service(
-                resource("/v2/{name:.+}/blobs/{digest:[^/]*}")
-                    .route(web::get().to(v2::blobs::get))
-                    .route(web::head().to(v2::blobs::get)),
-            )
-            .service(resource("/v2/{name:.+}/tags/list").route(web::get().to(v2::tags::get)))
-            .service(resource("/api/v1/upstreams").route(web::get().to(admin::upstreams)))
-            .service(resource("/api/v1/tasks").route(web::get().to(admin::tasks)));
+            .service(reads("/v2/", v2::base::get))
+            .service(reads("/v2", v2::base::get))
+            .service(reads("/v2/_catalog", v2::catalog::get))
+            .service(reads("/v2/{name:.+}/manifests/{reference:[^/]*}", v2::manifests::get))
+            .service(reads("/v2/{name:.+}/blobs/{digest:[^/]*}", v2::blobs::get))
+            .service(reads("/v2/{name:.+}/tags/list", v2::tags::get))
+            .service(reads("/api/v1/upstreams", admin::upstreams))
+            .service(reads("/api/v1/tasks", admin::tasks));
     }
 
     /// Adds the database to what `/readyz` asks.
@@ -103,6 +92,16 @@ impl RegistryApi {
         };
         tokio::join!(tasks, housekeeping, stopping);
     }
+}
+
+/// A path that is read, by `GET` and by `HEAD`.
+fn reads<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args> + Clone,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path.to_owned()).route(web::get().to(handler.clone())).route(web::head().to(handler))
 }
 
 /// Between two looks for pending blobs that no manifest has named.

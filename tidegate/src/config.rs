@@ -64,6 +64,34 @@ pub struct Settings {
     pub upstreams: Vec<Upstream>,
     /// `[[namespace]]`, built-in and implied ones included.
     pub namespaces: Vec<Namespace>,
+    /// Where the addresses to listen on were written, for the one who finds that they are in use.
+    pub listen_written: ListenWritten,
+}
+
+/// Where the addresses were written that this process listens on.
+#[derive(Debug, Clone)]
+pub struct ListenWritten {
+    /// For clients.
+    pub public: Place,
+    /// For health, metrics and the other service.
+    pub internal: Place,
+}
+
+impl ListenWritten {
+    fn find(root: &Table, mode: Mode) -> Self {
+        let section = match root.get(service_of(mode)).map(|section| &section.value) {
+            Some(tree::Value::Table(keys)) => Some(keys),
+            _ => None,
+        };
+        let place =
+            |key| section.and_then(|keys| keys.get(key)).map_or(Place::Default, |node| node.place.clone());
+        Self { public: place("listen"), internal: place("internal_listen") }
+    }
+}
+
+/// The section with the addresses of a process in `mode`.
+fn service_of(mode: Mode) -> &'static str {
+    if mode == Mode::ContentApp { "content" } else { "api" }
 }
 
 impl Settings {
@@ -80,7 +108,7 @@ impl Settings {
         ("tasks", Tasks::KEYS),
     ];
 
-    fn from_table(root: &Table) -> Result<Self, ConfigError> {
+    fn from_table(root: &Table, mode: Mode) -> Result<Self, ConfigError> {
         let here = Place::Default;
         Ok(Self {
             data_dir: value(&here, root, "data_dir", Some(DATA_DIR))?,
@@ -92,6 +120,7 @@ impl Settings {
             tasks: value(&here, root, "tasks", Some("{}"))?,
             upstreams: value(&here, root, "upstream", None)?,
             namespaces: value(&here, root, "namespace", None)?,
+            listen_written: ListenWritten::find(root, mode),
         })
     }
 }
@@ -121,7 +150,7 @@ pub fn load(
     assemble::registries(&mut root, &flags.upstream)?;
     imply_database(&mut root)?;
 
-    let mut settings = Settings::from_table(&root)?;
+    let mut settings = Settings::from_table(&root, mode)?;
     checks::check(&root, &settings)?;
     for (upstream, node) in settings.upstreams.iter_mut().zip(checks::list(&root, "upstream")) {
         secrets::of_upstream(upstream, node, &variables)?;
@@ -151,7 +180,7 @@ fn refuse_unknown_sections(root: &Table) -> Result<(), ConfigError> {
 }
 
 fn apply_flags(root: &mut Table, flags: &Common, mode: Mode) -> Result<(), ConfigError> {
-    let service = if mode == Mode::ContentApp { "content" } else { "api" };
+    let service = service_of(mode);
     let mut flag =
         |section, key, name, text: String| put(root, section, key, Node::raw(&Place::Flag(name), text));
     if let Some(address) = flags.listen {

@@ -47,16 +47,22 @@ async fn migrate_database(settings: &Settings) -> anyhow::Result<()> {
 async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
     telemetry::init(&settings.log)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let process = process::Process::start(mode, &settings).await?;
+    let mut told_to_stop = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    // A process that still waits for its schema stops at once.
+    let process = tokio::select! {
+        process = process::Process::start(mode, &settings) => process?,
+        () = told_to_stop() => return Ok(()),
+    };
     println!("{}", first_run::banner(mode, process.listening(), &settings));
     process
-        .run(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+        .run(async {
+            told_to_stop().await;
             tracing::info!("shutting down: requests in flight may finish");
         })
-        .await?;
-    Ok(())
+        .await
 }

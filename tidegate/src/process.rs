@@ -24,11 +24,15 @@ use upstream_client::Observer;
 
 use crate::{
     cli::Mode,
-    config::Settings,
+    config::{Place, Settings},
     first_run::{self, Listening},
     observe::UpstreamMetrics,
     services,
 };
+
+/// When so many bytes of an answer are gathered they are written to the socket, and no more is read for it meanwhile: what a
+/// client that hardly reads costs, beside one chunk of its body.
+const WRITE_BUFFER: usize = 32 * 1024;
 
 /// How long a service waits for `tidegate migrate`.
 const SCHEMA_WAIT: Duration = Duration::from_secs(300);
@@ -55,6 +59,7 @@ pub fn database(settings: &Settings) -> DbConfig {
         url: settings.database.url.expose().to_owned(),
         max_connections: settings.database.max_connections,
         wait: settings.database.wait,
+        prepared_statements: true,
     }
 }
 
@@ -195,14 +200,16 @@ impl Listeners {
             Mode::ContentApp => (settings.content.listen, settings.content.internal_listen),
             _ => (settings.api.listen, settings.api.internal_listen),
         };
-        let (public, internal) = (bind(public)?, bind(internal)?);
+        let written = &settings.listen_written;
+        let (public, internal) = (bind(public, &written.public)?, bind(internal, &written.internal)?);
         let at = Listening { public: public.local_addr()?, internal: internal.local_addr()? };
         Ok(Self { public, internal, at })
     }
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+fn bind(address: SocketAddr, written: &Place) -> anyhow::Result<TcpListener> {
+    let listener =
+        TcpListener::bind(address).with_context(|| format!("{written}: cannot listen on {address}"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -228,6 +235,6 @@ fn options(mode: Mode, settings: &Settings) -> Options {
     Options {
         workers: configured.unwrap_or_else(processors),
         shutdown_timeout: services::shutdown_timeout(mode, settings),
-        write_buffer: settings.content.read_size.as_usize(),
+        write_buffer: WRITE_BUFFER,
     }
 }

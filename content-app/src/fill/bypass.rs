@@ -39,18 +39,20 @@ struct Incoming {
 impl Bypass {
     /// Connects to a source of the blob, so that a failure is told before the answer begins.
     ///
-    /// `window` is given the blob's size and says what is wanted; `hasher` has seen what lies before it.
+    /// `size` is the blob's where a source has told it already. `window` is given the size and says what is wanted;
+    /// `hasher` has seen what lies before it.
     pub(crate) async fn open(
         context: Arc<Context>,
         policy: FillPolicy,
         digest: Digest,
+        size: Option<u64>,
         window: impl FnOnce(u64) -> Range<u64>,
         hasher: Option<Hasher>,
     ) -> Result<Self, FillError> {
         let known = blobs::find(&context.db, &digest).await?.and_then(|row| row.size);
         let recorded = blobs::sources(&context.db, &digest).await?;
         let sources = Source::among(recorded, |name| context.upstreams.get(name).cloned());
-        let size = known.ok_or(FillError::NoSpace)?;
+        let size = size.or(known).ok_or(FillError::NoSpace)?;
         let mut bypass = Self {
             rest: window(size),
             rotation: Rotation::new(sources.len()),
@@ -64,7 +66,9 @@ impl Bypass {
             held: VecDeque::new(),
             held_bytes: 0,
         };
-        bypass.incoming = Some(bypass.connect().await?);
+        if !bypass.rest.is_empty() {
+            bypass.incoming = Some(bypass.connect().await?);
+        }
         Ok(bypass)
     }
 

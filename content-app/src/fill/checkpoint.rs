@@ -13,6 +13,9 @@ use super::fill::Fill;
 /// At least this often while bytes land.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// While a save runs, how soon the next one is thought of.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// When the map was saved last.
 pub(crate) struct Checkpoint {
     partial: Partial,
@@ -34,12 +37,21 @@ impl Checkpoint {
     pub(crate) fn keep_up(&mut self, fill: &Arc<Fill>, landed: u64) {
         let fresh = landed.saturating_sub(self.saved_bytes);
         let due = fresh >= self.every || (fresh > 0 && self.saved_at.elapsed() >= INTERVAL);
-        let busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
-        if due && !busy {
+        if due && !self.is_busy() {
             self.saved_bytes = landed;
             self.saved_at = Instant::now();
             self.saving = Some(self.start(fill.present(), fill));
         }
+    }
+
+    /// When bytes that have landed are to be saved even if no more come.
+    pub(crate) fn due(&self, landed: u64) -> Option<Instant> {
+        let at = if self.is_busy() { Instant::now() + LOOK_AGAIN } else { self.saved_at + INTERVAL };
+        (landed > self.saved_bytes).then_some(at)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.saving.as_ref().is_some_and(|saving| !saving.is_finished())
     }
 
     /// Whether more has landed than when this was asked last.

@@ -94,20 +94,24 @@ async fn receive(claim: &Release<'_>, body: BlobBody, range: Range<u64>) -> Resu
     let mut writing: Option<Writing> = None;
     loop {
         let end = fill.end_of(claim.id).unwrap_or(position);
-        let batch = if position < end {
-            incoming.batch((end - position).min(BATCH_BYTES)).await
-        } else {
-            Ok(Vec::new())
+        let receiving = async {
+            let room = end.saturating_sub(position).min(BATCH_BYTES);
+            Ok(if room > 0 { incoming.batch(room).await } else { Ok(Vec::new()) })
         };
-        if let Some(written) = writing.take() {
-            written.land(claim).await?;
-        }
+        // What is written is shown at once, however long the next bytes take to come.
+        let landing = async {
+            match writing.take() {
+                Some(written) => written.land(claim).await,
+                None => Ok(()),
+            }
+        };
+        let (batch, ()) = futures::future::try_join(receiving, landing).await?;
         let batch = batch?;
         let length: u64 = batch.iter().map(byte_length).sum();
         if length == 0 {
             break;
         }
-        writing = Some(Writing::start(fill, position, batch, position + length)?);
+        writing = Some(Writing::start(fill, position, batch, position + length).await?);
         position += length;
     }
     let end = fill.end_of(claim.id).unwrap_or(position);
@@ -184,12 +188,19 @@ struct Writing {
 }
 
 impl Writing {
-    fn start(fill: &Arc<Fill>, position: u64, batch: Vec<Bytes>, end: u64) -> Result<Self, DownloadError> {
+    async fn start(
+        fill: &Arc<Fill>,
+        position: u64,
+        batch: Vec<Bytes>,
+        end: u64,
+    ) -> Result<Self, DownloadError> {
         let Some(partial) = fill.partial() else {
             return Err(FillError::Storage("the partial file is not open".to_owned()).into());
         };
         let (verifier, landed) = (fill.verifier(), Arc::clone(fill));
+        let permit = fill.write_permit().await;
         let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             let mut offset = position;
             for piece in &batch {
                 partial.write_at(offset, piece)?;

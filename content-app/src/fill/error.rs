@@ -29,6 +29,9 @@ pub enum FillError {
     /// The database did not answer.
     #[error("the database is not available")]
     Database,
+    /// Another fill stored the blob after this one was asked for: it is to be read from the store.
+    #[error("the blob is stored already")]
+    AlreadyStored,
     /// The node is going down, or the last reader left.
     #[error("the download was stopped")]
     Stopped,

@@ -10,7 +10,7 @@ use std::{
 
 use blob_store::{Partial, Segments};
 use shared_models::Digest;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use super::{
     error::FillError,
@@ -55,6 +55,10 @@ pub struct Fill {
     whole_readers: AtomicUsize,
     kept: AtomicBool,
     stopped: AtomicBool,
+    /// Held for reading by every write into the file, which goes on when its download is cancelled.
+    writes: Arc<RwLock<()>>,
+    /// Whether this fill leaves the file alone from now on.
+    over: watch::Sender<bool>,
     /// Wakes the task that starts downloads for windows.
     pub(crate) demand: mpsc::Sender<Claimed>,
 }
@@ -70,6 +74,8 @@ struct Life {
     validator: Option<(usize, String)>,
     /// The sources, by index, that landed bytes came from.
     contributors: Vec<usize>,
+    /// Some bytes are from an earlier fill, and nobody knows from which source.
+    inherited: bool,
 }
 
 impl Fill {
@@ -86,6 +92,8 @@ impl Fill {
             whole_readers: AtomicUsize::new(0),
             kept: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            writes: Arc::default(),
+            over: watch::Sender::new(false),
             demand,
         }
     }
@@ -98,6 +106,27 @@ impl Fill {
     /// The partial file, once it is open.
     pub(crate) fn partial(&self) -> Option<Partial> {
         self.partial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a write into the file holds until it is done.
+    pub(crate) async fn write_permit(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.writes).read_owned().await
+    }
+
+    /// Waits for the writes of downloads that were cancelled.
+    pub(crate) async fn settle_writes(&self) {
+        drop(self.writes.write().await);
+    }
+
+    /// Says that this fill leaves the file alone from now on.
+    pub(crate) fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Waits until this fill leaves the file alone.
+    pub(crate) async fn ended(&self) {
+        // The sender is ours, so there is no error.
+        let _ = self.over.subscribe().wait_for(|over| *over).await.is_ok();
     }
 
     /// Puts the partial file in place and takes up what it has already.
@@ -173,6 +202,15 @@ impl Fill {
         self.life().contributors.clone()
     }
 
+    /// The one source, by index, that every landed byte came from, if there is just one.
+    pub(crate) fn only_contributor(&self) -> Option<usize> {
+        let life = self.life();
+        match life.contributors.as_slice() {
+            [only] if !life.inherited => Some(*only),
+            _ => None,
+        }
+    }
+
     /// Records who sends bytes now and what validates them.
     pub(crate) fn contributes(&self, source: usize, validator: Option<String>) {
         let mut life = self.life();
@@ -225,7 +263,7 @@ impl Fill {
 
     /// Forgets everything that landed: it was wrong.
     pub(crate) fn start_over(&self) {
-        *self.life() = Life::new(&self.digest, Segments::default());
+        self.life().forget(&self.digest);
         self.progress.send_modify(|progress| progress.generation += 1);
     }
 
@@ -245,12 +283,20 @@ impl Fill {
         self.tick();
     }
 
-    /// Whether anybody still needs it to go on.
-    pub(crate) fn wanted(&self) -> bool {
-        let needed = self.readers() > 0
-            || self.kept.load(Ordering::Relaxed)
-            || self.policy.finish_abandoned.goes_on(self.landed(), self.now().size);
-        needed && !self.stopped.load(Ordering::Relaxed)
+    /// Ends the fill when nobody needs it to go on, and says so. From that moment on nobody joins it: who came in just
+    /// before keeps it going, and who comes just after starts the next fill.
+    pub(crate) fn end_unless_wanted(&self) -> bool {
+        let landed = self.landed();
+        self.progress.send_if_modified(|progress| {
+            let needed = self.readers() > 0
+                || self.kept.load(Ordering::Relaxed)
+                || self.policy.finish_abandoned.goes_on(landed, progress.size);
+            let ends = !needed || self.stopped.load(Ordering::Relaxed);
+            if ends {
+                progress.phase = Phase::Failed(FillError::Stopped);
+            }
+            ends
+        })
     }
 
     /// Counts a reader in until the guard is dropped.
@@ -267,11 +313,18 @@ impl Fill {
 impl Life {
     fn new(digest: &Digest, present: Segments) -> Self {
         Self {
+            inherited: !present.is_empty(),
             map: Map::resuming(present),
             verifier: Arc::new(Verifier::new(digest.algorithm())),
             validator: None,
             contributors: Vec::new(),
         }
+    }
+
+    fn forget(&mut self, digest: &Digest) {
+        self.map.forget();
+        let map = std::mem::take(&mut self.map);
+        *self = Self { map, ..Self::new(digest, Segments::default()) };
     }
 }
 

@@ -74,11 +74,16 @@ impl Fills {
         let (demand, demands) = mpsc::channel(MOST_DEMANDS);
         let fill = Arc::new(Fill::new(digest.clone(), self.policy.clone(), demand));
         let entered = enter(&fill);
-        running.insert(digest.clone(), Arc::clone(&fill));
+        let previous = running.insert(digest.clone(), Arc::clone(&fill));
         drop(running);
         let (fills, driven) = (self.clone(), fill);
         self.runtime.spawn(async move {
+            // One that has failed may still be saving what it has, which this one is to take up.
+            if let Some(previous) = previous {
+                previous.ended().await;
+            }
             drive(Arc::clone(&driven), Arc::clone(&fills.context), demands).await;
+            driven.end();
             fills.forget(&driven);
         });
         (entered, false)

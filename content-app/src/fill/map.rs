@@ -46,6 +46,12 @@ impl Map {
         Self { present, ..Self::default() }
     }
 
+    /// Nothing is here and nothing is claimed any more. Claims of before keep their names to themselves: a download that
+    /// ends late, or was asked for before, finds its claim gone and not another one.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { next_id: self.next_id, ..Self::default() };
+    }
+
     /// What is here.
     pub(crate) fn present(&self) -> &Segments {
         &self.present
@@ -162,6 +168,9 @@ fn align_up(offset: u64, segment: u64) -> u64 {
     let segment = segment.max(1);
     offset.div_ceil(segment).saturating_mul(segment)
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,8 @@ pub(crate) struct Rotation {
     current: usize,
     failures: u32,
     last: FillError,
+    /// A source that breaks is asked again before the next one is.
+    steadfast: bool,
 }
 
 /// Attempts that bring no byte before a fill that has nothing yet fails: its clients are told soon.
@@ -23,7 +25,13 @@ const ATTEMPTS_AT_START: u32 = 3;
 impl Rotation {
     /// All of `sources` may be asked.
     pub(crate) fn new(sources: usize) -> Self {
-        Self { out: vec![None; sources], current: 0, failures: 0, last: FillError::NoSource }
+        Self {
+            out: vec![None; sources],
+            current: 0,
+            failures: 0,
+            last: FillError::NoSource,
+            steadfast: false,
+        }
     }
 
     /// The source to ask now.
@@ -70,13 +78,20 @@ impl Rotation {
         } else {
             self.failures += 1;
         }
-        self.current = (source + 1) % self.out.len().max(1);
+        if is_final || !self.steadfast {
+            self.current = (source + 1) % self.out.len().max(1);
+        }
         let allowed = if anything_landed { policy.attempts } else { ATTEMPTS_AT_START.min(policy.attempts) };
         if self.failures >= allowed {
             return Err(self.last.clone());
         }
         self.current()?;
         Ok(self.pause(policy))
+    }
+
+    /// From now on a source that breaks is not left for the next one, so that wrong bytes tell who sent them.
+    pub(crate) fn stay(&mut self) {
+        self.steadfast = true;
     }
 
     /// A source that sent wrong bytes is not asked again in this fill.

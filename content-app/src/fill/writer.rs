@@ -8,7 +8,7 @@ use shared_models::{
     db::{DbError, blobs},
 };
 use tokio::{
-    sync::mpsc::Receiver,
+    sync::{OwnedSemaphorePermit, SemaphorePermit, mpsc::Receiver},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -40,6 +40,7 @@ pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: Recei
             tracing::info!(%digest, bytes = fill.landed(), elapsed_ms, "stopped a download that nobody waits for");
             fill.enter(Phase::Failed(FillError::Stopped));
         }
+        Err(FillError::AlreadyStored) => fill.enter(Phase::Failed(FillError::AlreadyStored)),
         Err(FillError::NoSpace) => {
             context.metrics.ended("no-space");
             tracing::error!(%digest, "there is no space left for a blob: its clients are served without storing it");
@@ -65,11 +66,15 @@ async fn fill_up(
     context: &Arc<Context>,
     mut demands: Receiver<Claimed>,
 ) -> Result<(), FillError> {
-    let _permit = context.fill_permits.acquire().await.map_err(|_| FillError::Stopped)?;
     let digest = fill.digest();
+    // Whoever started this fill looked for the blob before; the fill that stored it may have ended in between.
+    if context.store.stored(digest).await?.is_some() {
+        return Err(FillError::AlreadyStored);
+    }
     let (known, recorded) =
         tokio::try_join!(blobs::find(&context.db, digest), blobs::sources(&context.db, digest))?;
     let sources = Source::among(recorded, |name| context.upstreams.get(name).cloned());
+    let _places = places(context, &sources).await?;
     let size = known.and_then(|row| row.size);
     let partial = open_partial(fill, context, size).await?;
     let mut downloads = Downloads {
@@ -101,6 +106,23 @@ async fn fill_up(
     fill.enter(Phase::Stored);
     mark_stored(context, digest, size).await;
     Ok(())
+}
+
+/// Waits for a place among the fills of the first source's upstream, and only then for one among all: fills of an
+/// upstream that stands still wait for each other, and leave the other places to other upstreams.
+async fn places<'a>(
+    context: &'a Context,
+    sources: &[Source],
+) -> Result<(Option<OwnedSemaphorePermit>, SemaphorePermit<'a>), FillError> {
+    let of_upstream = match sources.first() {
+        Some(source) => {
+            let places = context.upstream_permits(source.upstream());
+            Some(places.acquire_owned().await.map_err(|_| FillError::Stopped)?)
+        }
+        None => None,
+    };
+    let of_node = context.fill_permits.acquire().await.map_err(|_| FillError::Stopped)?;
+    Ok((of_upstream, of_node))
 }
 
 /// Opens the partial file, takes up what an earlier fill left, and reserves the space for the rest.
@@ -197,12 +219,13 @@ struct Downloads<'a> {
 impl Downloads<'_> {
     async fn until_complete(&mut self, demands: &mut Receiver<Claimed>) -> Result<(), FillError> {
         let mut progress = self.fill.subscribe();
+        let started = Instant::now();
         loop {
             let landed = self.fill.landed();
             if self.fill.now().size.is_some_and(|size| landed >= size) && self.running.is_empty() {
                 return Ok(());
             }
-            if !self.fill.wanted() {
+            if self.fill.end_unless_wanted() {
                 return Err(FillError::Stopped);
             }
             self.checkpoint.keep_up(self.fill, landed);
@@ -210,13 +233,18 @@ impl Downloads<'_> {
             if self.in_order.is_none() && !resting {
                 self.start_in_order()?;
             }
+            let save = self.checkpoint.due(landed);
             let room = self.running.len() < self.fill.policy.max_downloads_per_fill && !resting;
             tokio::select! {
                 Some(claim) = demands.recv(), if room => {
-                    self.start(claim)?;
+                    // A claim on bytes that were thrown away since is gone.
+                    if self.fill.end_of(claim.0).is_some() {
+                        self.start(claim)?;
+                    }
                 }
-                Some(ended) = self.running.join_next_with_id() => self.ended(ended)?,
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended).await?,
                 () = sleep_until(self.not_before), if resting => {}
+                () = sleep_until(save.unwrap_or(started)), if save.is_some() => {}
                 changed = progress.changed() => changed.map_err(|_| FillError::Stopped)?,
             }
         }
@@ -235,15 +263,12 @@ impl Downloads<'_> {
         if claim.1.start > 0 && self.fill.contributors().is_empty() {
             self.context.metrics.resumed(source.upstream());
         }
-        let (fill, permits) = (Arc::clone(self.fill), self.context.upstream_permits(source.upstream()));
-        let task = self.running.spawn(async move {
-            let _permit = permits.acquire().await;
-            (index, download(fill, index, source, claim).await)
-        });
+        let fill = Arc::clone(self.fill);
+        let task = self.running.spawn(async move { (index, download(fill, index, source, claim).await) });
         Ok(task.id())
     }
 
-    fn ended(
+    async fn ended(
         &mut self,
         ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>,
     ) -> Result<(), FillError> {
@@ -270,21 +295,31 @@ impl Downloads<'_> {
             self.context.metrics.resumed(upstream);
         }
         if matches!(error, DownloadError::Changed) {
-            self.running.abort_all();
+            self.running.shutdown().await;
+            self.fill.settle_writes().await;
+            self.in_order = None;
             self.fill.start_over();
+            self.checkpoint.forget();
         }
         let pause = self.rotation.failed(index, &error, landed > 0, &self.fill.policy)?;
         self.not_before = Instant::now() + pause;
         Ok(())
     }
 
-    /// The bytes were wrong: nothing of them is kept, and whoever sent them is asked last from now on.
+    /// The bytes were wrong: nothing of them is kept, and whoever sent them is asked last from now on. Where that is not
+    /// known, because they came from several sources, nobody is blamed, and the next attempt keeps to one source.
     async fn spoiled(&mut self) -> Result<(), FillError> {
         let digest = self.fill.digest();
         let until = Millis::now().after(self.fill.policy.set_aside_for);
         self.context.metrics.wrong_bytes();
-        for index in self.fill.contributors() {
-            let Some(source) = self.sources.get(index) else { continue };
+        let culprit = self.fill.only_contributor();
+        if culprit.is_none() {
+            tracing::error!(%digest, "bytes of several downloads do not match the digest together: fetching them anew");
+            self.rotation.stay();
+        }
+        if let Some(index) = culprit
+            && let Some(source) = self.sources.get(index)
+        {
             tracing::error!(%digest, upstream = source.upstream(), "upstream sent bytes that do not match the digest");
             let (upstream, repository) = (source.upstream(), source.repository());
             if let Err(error) =
@@ -300,12 +335,15 @@ impl Downloads<'_> {
             self.context.store.discard(digest).await?;
             return Err(error);
         }
+        // Its clients were cut off by us and ask again: what they find should be right by then.
+        self.fill.keep();
         Ok(())
     }
 
     /// Stops what runs and saves what has landed.
     async fn stop(&mut self) {
         self.running.shutdown().await;
+        self.fill.settle_writes().await;
         self.checkpoint.save(self.fill).await;
     }
 }

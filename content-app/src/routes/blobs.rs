@@ -19,7 +19,7 @@ use crate::{
     range::{Asked, asked, if_range_holds, none_match_hits},
 };
 
-/// How often a request joins again when the fill it joined stopped in the same moment.
+/// How often a request looks again when the fill it joined stopped, or the blob was stored, in the same moment.
 const JOIN_ATTEMPTS: usize = 5;
 
 /// Answers a blob to whoever has a valid link to it.
@@ -49,14 +49,20 @@ pub(crate) async fn get(
     if let Some(bytes) = constant_blobs::bytes(&asked_for.digest) {
         return Ok(asked_for.constant(bytes));
     }
-    match content.open.get(&asked_for.digest).await? {
-        Some(blob) => {
+    for _ in 0..JOIN_ATTEMPTS {
+        if let Some(blob) = content.open.get(&asked_for.digest).await? {
             content.reads.note(&asked_for.digest);
-            Ok(asked_for.stored(blob, content.config.read_size))
+            return Ok(asked_for.stored(blob, content.config.read_size));
         }
-        None if asked_for.head => asked_for.head_of_cold(&content).await,
-        None => asked_for.cold(&content).await,
+        if asked_for.head {
+            return asked_for.head_of_cold(&content).await;
+        }
+        match asked_for.join(&content).await {
+            Err(FillError::Stopped | FillError::AlreadyStored) => {}
+            answer => return Ok(answer?),
+        }
     }
+    Err(FillError::Stopped.into())
 }
 
 fn text(request: &HttpRequest, name: header::HeaderName) -> Option<&str> {
@@ -114,22 +120,14 @@ impl Ask {
 
     /// Joins the fill of a blob that is not here, or starts it. The answer begins when its first byte is here, so that a
     /// failure before it is an honest status.
-    async fn cold(&self, content: &Content) -> Result<HttpResponse, ContentError> {
-        for _ in 0..JOIN_ATTEMPTS {
-            match self.join(content).await {
-                Err(FillError::Stopped) => {}
-                Err(FillError::NoSpace) => return Ok(self.bypass(content).await?),
-                answer => return Ok(answer?),
-            }
-        }
-        Err(FillError::Stopped.into())
-    }
-
     async fn join(&self, content: &Content) -> Result<HttpResponse, FillError> {
         let asks_whole = self.asks_whole();
         let (mut reader, joined) =
             content.fills.join(&self.digest, |fill| Reader::join(Arc::clone(fill), asks_whole));
-        let size = reader.size().await?;
+        let size = match reader.size().await {
+            Err(FillError::NoSpace) => return self.bypass(content, None).await,
+            size => size?,
+        };
         let window = match asked(self.range.as_deref(), size) {
             Asked::Unsatisfiable => return Ok(self.unsatisfiable(size)),
             Asked::Whole => 0..size,
@@ -137,7 +135,10 @@ impl Ask {
         };
         let whole = window == (0..size);
         if !window.is_empty() {
-            reader.readable(window.start, &window, whole).await?;
+            match reader.readable(window.start, &window, whole).await {
+                Err(FillError::NoSpace) => return self.bypass(content, Some(size)).await,
+                readable => drop(readable?),
+            }
         }
         let status = match (joined, reader.is_unverified(whole)) {
             (false, false) => "tidegate; fwd=miss; stored",
@@ -157,7 +158,7 @@ impl Ask {
     }
 
     /// Answers from upstream alone: there is no space to store the blob.
-    async fn bypass(&self, content: &Content) -> Result<HttpResponse, FillError> {
+    async fn bypass(&self, content: &Content, size: Option<u64>) -> Result<HttpResponse, FillError> {
         let (context, policy) = (Arc::clone(&content.fills.context), content.config.fills.clone());
         let range = self.range.clone();
         let window = move |size| match asked(range.as_deref(), size) {
@@ -167,7 +168,7 @@ impl Ask {
         };
         let asks_whole = self.asks_whole();
         let hasher = asks_whole.then(|| Hasher::new(self.digest.algorithm()));
-        let bypass = Bypass::open(context, policy, self.digest.clone(), window, hasher).await?;
+        let bypass = Bypass::open(context, policy, self.digest.clone(), size, window, hasher).await?;
         let status = "tidegate; fwd=bypass; detail=no-space";
         Ok(match self.begin(bypass.size(), status) {
             Ok((mut response, window)) => self.finish(&mut response, &window, body::bypassing(bypass)),

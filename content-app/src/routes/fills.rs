@@ -9,7 +9,7 @@ use shared_models::{Digest, Millis};
 use crate::{
     Content,
     error::ContentError,
-    fill::{Fill, Phase},
+    fill::{Fill, FillError, Phase},
 };
 
 /// The header with the signature of an internal request.
@@ -42,8 +42,8 @@ impl FillState {
         let now = fill.now();
         let (state, error) = match now.phase {
             Phase::Running | Phase::Verified => ("running", None),
-            Phase::Stored => ("stored", None),
-            Phase::Unstored => ("failed", Some(crate::fill::FillError::Storage("not durable".to_owned()))),
+            Phase::Stored | Phase::Failed(FillError::AlreadyStored) => ("stored", None),
+            Phase::Unstored => ("failed", Some(FillError::Storage("not durable".to_owned()))),
             Phase::Failed(error) => ("failed", Some(error)),
         };
         Self {
@@ -52,10 +52,7 @@ impl FillState {
             size: now.size,
             landed: fill.landed(),
             readers: fill.readers(),
-            retry_after: error
-                .as_ref()
-                .and_then(crate::fill::FillError::retry_after)
-                .map(|after| after.as_secs()),
+            retry_after: error.as_ref().and_then(FillError::retry_after).map(|after| after.as_secs()),
             error: error.map(|error| error.to_string()),
         }
     }

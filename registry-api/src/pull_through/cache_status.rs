@@ -36,20 +36,21 @@ impl Outcome {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Hit { .. } => "hit",
-            Self::Revalidated | Self::Adopted => "revalidated",
+            Self::Revalidated => "revalidated",
             Self::Stale { .. } => "stale",
-            Self::Miss | Self::Forwarded => "miss",
+            Self::Miss | Self::Adopted | Self::Forwarded => "miss",
             Self::Collapsed => "collapsed",
         }
     }
 }
 
+/// RFC 9211, section 2.2: `hit` and `fwd` exclude each other.
 impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hit { ttl: None } => out.write_str("tidegate; hit"),
             Self::Hit { ttl: Some(ttl) } => write!(out, "tidegate; hit; ttl={}", ttl.as_secs()),
-            Self::Revalidated => out.write_str("tidegate; hit; fwd=stale; fwd-status=304"),
+            Self::Revalidated => out.write_str("tidegate; fwd=stale; fwd-status=304"),
             Self::Stale { failure, since } => {
                 write!(
                     out,
@@ -58,7 +59,7 @@ impl fmt::Display for Outcome {
                     failure::name(*failure)
                 )
             }
-            Self::Adopted => out.write_str("tidegate; hit; fwd=stale; fwd-status=200; detail=known-content"),
+            Self::Adopted => out.write_str("tidegate; fwd=miss; fwd-status=200; detail=known-content"),
             Self::Miss => out.write_str("tidegate; fwd=miss; stored"),
             Self::Collapsed => out.write_str("tidegate; fwd=miss; stored; collapsed"),
             Self::Forwarded => out.write_str("tidegate; fwd=miss"),

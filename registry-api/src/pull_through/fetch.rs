@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use shared_models::{
-    Manifest, Reference, Tag,
-    db::manifests::{NewManifest, StoredManifest},
+    Manifest, Reference,
+    db::{
+        manifests::{NewManifest, StoredManifest},
+        record::TagCheck,
+    },
 };
 use upstream_client::Priority;
 
@@ -25,7 +28,7 @@ pub(crate) async fn manifest(
     registry: &Registry,
     target: &Target,
     reference: &Reference,
-    tag: Option<&Tag>,
+    tag: Option<&TagCheck>,
     priority: Priority,
 ) -> Result<Arc<StoredManifest>, FetchError> {
     let upstream = target.upstream.client.name();

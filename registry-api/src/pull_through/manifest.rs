@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use shared_models::{
-    Digest, MediaType, Millis, Reference, RepositoryName, Tag,
+    Digest, MediaType, Millis, Reference, RepositoryName,
     db::{
         manifests::{self, StoredManifest},
         platforms,
+        record::TagCheck,
     },
 };
 use upstream_client::Priority;
@@ -26,9 +27,11 @@ use crate::{
     registry::Registry,
 };
 
-/// The fetches of manifests that run now, by repository and digest.
-pub(crate) type ManifestFlights =
-    Flights<(RepositoryName, Digest), (), Result<Arc<StoredManifest>, FetchError>>;
+/// A manifest that upstream gave or confirmed, and how it came about.
+type Obtained = Result<(Arc<StoredManifest>, Outcome), FetchError>;
+
+/// The fetches and confirmations of manifests that run now, by repository and digest.
+pub(crate) type ManifestFlights = Flights<(RepositoryName, Digest), (), Obtained>;
 
 /// What the headers of a manifest's answer say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,12 +68,7 @@ pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, digest:
             DigestFacts { linked: is_linked(registry, target, digest).await?, bytes_here: stored.is_some() };
         match (decide::digest(facts, &upstream), stored) {
             (DigestDecision::Serve, Some(stored)) => {
-                let outcome = if upstream == Upstream::NotAsked {
-                    Outcome::Hit { ttl: None }
-                } else {
-                    Outcome::Adopted
-                };
-                return Ok((Answer::Manifest(stored), outcome));
+                return Ok((Answer::Manifest(stored), Outcome::Hit { ttl: None }));
             }
             (DigestDecision::Refuse(refusal), _) => {
                 if refusal == Failure::NotFound {
@@ -85,42 +83,62 @@ pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, digest:
                     negative: true,
                 });
             }
-            (DigestDecision::AskToAdopt, _) => upstream = ask_to_adopt(registry, target, digest).await?,
-            (DigestDecision::Fetch, _) | (DigestDecision::Serve, None) => {
-                match fetch_once(registry, target, digest, None, Priority::Client).await {
-                    Ok((stored, joined)) => {
-                        let outcome = if joined { Outcome::Collapsed } else { Outcome::Miss };
-                        note_platform(registry, target, digest).await;
-                        return Ok((Answer::Manifest(stored), outcome));
-                    }
-                    Err(FetchError::Upstream(failure)) => upstream = Upstream::Failed(failure),
-                    Err(FetchError::Here(error)) => return Err(error),
+            _ => match fetch_once(registry, target, digest, None, Priority::Client).await {
+                Ok((stored, outcome)) => {
+                    note_platform(registry, target, digest).await;
+                    return Ok((Answer::Manifest(stored), outcome));
                 }
-            }
+                Err(FetchError::Upstream(failure)) => upstream = Upstream::Failed(failure),
+                Err(FetchError::Here(error)) => return Err(error),
+            },
         }
     }
 }
 
-/// Fetches a manifest by digest, or joins whoever fetches it. The second value says whether it was joined. A tag is
-/// pointed at it either way.
+/// Gets a manifest by digest, or joins whoever does. A tag is pointed at it either way.
 pub(crate) async fn fetch_once(
     registry: &Arc<Registry>,
     target: &Arc<Target>,
     digest: &Digest,
-    tag: Option<&Tag>,
+    tag: Option<&TagCheck>,
     priority: Priority,
-) -> Result<(Arc<StoredManifest>, bool), FetchError> {
+) -> Obtained {
     let key = (target.repository.clone(), digest.clone());
     let (flight, joined) = registry.manifest_flights.join(key, |_| {
         let (registry, target) = (Arc::clone(registry), Arc::clone(target));
-        let (reference, tag) = (Reference::Digest(digest.clone()), tag.cloned());
-        async move { fetch::manifest(&registry, &target, &reference, tag.as_ref(), priority).await }
+        let (digest, tag) = (digest.clone(), tag.cloned());
+        async move { obtain(&registry, &target, &digest, tag.as_ref(), priority).await }
     });
-    let stored = flight.result().await.unwrap_or(Err(FetchError::Here(ApiError::Internal)))?;
+    let (stored, outcome) = flight.result().await.unwrap_or(Err(FetchError::Here(ApiError::Internal)))?;
     if joined && tag.is_some() {
         record::adopted(registry, target, digest, tag).await.map_err(FetchError::Here)?;
     }
-    Ok((stored, joined))
+    Ok((stored, if joined { Outcome::Collapsed } else { outcome }))
+}
+
+/// Links what is here and confirmed, and fetches the rest. It looks again whether the manifest is here: another flight may
+/// have landed with it since the caller looked.
+async fn obtain(
+    registry: &Registry,
+    target: &Target,
+    digest: &Digest,
+    tag: Option<&TagCheck>,
+    priority: Priority,
+) -> Obtained {
+    if let Some(stored) = registry.manifest(digest).await.map_err(FetchError::Here)? {
+        let linked = is_linked(registry, target, digest).await.map_err(FetchError::Here)?;
+        if linked && tag.is_none() {
+            return Ok((stored, Outcome::Collapsed));
+        }
+        // Upstream has just told that a tag of this repository names it: that is its word.
+        let confirmed = linked || tag.is_some() || confirm(target, digest, priority).await?;
+        if confirmed && record::adopted(registry, target, digest, tag).await.map_err(FetchError::Here)? {
+            return Ok((stored, Outcome::Adopted));
+        }
+    }
+    let reference = Reference::Digest(digest.clone());
+    let stored = fetch::manifest(registry, target, &reference, tag, priority).await?;
+    Ok((stored, Outcome::Miss))
 }
 
 async fn is_linked(registry: &Registry, target: &Target, digest: &Digest) -> Result<bool, ApiError> {
@@ -135,19 +153,13 @@ async fn is_linked(registry: &Registry, target: &Target, digest: &Digest) -> Res
     Ok(linked)
 }
 
-/// Its bytes are here by way of another repository: this one may serve them when its own upstream has them.
-async fn ask_to_adopt(
-    registry: &Arc<Registry>,
-    target: &Arc<Target>,
-    digest: &Digest,
-) -> Result<Upstream<()>, ApiError> {
+/// Its bytes are here by way of another repository: this one may serve them when its own upstream has them. False when
+/// only a fetch can tell: a `HEAD` that names no digest, or one that was refused as a method, has confirmed nothing.
+async fn confirm(target: &Target, digest: &Digest, priority: Priority) -> Result<bool, FetchError> {
     let reference = Reference::Digest(digest.clone());
-    match target.upstream.client.head_manifest(&target.upstream_name, &reference, Priority::Client).await {
-        Ok(_) => {
-            record::adopted(registry, target, digest, None).await?;
-            Ok(Upstream::Has(()))
-        }
-        Err(error) => Ok(Upstream::Failed(failure(&error))),
+    match target.upstream.client.head_manifest(&target.upstream_name, &reference, priority).await {
+        Ok(head) => Ok(head.digest.is_some()),
+        Err(error) => Err(FetchError::Upstream(failure(&error))),
     }
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use shared_models::{
-    Digest, Manifest, Millis, Tag,
+    Digest, Manifest, Millis,
     db::{
         manifests::{NewManifest, StoredManifest},
-        record, tags,
+        record::{self, TagCheck},
+        tags,
     },
 };
 
@@ -18,7 +19,7 @@ pub(crate) async fn fetched(
     registry: &Registry,
     target: &Target,
     manifest: NewManifest,
-    tag: Option<&Tag>,
+    tag: Option<&TagCheck>,
 ) -> Result<Arc<StoredManifest>, ApiError> {
     record::manifest(&registry.db, &target.row(), &manifest, tag, Millis::now()).await?;
     let NewManifest { digest, parsed, body } = manifest;
@@ -36,7 +37,7 @@ pub(crate) async fn adopted(
     registry: &Registry,
     target: &Target,
     digest: &Digest,
-    tag: Option<&Tag>,
+    tag: Option<&TagCheck>,
 ) -> Result<bool, ApiError> {
     if !record::adopt(&registry.db, &target.row(), digest, tag, Millis::now()).await? {
         return Ok(false);
@@ -50,16 +51,21 @@ pub(crate) async fn adopted(
     Ok(true)
 }
 
-/// Notes that upstream has confirmed a tag.
-pub(crate) async fn checked(registry: &Registry, target: &Target, tag: &Tag) -> Result<(), ApiError> {
-    tags::mark_checked(&registry.db, &target.repository, tag, Millis::now()).await?;
-    registry.forget_tag(&target.repository, tag).await;
-    Ok(())
+/// Notes that upstream has confirmed that a tag names `digest`; false where another process has seen it elsewhere.
+pub(crate) async fn checked(
+    registry: &Registry,
+    target: &Target,
+    check: &TagCheck,
+    digest: &Digest,
+) -> Result<bool, ApiError> {
+    let confirmed = tags::mark_checked(&registry.db, &target.repository, check, digest).await?;
+    registry.forget_tag(&target.repository, &check.tag).await;
+    Ok(confirmed)
 }
 
-async fn linked(registry: &Registry, target: &Target, digest: &Digest, tag: Option<&Tag>) {
+async fn linked(registry: &Registry, target: &Target, digest: &Digest, tag: Option<&TagCheck>) {
     registry.memory.links.insert((target.repository.clone(), digest.clone()), ()).await;
-    if let Some(tag) = tag {
-        registry.forget_tag(&target.repository, tag).await;
+    if let Some(check) = tag {
+        registry.forget_tag(&target.repository, &check.tag).await;
     }
 }

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use shared_models::{
     MediaType, Millis, Reference, RepositoryName, Tag,
     db::{
-        manifests,
+        manifests::{self, StoredManifest},
+        record::TagCheck,
         tags::{self, TagRow},
     },
     media_type::OCI_MANIFEST,
@@ -89,18 +90,25 @@ async fn check(
     only_head: bool,
     early: watch::Sender<Option<Described>>,
 ) -> Pulled {
-    let local = LocalCopy::find(&registry, &target, &tag).await?;
+    let mut local = LocalCopy::find(&registry, &target, &tag).await?;
     let mut upstream = Upstream::NotAsked;
     let mut described = None;
+    let mut observed = TagCheck { tag: tag.clone(), began: local.now };
     loop {
-        match decide::tag(&local.facts(&target, &tag, upstream)) {
+        match decide::tag(&local.facts(&target, &tag, upstream.clone())) {
             TagDecision::Serve(_) => {
                 return local.serve(&registry, Outcome::Hit { ttl: local.ttl(&target, &tag) }).await;
             }
-            TagDecision::Ask => (upstream, described) = ask(&registry, &target, &tag).await?,
-            TagDecision::Revalidated(_) => {
-                record::checked(&registry, &target, &tag).await?;
-                return local.serve(&registry, Outcome::Revalidated).await;
+            TagDecision::Ask => {
+                observed.began = Millis::now();
+                (upstream, described) = ask(&registry, &target, &tag).await?;
+            }
+            TagDecision::Revalidated(digest) => {
+                if record::checked(&registry, &target, &observed, &digest).await? {
+                    return local.serve(&registry, Outcome::Revalidated).await;
+                }
+                // Another process has moved the tag since it was looked up here.
+                local = LocalCopy::find(&registry, &target, &tag).await?;
             }
             TagDecision::Stale(_, failure) => {
                 let (repository, reason) = (&target.repository, super::failure::name(failure));
@@ -108,9 +116,11 @@ async fn check(
                 return local.serve(&registry, local.stale(&target, failure)).await;
             }
             TagDecision::Adopt(digest) => {
-                let adopted = record::adopted(&registry, &target, &digest, Some(&tag)).await?;
+                let adopted = record::adopted(&registry, &target, &digest, Some(&observed)).await?;
                 match registry.manifest(&digest).await? {
-                    Some(manifest) if adopted => return Ok((Answer::Manifest(manifest), Outcome::Adopted)),
+                    Some(manifest) if adopted => {
+                        return agreed(&registry, &target, &tag, manifest, Outcome::Adopted).await;
+                    }
                     _ => upstream = Upstream::Has(Tagged::As { digest, bytes_here: false }),
                 }
             }
@@ -121,15 +131,21 @@ async fn check(
             }
             TagDecision::Fetch(digest) => {
                 early.send_replace(described.clone());
-                match fetch_once(&registry, &target, &digest, Some(&tag), Priority::Client).await {
-                    Ok((manifest, _)) => return Ok((Answer::Manifest(manifest), Outcome::Miss)),
+                match fetch_once(&registry, &target, &digest, Some(&observed), Priority::Client).await {
+                    Ok((manifest, _)) => {
+                        return agreed(&registry, &target, &tag, manifest, Outcome::Miss).await;
+                    }
                     Err(error) => upstream = failed(error)?,
                 }
             }
             TagDecision::FetchUnnamed => {
                 let reference = Reference::Tag(tag.clone());
-                match fetch::manifest(&registry, &target, &reference, Some(&tag), Priority::Client).await {
-                    Ok(manifest) => return Ok((Answer::Manifest(manifest), Outcome::Miss)),
+                observed.began = Millis::now();
+                match fetch::manifest(&registry, &target, &reference, Some(&observed), Priority::Client).await
+                {
+                    Ok(manifest) => {
+                        return agreed(&registry, &target, &tag, manifest, Outcome::Miss).await;
+                    }
                     Err(error) => upstream = failed(error)?,
                 }
             }
@@ -141,6 +157,22 @@ async fn check(
                 return Err(refused(refusal));
             }
         }
+    }
+}
+
+/// The answer of one who has seen a tag at `manifest` and has recorded that: this manifest, unless another process has
+/// recorded a check that began later. Then both answer what that one has seen.
+async fn agreed(
+    registry: &Registry,
+    target: &Target,
+    tag: &Tag,
+    manifest: Arc<StoredManifest>,
+    outcome: Outcome,
+) -> Pulled {
+    let now = LocalCopy::find(registry, target, tag).await?;
+    match &now.row {
+        Some(row) if row.manifest != manifest.digest => now.serve(registry, outcome).await,
+        _ => Ok((Answer::Manifest(manifest), outcome)),
     }
 }
 

@@ -15,7 +15,7 @@ fn without_any_configuration_the_defaults_hold() {
     assert_eq!(settings.content.hold_back.bytes(), 65_536);
     assert_eq!(settings.database.url.expose(), "sqlite://./tidegate-data/tidegate.db");
     assert_eq!(settings.storage.kind, StorageKind::Local);
-    assert_eq!(settings.log.filter, "info");
+    assert_eq!(settings.log.filter, "info,actix_server=warn,actix_http=off");
 }
 
 #[test]
