@@ -1,5 +1,7 @@
 //! A Tidegate of one process for one test: real listeners on port 0, a real database, a real folder.
 
+mod answer;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,9 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use diesel::{
-    Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query, sql_types::BigInt,
+    Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection, sql_query,
+    sql_types::{BigInt, Text},
 };
-use reqwest::{Method, StatusCode, header::HeaderMap};
+use reqwest::{Method, StatusCode};
 use tempfile::TempDir;
 use tidegate::{
     cli::{Common, Mode},
@@ -17,6 +20,8 @@ use tidegate::{
     process::Process,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
+
+pub use answer::Answer;
 
 use crate::{assert_eventually, chaos::ChaosUpstream, http_client::http_client};
 
@@ -104,30 +109,6 @@ pub struct TestWorld {
     dir: Option<TempDir>,
 }
 
-/// An answer with its whole body.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-}
-
-impl Answer {
-    /// A header as text; empty when it is not there.
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
-    }
-
-    /// The code of an OCI error body; empty when there is none.
-    pub fn error_code(&self) -> String {
-        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
-    }
-}
-
 impl TestWorld {
     /// Describes a world.
     pub fn builder() -> WorldBuilder {
@@ -180,6 +161,23 @@ impl TestWorld {
         self.send(self.request(Method::HEAD, path)).await
     }
 
+    /// A request of any method for a path.
+    pub async fn ask(&self, method: &Method, path: &str) -> Answer {
+        self.send(self.request(method.clone(), path)).await
+    }
+
+    /// `GET` of a path of the internal listener.
+    pub async fn internal_get(&self, path: &str) -> Answer {
+        self.send(self.client.get(format!("{}{path}", self.internal))).await
+    }
+
+    /// `GET` of a path that answers JSON, such as the admin API's.
+    pub async fn json(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {answer:?}");
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
     /// Where a blob's bytes are: the absolute address that the redirect leads to.
     pub async fn content_url(&self, repository: &str, digest: &str) -> String {
         let answer = self.get(&format!("/v2/{repository}/blobs/{digest}")).await;
@@ -210,6 +208,17 @@ impl TestWorld {
         query.get_result::<Count>(&mut database).unwrap().count
     }
 
+    /// The texts that a query of one column, called `text`, finds.
+    pub fn texts(&self, query: &str) -> Vec<String> {
+        #[derive(QueryableByName)]
+        struct Found {
+            #[diesel(sql_type = Text)]
+            text: String,
+        }
+        let found: Vec<Found> = sql_query(query).load(&mut self.database()).unwrap();
+        found.into_iter().map(|row| row.text).collect()
+    }
+
     /// Runs a statement on the database, behind the service's back.
     pub fn execute(&self, statement: &str) -> usize {
         sql_query(statement).execute(&mut self.database()).unwrap()
@@ -222,10 +231,14 @@ impl TestWorld {
         connection
     }
 
+    /// All metrics, as they are written.
+    pub async fn metrics(&self) -> String {
+        String::from_utf8(self.internal_get("/metrics").await.body.to_vec()).unwrap()
+    }
+
     /// The value of a metric with exactly these labels, as it is written; zero when it is not there.
     pub async fn metric(&self, name_and_labels: &str) -> f64 {
-        let answer = self.send(self.client.get(format!("{}/metrics", self.internal))).await;
-        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        let text = self.metrics().await;
         let line = text.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
     }
@@ -234,6 +247,24 @@ impl TestWorld {
     pub fn blob_path(&self, digest: &str) -> PathBuf {
         let (algorithm, hex) = digest.split_once(':').unwrap();
         self.data_dir().join("blobs").join(algorithm).join(&hex[..2]).join(hex)
+    }
+
+    /// Every file below the store's folders, whole blobs and partial ones.
+    pub fn stored_files(&self) -> Vec<PathBuf> {
+        fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { collect(&path, files) } else { files.push(path) }
+            }
+        }
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.data_dir()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, &mut files);
+            }
+        }
+        files
     }
 
     /// Waits until a blob is stored, and asserts that the file has these bytes.

@@ -1,3 +1,25 @@
 //! Scenarios: a real Tidegate in front of a chaos upstream.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
+)]
 
-mod smoke;
+mod accept;
+mod bad_answers;
+mod bad_input;
+mod blobs;
+mod by_digest;
+mod by_tag;
+mod credentials;
+mod limits;
+mod links;
+mod listing;
+mod operations;
+mod pulls;
+mod resolve;
+mod restart;
+mod stale;
+mod support;
+mod tasks;
+mod together;

@@ -1,0 +1,161 @@
+//! Fills a database with as much as a registry has after years, and measures the queries of the hot paths on it.
+//!
+//! `fill-database URL` migrates the database and fills it; `fill-database URL --measure` asks a filled one. Both print a
+//! line of JSON. Flags, each with a number: `--blobs`, `--manifests`, `--repositories`, `--tags` (of one repository,
+//! besides one for each manifest), `--tasks`; those of a measurement are those of the filling. `--rounds`: how often each
+//! query is asked. For the same queries on an almost empty database, fill another with `--blobs 100 --manifests 10
+//! --repositories 5 --tags 10 --tasks 10`.
+#![expect(
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "its caller reads what it prints, and reports a panic"
+)]
+
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use serde_json::{Map, Value, json};
+use shared_models::{
+    Digest, Millis, RepositoryName, Tag,
+    db::{Db, DbConfig, DbError, blobs, fills, manifests, repositories, tags, tasks},
+    migrate::migrate,
+    test_fill::{self, Counts},
+};
+
+#[tokio::main]
+async fn main() {
+    let mut url = None;
+    let mut counts =
+        Counts { blobs: 1_000_000, manifests: 100_000, repositories: 20_000, tags: 10_000, tasks: 100_000 };
+    let (mut rounds, mut measures) = (2_000, false);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut number = || arguments.next().unwrap().parse().unwrap();
+        match argument.as_str() {
+            "--blobs" => counts.blobs = number(),
+            "--manifests" => counts.manifests = number(),
+            "--repositories" => counts.repositories = number(),
+            "--tags" => counts.tags = number(),
+            "--tasks" => counts.tasks = number(),
+            "--rounds" => rounds = number(),
+            "--measure" => measures = true,
+            flag if flag.starts_with('-') => panic!("there is no flag {flag}"),
+            _ => url = Some(argument),
+        }
+    }
+    let url = url.unwrap_or_else(|| panic!("fill-database URL [FLAG NUMBER]…"));
+    let config =
+        DbConfig { url, max_connections: 4, wait: Duration::from_secs(10), prepared_statements: true };
+    let report = if measures { measure(&config, counts, rounds).await } else { fill(&config, counts).await };
+    println!("{}", report.unwrap_or_else(|error| panic!("{error}")));
+}
+
+async fn fill(config: &DbConfig, counts: Counts) -> Result<Value, DbError> {
+    migrate(config).await?;
+    let started = Instant::now();
+    test_fill::fill(config, &counts).await?;
+    Ok(json!({
+        "blobs": counts.blobs,
+        "manifests": counts.manifests,
+        "repositories": counts.repositories,
+        "seconds": started.elapsed().as_secs_f64(),
+    }))
+}
+
+/// One of the many things that a question can be about.
+struct Subject {
+    db: Db,
+    number: u64,
+    repository: RepositoryName,
+    tag: Tag,
+    manifest: Digest,
+    blob: Digest,
+}
+
+type Question = fn(&Subject) -> BoxFuture<'_, Result<(), DbError>>;
+
+/// Makes a closure the function that it may be.
+fn same(question: Question) -> Question {
+    question
+}
+
+/// A name, and a question that is answered for each subject.
+macro_rules! questions {
+    ($($name:literal: |$subject:ident| $query:expr;)*) => {
+        [$(($name, same(|$subject| Box::pin(async move { $query.await.map(drop) })))),*]
+    };
+}
+
+async fn measure(config: &DbConfig, counts: Counts, rounds: u64) -> Result<Value, DbError> {
+    let db = Db::connect(config).await?;
+    let mut subjects = Vec::new();
+    for step in 0..rounds {
+        // Far apart, in no order, and the same each time.
+        let number = step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        let (repository, tag, blob) = counts.tagged(number)?;
+        let row = tags::find(&db, &repository, &tag).await?.unwrap();
+        subjects.push(Subject {
+            db: db.clone(),
+            number: step,
+            repository,
+            tag,
+            manifest: row.manifest,
+            blob,
+        });
+    }
+    let questions = questions! {
+        "tags::find": |s| tags::find(&s.db, &s.repository, &s.tag);
+        "manifests::linked": |s| manifests::linked(&s.db, &s.repository, &s.manifest);
+        "manifests::load": |s| manifests::load(&s.db, &s.manifest);
+        "blobs::linked": |s| blobs::linked(&s.db, &s.repository, &s.blob);
+        "blobs::find": |s| blobs::find(&s.db, &s.blob);
+        "blobs::sources": |s| blobs::sources(&s.db, &s.blob);
+        "repositories::catalog": |s| repositories::catalog(&s.db, Some(&s.repository), 5);
+        "tags::list": |s| tags::list(&s.db, &s.repository, None, 5);
+        "tags::mark_checked": |s| check(s);
+        "blobs::touch_read": |s| touch(s);
+        "blobs::expire_pending": |s| blobs::expire_pending(&s.db, Millis(1));
+        "tasks::claim": |s| work(s);
+        "fills::claim": |s| lease(s);
+    };
+    let mut report = Map::new();
+    for (name, question) in questions {
+        let mut times = Vec::new();
+        for subject in &subjects {
+            let asked = Instant::now();
+            question(subject).await?;
+            times.push(asked.elapsed().as_micros());
+        }
+        times.sort_unstable();
+        let at = |part: usize| times.get(times.len() * part / 100).copied();
+        report.insert(name.to_owned(), json!({ "median_us": at(50), "p99_us": at(99) }));
+    }
+    Ok(Value::Object(report))
+}
+
+async fn check(subject: &Subject) -> Result<(), DbError> {
+    let check = tags::TagCheck { tag: subject.tag.clone(), began: Millis::now() };
+    tags::mark_checked(&subject.db, &subject.repository, &check, &subject.manifest).await.map(drop)
+}
+
+/// The blob, and one that nearly every repository has.
+async fn touch(subject: &Subject) -> Result<(), DbError> {
+    let now = Millis::now();
+    let everywhere = Digest::sha256(b"blob 0");
+    blobs::touch_read(&subject.db, &[(subject.blob.clone(), now), (everywhere, now)]).await
+}
+
+/// Queues a task, takes it, and is done with it.
+async fn work(subject: &Subject) -> Result<(), DbError> {
+    let (db, now) = (&subject.db, Millis::now());
+    tasks::enqueue(db, "measured", &subject.number.to_string(), "{}", now).await?;
+    let task = tasks::claim(db, "me", Duration::from_secs(60), now).await?.unwrap();
+    tasks::finish(db, task.id, "me").await.map(drop)
+}
+
+async fn lease(subject: &Subject) -> Result<(), DbError> {
+    let now = Millis::now();
+    fills::claim(&subject.db, &subject.blob, "me", now.after(Duration::from_secs(60)), now).await?;
+    fills::release(&subject.db, &subject.blob, "me").await
+}

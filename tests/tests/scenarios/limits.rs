@@ -1,0 +1,157 @@
+//! Quotas, circuits and time: when an upstream is left alone, and when it is asked again.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use tidegate_tests::{
+    assert_eventually,
+    chaos::{Fault, Rule},
+    image::Image,
+    world::TestWorld,
+};
+
+use crate::support::*;
+
+/// The state of the upstream `up` as the admin API tells it.
+async fn state(world: &TestWorld) -> serde_json::Value {
+    world.json("/api/v1/upstreams").await[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_circuit_opens_after_failures_in_a_row_and_one_probe_closes_it() {
+    let (upstream, image) = with_image().await;
+    upstream.move_tag(UPSTREAM_NAME, "known", &image.digest);
+    let keys = "tag_ttl = \"0\"\nbreaker_failures = 3\nbreaker_open_for = \"1500ms\"";
+    let world = TestWorld::builder().upstream("up", &upstream, keys).start().await;
+    world.get(&manifest("known")).await;
+    upstream.on(Rule::on("*", "").then(Fault::Empty(500)));
+    for _ in 0..3 {
+        assert_error(&Method::GET, &world.get(&manifest("1")).await, 502, "UNKNOWN");
+    }
+    upstream.clear_requests();
+    for method in &METHODS {
+        for path in [manifest("1"), manifest(&image.config.0), blob(&image.digest)] {
+            let answer = world.ask(method, &path).await;
+            assert_error(method, &answer, 503, "UNAVAILABLE");
+            assert!(matches!(answer.header("retry-after"), "1" | "2"), "{answer:?}");
+        }
+        let known = world.ask(method, &manifest("known")).await;
+        assert_image(method, &known, &image);
+        assert!(known.header("cache-status").ends_with("; detail=stale-upstream-503"), "{known:?}");
+    }
+    assert!(upstream.requests().is_empty());
+    assert!(state(&world).await["circuit_open_for"].is_u64());
+    upstream.clear_rules();
+    assert_eventually!(world.get(&manifest("1")).await.status == 200);
+    assert_eq!(upstream.count("HEAD", "/manifests/1"), 1, "one probe");
+    assert!(state(&world).await["circuit_open_for"].is_null());
+    assert_eq!(world.get(&manifest("2")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_fails_opens_the_circuit_again() {
+    let (upstream, _) = with_image().await;
+    let keys = "breaker_failures = 1\nbreaker_open_for = \"300ms\"";
+    let world = TestWorld::builder().upstream("up", &upstream, keys).start().await;
+    upstream.on(Rule::on("*", "").then(Fault::Empty(500)));
+    for asked in 1..=3 {
+        assert_eventually!(world.get(&manifest("1")).await.status == 502);
+        assert_eq!(upstream.requests().len(), asked);
+        assert_eq!(world.get(&manifest("1")).await.status, 503);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_no_failures_keep_the_circuit_closed() {
+    let (upstream, _) = with_image().await;
+    let keys = "breaker_failures = 1\ntag_ttl = \"0\"";
+    let world = TestWorld::builder()
+        .upstream("up", &upstream, keys)
+        .sections("[api]\nnegative_ttl = \"0\"")
+        .start()
+        .await;
+    for status in [404, 401, 403, 429, 418] {
+        upstream.clear_rules();
+        upstream.on(Rule::on("*", "").then(Fault::Empty(status)));
+        assert_ne!(world.get(&manifest("1")).await.status, 503, "{status}");
+    }
+    upstream.clear_rules();
+    assert_eq!(world.get(&manifest("1")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_upstream_that_fails_does_not_slow_another() {
+    let (dead, _) = with_image().await;
+    let (alive, image) = with_image().await;
+    dead.on(Rule::on("*", "").then(Fault::Delay(Duration::MAX)));
+    let world = TestWorld::builder().upstream("dead", &dead, "").upstream("alive", &alive, "").start().await;
+    let waiting: Vec<_> = (0..20)
+        .map(|number| {
+            world.request(Method::GET, &manifest_of("dead/library/x", &format!("t{number}"))).send()
+        })
+        .map(tokio::spawn)
+        .collect();
+    assert_eventually!(dead.requests().len() == 20);
+    let started = Instant::now();
+    assert_image(&Method::GET, &world.get(&manifest_of("alive/library/x", "1")).await, &image);
+    for (digest, bytes) in image.blobs() {
+        assert!(world.blob("alive/library/x", digest).await.body == *bytes);
+    }
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quota_is_read_shown_and_spent_by_first_pulls_alone() {
+    let (upstream, image) = with_image().await;
+    upstream.set_rate_limit(100, 50);
+    let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
+    for _ in 0..3 {
+        assert_image(&Method::GET, &world.get(&manifest("1")).await, &image);
+    }
+    let state = state(&world).await;
+    assert_eq!((&state["ratelimit_limit"], &state["ratelimit_remaining"]), (&100.into(), &49.into()));
+    let remaining = "tidegate_upstream_ratelimit_remaining{upstream=\"up\"}";
+    assert_eventually!(world.metric(remaining).await == 49.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_up_quota_is_told_to_new_pulls_and_hidden_from_known_ones() {
+    let (upstream, image) = with_image().await;
+    upstream.set_rate_limit(100, 1);
+    let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
+    assert_image(&Method::GET, &world.get(&manifest("1")).await, &image);
+    let other = Image::random(2, &[10]);
+    upstream.put_image(UPSTREAM_NAME, "2", &other);
+    let refused = world.get(&manifest("2")).await;
+    assert_error(&Method::GET, &refused, 429, "TOOMANYREQUESTS");
+    assert_eq!(refused.header("retry-after"), "60");
+    upstream.put_image(UPSTREAM_NAME, "1", &other);
+    let stale = world.get(&manifest("1")).await;
+    assert_image(&Method::GET, &stale, &image);
+    assert!(stale.header("cache-status").ends_with("; detail=stale-upstream-429"), "{stale:?}");
+    assert_eq!(state(&world).await["retry_after"].as_u64().unwrap().div_ceil(10), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_the_reserve_only_clients_go_upstream() {
+    let (upstream, image) = with_image().await;
+    let index = tidegate_tests::image::Index::of(&[&image, &Image::random(7, &[400])]);
+    upstream.put_index(UPSTREAM_NAME, "all", &index);
+    upstream.set_rate_limit(100, 11);
+    let world = TestWorld::builder()
+        .bare_upstream("up", &upstream.url(), "ratelimit_reserve = 10")
+        .namespace("up", "up", "prefetch = \"all\"")
+        .start()
+        .await;
+    // The index takes the last one above the reserve: the task may not fetch its children.
+    assert_eq!(world.get(&manifest("all")).await.status, 200);
+    assert_eventually!(world.json("/api/v1/tasks").await[0]["attempts"] == 1);
+    assert_eventually!(world.json("/api/v1/tasks").await[0]["state"] == "queued");
+    let task = world.json("/api/v1/tasks").await[0].clone();
+    assert_eq!(task["error"], "upstream asks to come back later");
+    assert_eq!((upstream.count("GET", "/manifests/"), upstream.count("*", "/blobs/")), (1, 0));
+    // A client may.
+    assert_image(&Method::GET, &world.get(&manifest(&image.digest)).await, &image);
+    assert_eq!(world.blob(NAME, &image.config.0).await.body, image.config.1);
+}

@@ -1,0 +1,119 @@
+//! What is slow or stands still holds up nothing else; what runs can be seen.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use shared_models::{
+    Millis,
+    content_link::{LinkKey, LinkKeys},
+};
+use tidegate_tests::{
+    assert_eventually,
+    chaos::{ChaosUpstream, Fault, Rule},
+    image::{Image, sha256},
+    world::TestWorld,
+};
+
+use crate::{
+    cold::{Cold, MIB, NAME, REPOSITORY, count, know, sections, within},
+    raw::Raw,
+};
+
+const PROMPT: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_stands_still_is_taken_up_after_the_read_timeout() {
+    let upstream = ChaosUpstream::start().await;
+    let builder =
+        TestWorld::builder().sections(&sections("")).upstream("up", &upstream, "read_timeout = \"300ms\"");
+    let cold = Cold::build(4 * MIB, upstream, builder).await;
+    cold.on_blob(1, [Fault::StallForever(count(3 * MIB))]);
+    cold.assert_served().await;
+    cold.assert_stored().await;
+    assert_eq!(cold.asked_ranges(), [String::new(), format!("bytes={}-", 3 * MIB)]);
+    cold.assert_upstream_bytes(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_stands_still_takes_no_place_from_another() {
+    let (still, lively) = (ChaosUpstream::start().await, ChaosUpstream::start().await);
+    let sizes = [100_000, 200_000, 300_000, 400_000, 500_000, 600_000];
+    let images = [Image::random(1, &sizes), Image::random(2, &sizes)];
+    still.put_image(REPOSITORY, "1", &images[0]);
+    lively.put_image(REPOSITORY, "1", &images[1]);
+    let limits = sections("max_fills = 4\nmax_fills_per_upstream = 2");
+    let builder = TestWorld::builder().sections(&limits).upstream("still", &still, "");
+    let world = builder.upstream("lively", &lively, "").start().await;
+    still.on(Rule::on("GET", "/blobs/").then(Fault::StallForever(1000)));
+    let mut stalled = Vec::new();
+    for layer in &images[0].layers {
+        let url = know(&world, "still/library/x", &layer.digest).await;
+        stalled.push(Raw::ask(&url, &[]).await);
+    }
+    assert_eventually!(still.count("GET", "/blobs/") == 2, "{}", still.count("GET", "/blobs/"));
+    assert_eventually!(world.metric("tidegate_fills_active").await == 6.0);
+    let started = Instant::now();
+    for layer in &images[1].layers {
+        let url = know(&world, "lively/library/x", &layer.digest).await;
+        assert!(world.send(world.client().get(url)).await.body == layer.bytes);
+    }
+    assert!(started.elapsed() < PROMPT, "{:?}", started.elapsed());
+    assert_eq!(still.count("GET", "/blobs/"), 2, "more downloads than allowed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_downloads_than_allowed_wait_for_their_turn() {
+    let upstream = ChaosUpstream::start().await;
+    let image = Image::random(3, &[MIB, MIB + 1, MIB + 2, MIB + 3]);
+    upstream.put_image(REPOSITORY, "1", &image);
+    let builder = TestWorld::builder().sections(&sections("max_fills = 1")).upstream("up", &upstream, "");
+    let world = builder.start().await;
+    upstream.on(Rule::on("GET", "/blobs/").then(within(MIB, Duration::from_millis(200))));
+    let pulls = image.layers.iter().map(|layer| {
+        let world = &world;
+        async move {
+            let url = know(world, NAME, &layer.digest).await;
+            assert!(world.send(world.client().get(url)).await.body == layer.bytes);
+        }
+    });
+    futures::future::join_all(pulls).await;
+    let mut began: Vec<_> =
+        upstream.requests().into_iter().filter(|seen| seen.path.contains("/blobs/")).collect();
+    began.sort_by_key(|seen| seen.at);
+    let apart = |pair: &[tidegate_tests::chaos::Seen]| pair[1].at - pair[0].at > Duration::from_millis(150);
+    assert!(began.len() == 4 && began.windows(2).all(apart), "they ran at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_internal_api_lists_what_runs_to_whoever_has_the_key() {
+    let cold = Cold::start(4 * MIB).await;
+    cold.on_blob(1, [Fault::StallForever(count(MIB))]);
+    let mut client = cold.raw(&[]).await;
+    client.read(MIB - 100_000).await;
+    let path = "/internal/v1/fills";
+    assert_eq!(cold.world.internal_get(path).await.status, StatusCode::FORBIDDEN);
+    let key = std::fs::read_to_string(cold.world.data_dir().join("link.key")).unwrap();
+    let keys = LinkKeys::new(key_of(&key), Vec::new());
+    let list = || async {
+        let signature = keys.sign_internal("GET", path, Millis::now());
+        let url = format!("{}{path}", cold.world.internal());
+        let answer = cold.world.client().get(url).header(content_app::SIGNATURE, signature);
+        let answer = cold.world.send(answer).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap()
+    };
+    assert_eventually!(list().await[0]["landed"] == MIB);
+    let fill = &list().await[0];
+    assert_eq!(fill["digest"], cold.digest);
+    assert_eq!((&fill["state"], &fill["readers"]), (&"running".into(), &1.into()));
+    assert_eq!(fill["size"], cold.size());
+    drop(client);
+    assert_eventually!(list().await[0]["readers"] == 0);
+}
+
+fn key_of(file: &str) -> LinkKey {
+    let secret = hex::decode(file.trim()).unwrap();
+    // The id follows from the bytes.
+    let digest = sha256(&secret);
+    LinkKey::new(&digest.strip_prefix("sha256:").unwrap()[..8], &secret).unwrap()
+}
