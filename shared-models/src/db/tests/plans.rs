@@ -165,8 +165,6 @@ async fn postgres_reads_no_large_table_as_a_whole() {
         let plans = logged(&log[before..]);
         assert!(plans.len() > 100, "{} plans were logged", plans.len());
         for plan in plans {
-            let page = plan.contains("LIMIT") && (plan.contains(r#""name" > $"#));
-            assert!(!(page && plan.contains("Sort")), "{mode}: a page is read in order:\n{plan}");
             for table in LARGE {
                 let whole = plan.lines().any(|line| {
                     let mut words = line.split_whitespace().skip_while(|word| *word != "Seq");
