@@ -38,7 +38,7 @@ pub use self::{
 };
 use self::{
     objects::{Objects, path},
-    upload::Uploads,
+    upload::{Memory, Uploads},
     warm::Warming,
 };
 use crate::{
@@ -86,6 +86,7 @@ impl S3Store {
             part_size: config.part_size,
             records,
             runtime: runtime.clone(),
+            memory: Memory::new(),
         };
         let tier = CacheTier::new(local.clone(), cache_size.unwrap_or(0), &runtime);
         let store = Self(Arc::new(Inner { uploads, local, tier, warming: Warming::new(), runtime }));

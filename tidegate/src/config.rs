@@ -1,6 +1,6 @@
 //! The configuration: defaults, a TOML file, environment variables and flags, each over the one before.
 //!
-//! `docs/configuration.md` is the reference. A key is a field of a [`section`]; from the fields come the parser, the
+//! `docs/configuration.md` is the reference. A key is a field of a `section`; from the fields come the parser, the
 //! names of the variables, what `check-config` prints, and a test of the reference.
 
 use std::{fs, path::Path, path::PathBuf, sync::Arc};

@@ -32,7 +32,8 @@ pub struct S3Config {
     /// Certificate authorities to trust besides the system's, in PEM.
     pub ca_pem: Option<Vec<u8>>,
     /// The size of an uploaded part in bytes, 16 MiB if not told otherwise; S3 wants 5 MiB or more. Larger for
-    /// blobs that would have more than 10,000 parts. Up to four parts are in memory for each upload.
+    /// blobs that would have more than 10,000 parts. Up to four parts are in memory for each upload,
+    /// and 256 MiB for all.
     pub part_size: u64,
     /// How long to wait.
     pub timeouts: S3Timeouts,

@@ -11,7 +11,7 @@ use tokio::{
 
 pub(super) use self::{
     record::UploadRecord,
-    uploader::{Uploader, Uploads},
+    uploader::{Memory, Uploader, Uploads},
 };
 use crate::{Partial, StoreError};
 

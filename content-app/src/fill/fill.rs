@@ -14,35 +14,12 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use super::{
     error::FillError,
-    map::{ClaimId, Map, OPEN_END, Reach},
+    life::Life,
+    map::{ClaimId, OPEN_END, Reach},
+    progress::{Phase, Progress},
     verifier::Verifier,
 };
 use crate::config::FillPolicy;
-
-/// Where a fill stands.
-#[derive(Debug, Clone)]
-pub(crate) enum Phase {
-    /// Bytes are landing, or about to.
-    Running,
-    /// All bytes are here and hash to the digest; the file is being made durable.
-    Verified,
-    /// The blob is stored.
-    Stored,
-    /// The bytes are right, but could not be made durable. Whoever reads them now gets them.
-    Unstored,
-    /// It ended without the blob.
-    Failed(FillError),
-}
-
-/// What a fill tells on every change.
-#[derive(Debug, Clone)]
-pub(crate) struct Progress {
-    pub(crate) phase: Phase,
-    /// Grows when everything landed so far was thrown away. Who has passed bytes of an earlier generation on must stop.
-    pub(crate) generation: u32,
-    /// Of the blob, in bytes, once known.
-    pub(crate) size: Option<u64>,
-}
 
 /// The one download of one blob on this node.
 pub struct Fill {
@@ -65,18 +42,6 @@ pub struct Fill {
 
 /// A claim, to be downloaded.
 pub(crate) type Claimed = (ClaimId, Range<u64>);
-
-/// What is thrown away when the bytes turn out to be wrong.
-struct Life {
-    map: Map,
-    verifier: Arc<Verifier>,
-    /// The strong validator that the landed bytes came with, and from whom.
-    validator: Option<(usize, String)>,
-    /// The sources, by index, that landed bytes came from.
-    contributors: Vec<usize>,
-    /// Some bytes are from an earlier fill, and nobody knows from which source.
-    inherited: bool,
-}
 
 impl Fill {
     pub(crate) fn new(digest: Digest, policy: FillPolicy, demand: mpsc::Sender<Claimed>) -> Self {
@@ -307,24 +272,6 @@ impl Fill {
         }
         self.tick();
         Interest { fill: Arc::clone(self), whole }
-    }
-}
-
-impl Life {
-    fn new(digest: &Digest, present: Segments) -> Self {
-        Self {
-            inherited: !present.is_empty(),
-            map: Map::resuming(present),
-            verifier: Arc::new(Verifier::new(digest.algorithm())),
-            validator: None,
-            contributors: Vec::new(),
-        }
-    }
-
-    fn forget(&mut self, digest: &Digest) {
-        self.map.forget();
-        let map = std::mem::take(&mut self.map);
-        *self = Self { map, ..Self::new(digest, Segments::default()) };
     }
 }
 

@@ -11,10 +11,7 @@ use shared_models::{Digest, db::Db};
 use tokio::sync::{Semaphore, mpsc};
 use upstream_client::Upstream;
 
-use super::{
-    fill::{Fill, Phase},
-    writer::drive,
-};
+use super::{fill::Fill, progress::Phase, writer::drive};
 use crate::{config::FillPolicy, metrics::FillMetrics};
 
 /// Claims of one fill that wait for a download to be started. A reader whose claim finds no place asks again.

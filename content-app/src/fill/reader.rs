@@ -6,7 +6,8 @@ use tokio::sync::watch;
 
 use super::{
     error::FillError,
-    fill::{Fill, Interest, Phase, Progress},
+    fill::{Fill, Interest},
+    progress::{Phase, Progress},
 };
 use crate::config::UnverifiedRanges;
 

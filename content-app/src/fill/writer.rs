@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use blob_store::{Partial, StoreError};
+use blob_store::Partial;
 use shared_models::{
     Digest, Millis,
     db::{DbError, blobs},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, SemaphorePermit, mpsc::Receiver},
+    sync::mpsc::Receiver,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -17,8 +17,10 @@ use super::{
     checkpoint::Checkpoint,
     download::{DownloadError, download},
     error::FillError,
-    fill::{Claimed, Fill, Phase},
+    fill::{Claimed, Fill},
     fills::Context,
+    opening::{catch_up, open_partial, places},
+    progress::Phase,
     rotation::Rotation,
     source::Source,
 };
@@ -108,78 +110,9 @@ async fn fill_up(
     Ok(())
 }
 
-/// Waits for a place among the fills of the first source's upstream, and only then for one among all: fills of an
-/// upstream that stands still wait for each other, and leave the other places to other upstreams.
-async fn places<'a>(
-    context: &'a Context,
-    sources: &[Source],
-) -> Result<(Option<OwnedSemaphorePermit>, SemaphorePermit<'a>), FillError> {
-    let of_upstream = match sources.first() {
-        Some(source) => {
-            let places = context.upstream_permits(source.upstream());
-            Some(places.acquire_owned().await.map_err(|_| FillError::Stopped)?)
-        }
-        None => None,
-    };
-    let of_node = context.fill_permits.acquire().await.map_err(|_| FillError::Stopped)?;
-    Ok((of_upstream, of_node))
-}
-
-/// Opens the partial file, takes up what an earlier fill left, and reserves the space for the rest.
-async fn open_partial(fill: &Arc<Fill>, context: &Context, size: Option<u64>) -> Result<Partial, FillError> {
-    let partial = begin(fill.digest(), context, size).await?;
-    let opened = partial.clone();
-    let (present, size) = blocking(move || {
-        let saved = opened.load_map();
-        let size = size.or_else(|| saved.as_ref().and_then(|saved| saved.size));
-        let present =
-            saved.filter(|saved| saved.size == size || saved.size.is_none()).map(|saved| saved.segments);
-        if let Some(size) = size {
-            opened.reserve(size)?;
-        }
-        Ok((present.unwrap_or_default(), size))
-    })
-    .await?;
-    let first_run = present.end_from(0);
-    fill.begin(partial.clone(), present, size);
-    if first_run > 0 {
-        tracing::info!(digest = %fill.digest(), bytes = first_run, "taking up a partial download");
-        catch_up(fill, &partial, first_run).await?;
-    }
-    Ok(partial)
-}
-
-/// A fill that has just failed may hold the file a moment longer, while its last write ends.
-async fn begin(digest: &Digest, context: &Context, size: Option<u64>) -> Result<Partial, FillError> {
-    const ATTEMPTS: u32 = 40;
-    const PAUSE: Duration = Duration::from_millis(50);
-    for _ in 1..ATTEMPTS {
-        match context.store.begin(digest, size).await {
-            Err(StoreError::Busy { .. }) => tokio::time::sleep(PAUSE).await,
-            answer => return Ok(answer?),
-        }
-    }
-    Ok(context.store.begin(digest, size).await?)
-}
-
 async fn verify(fill: &Arc<Fill>, partial: &Partial) -> Result<bool, FillError> {
     catch_up(fill, partial, fill.now().size.unwrap_or(0)).await?;
     Ok(fill.verifier().digest() == *fill.digest())
-}
-
-async fn catch_up(fill: &Arc<Fill>, partial: &Partial, reach: u64) -> Result<(), FillError> {
-    let verifier = fill.verifier();
-    let partial = partial.clone();
-    tokio::task::spawn_blocking(move || verifier.catch_up(&partial, reach))
-        .await
-        .map_err(|_| FillError::Stopped)?
-        .map_err(|error| FillError::Storage(error.to_string()))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, FillError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| FillError::Stopped)??)
 }
 
 /// The row follows the file. The file alone is enough to serve, so a database that is away delays only the row.

@@ -1,3 +1,5 @@
+-- Tables of small rows that are looked up by their key are WITHOUT ROWID: one tree to search and to keep, not two.
+
 CREATE TABLE repositories (
     id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
     name TEXT NOT NULL UNIQUE,
@@ -30,7 +32,7 @@ CREATE TABLE manifest_items (
     architecture TEXT,
     variant TEXT,
     PRIMARY KEY (manifest, position)
-);
+) WITHOUT ROWID;
 CREATE INDEX manifest_items_digest ON manifest_items (digest);
 
 CREATE TABLE tags (
@@ -40,7 +42,7 @@ CREATE TABLE tags (
     moved_at BIGINT NOT NULL,
     checked_at BIGINT NOT NULL,
     PRIMARY KEY (repository_id, name)
-);
+) WITHOUT ROWID;
 CREATE INDEX tags_manifest ON tags (manifest);
 
 CREATE TABLE tag_moves (
@@ -60,7 +62,7 @@ CREATE TABLE repository_manifests (
     first_seen_at BIGINT NOT NULL,
     last_pull_at BIGINT,
     PRIMARY KEY (repository_id, manifest)
-);
+) WITHOUT ROWID;
 CREATE INDEX repository_manifests_manifest ON repository_manifests (manifest);
 
 CREATE TABLE blobs (
@@ -69,7 +71,7 @@ CREATE TABLE blobs (
     state SMALLINT NOT NULL,
     stored_at BIGINT,
     last_read_at BIGINT
-);
+) WITHOUT ROWID;
 CREATE INDEX blobs_eviction ON blobs (state, last_read_at);
 
 CREATE TABLE blob_sources (
@@ -78,7 +80,7 @@ CREATE TABLE blob_sources (
     upstream_name TEXT NOT NULL,
     failed_until BIGINT,
     PRIMARY KEY (digest, upstream, upstream_name)
-);
+) WITHOUT ROWID;
 
 CREATE TABLE repository_blobs (
     repository_id BIGINT NOT NULL REFERENCES repositories (id) ON DELETE CASCADE,
@@ -86,7 +88,7 @@ CREATE TABLE repository_blobs (
     pending BOOLEAN NOT NULL,
     touched_at BIGINT NOT NULL,
     PRIMARY KEY (repository_id, digest)
-);
+) WITHOUT ROWID;
 CREATE INDEX repository_blobs_digest ON repository_blobs (digest);
 -- Few links are pending, but a blob that everybody has is in many repositories.
 CREATE INDEX repository_blobs_pending ON repository_blobs (touched_at) WHERE pending;

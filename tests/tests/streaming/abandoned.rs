@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cold::{Cold, MIB, within};
 
 /// Socket buffers between upstream and us, when a download is given up.
-const IN_FLIGHT: usize = MIB;
+const IN_FLIGHT: usize = 3 * MIB / 2;
 
 /// Three clients that read until upstream has sent so much, and leave.
 async fn leave_at(policy: &str, percent: usize) -> Cold {

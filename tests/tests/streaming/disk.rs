@@ -15,7 +15,8 @@ use crate::cold::{Cold, MIB, NAME, REPOSITORY, image, sections, within};
 
 const NO_SPACE: &str = "tidegate; fwd=bypass; detail=no-space";
 
-/// A file system of a given size, mounted until this is dropped.
+/// A file system of a given size, mounted until this is dropped: before the folder that it lies in, which could not be
+/// removed otherwise.
 struct Small {
     at: PathBuf,
 }
@@ -49,10 +50,10 @@ fn world(upstream: &ChaosUpstream, mebibytes: usize) -> (Small, WorldBuilder) {
 }
 
 /// A blob whose size is known, and so much space for blobs.
-async fn with_space(size: usize, mebibytes: usize) -> (Small, Cold) {
+async fn with_space(size: usize, mebibytes: usize) -> (Cold, Small) {
     let upstream = ChaosUpstream::start().await;
     let (small, builder) = world(&upstream, mebibytes);
-    (small, Cold::build(size, upstream, builder).await)
+    (Cold::build(size, upstream, builder).await, small)
 }
 
 async fn assert_nothing_left(cold: &Cold) {
@@ -67,7 +68,7 @@ async fn assert_nothing_left(cold: &Cold) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_does_not_fit_is_streamed_past_the_disk() {
-    let (_small, cold) = with_space(20 * MIB, 8).await;
+    let (cold, _small) = with_space(20 * MIB, 8).await;
     let whole = cold.get(&[]).await;
     assert_eq!((whole.status, whole.header("cache-status")), (StatusCode::OK, NO_SPACE));
     assert!(whole.body == cold.bytes);
@@ -81,7 +82,7 @@ async fn a_blob_that_does_not_fit_is_streamed_past_the_disk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_disk_a_download_that_breaks_is_resumed_and_wrong_bytes_are_not_served_whole() {
-    let (_small, cold) = with_space(20 * MIB, 8).await;
+    let (cold, _small) = with_space(20 * MIB, 8).await;
     let half = u64::try_from(10 * MIB).unwrap();
     cold.on_blob(1, [Fault::CutAfter(half)]);
     cold.assert_served().await;
@@ -96,14 +97,14 @@ async fn past_the_disk_a_download_that_breaks_is_resumed_and_wrong_bytes_are_not
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_disk_fills_up_in_the_middle_clients_go_on_from_upstream() {
     let upstream = ChaosUpstream::start().await;
-    let (_small, builder) = world(&upstream, 12);
+    let (small, builder) = world(&upstream, 12);
     // For a blob whose size nobody knows before the first byte nothing is reserved.
     upstream.on(Rule::on("HEAD", "/blobs/").then(Fault::NoContentLength));
     upstream.put_image(REPOSITORY, "1", &image(20 * MIB));
     let world = builder.start().await;
     let Layer { digest, bytes } = image(20 * MIB).layers[0].clone();
     let url = world.content_url(NAME, &digest).await;
-    let cold = Cold { upstream, world, digest, bytes, url };
+    let (cold, _small) = (Cold { upstream, world, digest, bytes, url }, small);
     cold.on_blob(1, [within(20 * MIB, Duration::from_millis(800))]);
     let (early, other) = (cold.raw(&[]).await, cold.raw(&[("range", "bytes=0-")]).await);
     let window = cold.raw(&[("range", "bytes=2000000-19999999")]).await;
@@ -118,7 +119,7 @@ async fn when_the_disk_fills_up_in_the_middle_clients_go_on_from_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_there_is_space_again_the_blob_is_stored() {
-    let (_small, cold) = with_space(6 * MIB, 8).await;
+    let (cold, _small) = with_space(6 * MIB, 8).await;
     let ballast = cold.world.data_dir().join("ballast");
     std::fs::write(&ballast, vec![0; 5 * MIB]).unwrap();
     assert_eq!(cold.get(&[]).await.header("cache-status"), NO_SPACE);

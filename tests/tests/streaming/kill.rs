@@ -164,8 +164,8 @@ async fn killed_with_windows_on_their_way_it_fills_the_holes() {
 async fn a_thousand_clients_that_hardly_read_cost_little_memory() {
     const CLIENTS: usize = 1000;
     let real = Real::start(20 * MIB).await;
-    // It takes long enough for all to come while it runs.
-    real.on_blob(1, within(20 * MIB, Duration::from_secs(4)));
+    // The download stands still until all have come.
+    real.on_blob(1, Fault::StallForever(count(10 * MIB)));
     let url = real.url().await;
     let idle = real.memory();
     let mut clients = Vec::with_capacity(CLIENTS);
@@ -177,6 +177,7 @@ async fn a_thousand_clients_that_hardly_read_cost_little_memory() {
         assert!(client.read(1000).await == real.bytes[..1000]);
     }
     assert_eq!(real.process.metric("tidegate_fill_readers", &[]).await, count(CLIENTS));
+    real.upstream.restart().await;
     let stored = || real.process.metric("tidegate_fills_total", &["outcome=\"stored\""]);
     assert_eventually!(stored().await == 1);
     let more = real.memory().saturating_sub(idle);

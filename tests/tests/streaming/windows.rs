@@ -11,7 +11,7 @@ use crate::cold::{BRIEFLY, Cold, MIB, within};
 const UNVERIFIED: &str = "tidegate; fwd=miss; stored; detail=unverified";
 
 /// What upstream may send in vain when a download is cut short for another: what lies in socket buffers.
-const IN_FLIGHT: usize = MIB;
+const IN_FLIGHT: usize = 3 * MIB / 2;
 
 /// One range of a cold blob; then all of it, at the cost of one download.
 async fn assert_window(range: &str, start: usize, end: usize) {

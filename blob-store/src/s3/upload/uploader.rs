@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use object_store::{multipart::PartId, path::Path};
 use shared_models::{Digest, Hasher};
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 
 use super::{
     plan::PartPlan,
@@ -24,6 +28,10 @@ use crate::{
 const MOST_PARTS_AT_ONCE: u64 = 4;
 const MOST_BYTES_AT_ONCE: u64 = 64 * 1024 * 1024;
 
+/// How much of all blobs is in memory at most, on its way. In units of [`UNIT`].
+const MOST_UNITS_IN_ALL: u32 = 256;
+const UNIT: u64 = 1024 * 1024;
+
 /// What every upload of a store needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Uploads {
@@ -33,6 +41,24 @@ pub(crate) struct Uploads {
     /// Where uploads that are under way are recorded.
     pub(crate) records: PathBuf,
     pub(crate) runtime: Handle,
+    /// What of [`MOST_UNITS_IN_ALL`] is free.
+    pub(crate) memory: Memory,
+}
+
+/// The memory that all uploads of a store share.
+#[derive(Debug, Clone)]
+pub(crate) struct Memory(Arc<Semaphore>);
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(usize::try_from(MOST_UNITS_IN_ALL).unwrap_or(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Waits until there is room for `bytes`, or for as many of them as there is room for at all.
+    async fn room_for(&self, bytes: u64) -> Result<OwnedSemaphorePermit, StoreError> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(MOST_UNITS_IN_ALL);
+        Arc::clone(&self.0).acquire_many_owned(units).await.map_err(|_| StoreError::Stopped)
+    }
 }
 
 /// Uploads one blob. What it uploads it hashes on the way, so that no object is ever completed under a digest
@@ -135,6 +161,7 @@ impl Uploader {
     }
 
     async fn put_whole(&mut self, size: u64) -> Result<(), StoreError> {
+        let _room = self.uploads.memory.room_for(size).await?;
         let bytes = self.read(size).await?;
         self.check()?;
         let (key, path) = self.key()?;
@@ -153,6 +180,7 @@ impl Uploader {
         if self.multipart.is_none() {
             self.begin().await?;
         }
+        let room = self.uploads.memory.room_for(length).await?;
         let bytes = self.read(length).await?;
         let multipart = self.multipart.as_mut().ok_or(StoreError::Closed)?;
         let (id, path, index) = (multipart.id.clone(), multipart.path.clone(), multipart.parts);
@@ -160,7 +188,9 @@ impl Uploader {
         let objects = Arc::clone(&self.uploads.objects);
         self.running.spawn(async move {
             let put = || objects.put_part(&path, &id.upload, index, bytes.clone());
-            Ok((index, objects.patiently(objects.timeouts().upload, put).await?))
+            let part = objects.patiently(objects.timeouts().upload, put).await?;
+            drop(room);
+            Ok((index, part))
         });
         Ok(())
     }
