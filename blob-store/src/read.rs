@@ -66,6 +66,11 @@ impl ReadBuffer {
         Self { chunk, last: Bytes::new() }
     }
 
+    /// The most bytes that a chunk has.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     /// The next chunk from the page cache, of at most `max` bytes and not empty; `None` as for
     /// [`read_nowait`].
     ///

@@ -89,6 +89,11 @@ impl BlobStore {
         }
     }
 
+    /// Whether what one node stores is stored for all.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::S3(_))
+    }
+
     /// Begins or resumes the fill of a blob. See [`LocalStore::begin`].
     ///
     /// # Errors

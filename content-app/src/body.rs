@@ -1,60 +1,64 @@
 //! A window of a stored file, or of a fill that is still running, as a stream of chunks.
 
-use std::{fs::File, io, ops::Range, sync::Arc};
+use std::{cell::RefCell, fs::File, io, ops::Range, sync::Arc};
 
 use actix_web::web::Bytes;
-use blob_store::{Partial, ReadBuffer};
-use futures::{Stream, stream::try_unfold};
+use blob_store::{Partial, ReadBuffer, StoreError};
+use futures::{
+    Stream, StreamExt,
+    stream::{BoxStream, try_unfold},
+};
 use shared_models::Hasher;
 
 use crate::{
-    fill::{Bypass, Context, FillError, Reader},
+    fill::{Bypass, Context, FillError, Part, Reader},
     metrics::GaugeGuard,
 };
 
-/// The chunk in which a fill is read, in bytes. Each stalled reader holds one, in its connection's write buffer.
-const FILL_CHUNK: usize = 32 * 1024;
+thread_local! {
+    /// What this worker reads with: a chunk is copied into its connection's write buffer and dropped before another
+    /// connection's is read, so a stalled reader holds none.
+    static BUFFER: RefCell<ReadBuffer> = RefCell::new(ReadBuffer::new(0));
+}
 
-/// A window of a stored blob. Bytes in the page cache are read where the request is served; others on the blocking pool.
+/// At most `max` bytes in a chunk of `chunk` from the page cache, without waiting for the disk.
+fn read_nowait(file: &File, offset: u64, chunk: usize, max: usize) -> io::Result<Option<Bytes>> {
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.chunk() != chunk {
+            *buffer = ReadBuffer::new(chunk);
+        }
+        buffer.read_nowait(file, offset, max)
+    })
+}
+
+/// A window of a stored file. Bytes in the page cache are read where the request is served; others on the blocking pool.
 pub(crate) fn stored(
     file: Arc<File>,
     window: Range<u64>,
     chunk: usize,
 ) -> impl Stream<Item = Result<Bytes, io::Error>> {
-    try_unfold((ReadBuffer::new(chunk), window.start), move |(mut buffer, offset)| {
+    try_unfold(window.start, move |offset| {
         let file = Arc::clone(&file);
         async move {
             let left = usize::try_from(window.end - offset).unwrap_or(usize::MAX);
             if left == 0 {
                 return Ok(None);
             }
-            let chunk = match buffer.read_nowait(&file, offset, left)? {
+            let chunk = match read_nowait(&file, offset, chunk, left)? {
                 Some(chunk) => chunk,
-                None => {
-                    let read;
-                    (read, buffer) = read_blocking(file, buffer, offset, left).await?;
-                    read
-                }
+                None => read_blocking(file, offset, chunk.min(left)).await?,
             };
             let offset = offset + byte_length(&chunk);
-            Ok(Some((chunk, (buffer, offset))))
+            Ok(Some((chunk, offset)))
         }
     })
 }
 
 /// One read on the blocking pool. Never empty: what is asked for is there.
-async fn read_blocking<F: AsFile + Send + 'static>(
-    file: F,
-    mut buffer: ReadBuffer,
-    offset: u64,
-    max: usize,
-) -> io::Result<(Bytes, ReadBuffer)> {
+async fn read_blocking<F: AsFile + Send + 'static>(file: F, offset: u64, chunk: usize) -> io::Result<Bytes> {
     tokio::task::spawn_blocking(move || {
-        let chunk = buffer.read(file.as_file(), offset, max)?;
-        if chunk.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok((chunk, buffer))
+        let chunk = ReadBuffer::new(chunk).read(file.as_file(), offset, chunk)?;
+        if chunk.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(chunk) }
     })
     .await
     .map_err(io::Error::other)?
@@ -68,10 +72,11 @@ pub(crate) fn growing(
     context: Arc<Context>,
     reader: Reader,
     window: Range<u64>,
-    whole: bool,
+    part: Part,
+    chunk: usize,
     counted: GaugeGuard,
 ) -> impl Stream<Item = Result<Bytes, FillError>> {
-    let growing = Growing { context, reader, partial: None, window, whole };
+    let growing = Growing { context, reader, partial: None, window, part, chunk };
     try_unfold((Way::Growing(growing), counted), |(way, counted)| async move {
         let (chunk, way) = match way {
             Way::Growing(growing) => growing.next().await?,
@@ -79,6 +84,40 @@ pub(crate) fn growing(
         };
         Ok(chunk.map(|chunk| (chunk, (way, counted))))
     })
+}
+
+/// Another node's window of a fill, as its bytes land, and of nothing else.
+///
+/// # Errors
+/// As [`growing`].
+pub(crate) fn tailing(
+    context: Arc<Context>,
+    reader: Reader,
+    window: Range<u64>,
+    part: Part,
+    chunk: usize,
+) -> impl Stream<Item = Result<Bytes, FillError>> {
+    let growing = Growing { context, reader, partial: None, window, part, chunk };
+    try_unfold(
+        growing,
+        |mut growing| async move { Ok(growing.landed().await?.map(|chunk| (chunk, growing))) },
+    )
+}
+
+/// No bytes, for an answer that has only headers.
+pub(crate) fn nothing() -> impl Stream<Item = Result<Bytes, FillError>> {
+    futures::stream::empty()
+}
+
+/// A window of a blob in a bucket, whose first bytes have come: a bucket that is away is known before the answer begins.
+///
+/// # Errors
+/// What came in place of the first bytes.
+pub(crate) async fn begun(
+    mut chunks: BoxStream<'static, Result<Bytes, StoreError>>,
+) -> Result<impl Stream<Item = Result<Bytes, StoreError>>, StoreError> {
+    let first = chunks.next().await.transpose()?;
+    Ok(futures::stream::iter(first.map(Ok)).chain(chunks))
 }
 
 /// A client's window straight from upstream.
@@ -99,26 +138,32 @@ struct Growing {
     partial: Option<Partial>,
     /// What is still to be read.
     window: Range<u64>,
-    whole: bool,
+    part: Part,
+    /// The most that is read at once, in bytes.
+    chunk: usize,
 }
 
 impl Growing {
     async fn next(mut self) -> Result<(Option<Bytes>, Way), FillError> {
-        if self.window.is_empty() {
-            return Ok((None, Way::Growing(self)));
-        }
-        match self.reader.readable(self.window.start, &self.window, self.whole).await {
-            Ok(end) => {
-                let chunk = self.read(usize::try_from(end - self.window.start).unwrap_or(usize::MAX)).await?;
-                self.window.start += byte_length(&chunk);
-                Ok((Some(chunk), Way::Growing(self)))
-            }
+        match self.landed().await {
+            Ok(chunk) => Ok((chunk, Way::Growing(self))),
             Err(FillError::NoSpace) => {
                 let mut bypass = self.bypass().await?;
                 Ok((bypass.next().await?, Way::Bypass(bypass)))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The next bytes of the file, as soon as they have landed; `None` at the end of the window.
+    async fn landed(&mut self) -> Result<Option<Bytes>, FillError> {
+        if self.window.is_empty() {
+            return Ok(None);
+        }
+        let end = self.reader.readable(self.window.start, &self.window, self.part).await?;
+        let chunk = self.read(usize::try_from(end - self.window.start).unwrap_or(usize::MAX)).await?;
+        self.window.start += byte_length(&chunk);
+        Ok(Some(chunk))
     }
 
     async fn read(&mut self, max: usize) -> Result<Bytes, FillError> {
@@ -128,11 +173,9 @@ impl Growing {
             None => self.partial.insert(self.reader.fill().partial().ok_or(FillError::Stopped)?),
         };
         let offset = self.window.start;
-        // Not kept from chunk to chunk: a reader that waits for its client holds no buffer.
-        let mut buffer = ReadBuffer::new(FILL_CHUNK.min(max));
-        let chunk = match buffer.read_nowait(partial.file(), offset, max).map_err(failed)? {
+        let chunk = match read_nowait(partial.file(), offset, self.chunk, max).map_err(failed)? {
             Some(chunk) => chunk,
-            None => read_blocking(partial.clone(), buffer, offset, max).await.map_err(failed)?.0,
+            None => read_blocking(partial.clone(), offset, self.chunk.min(max)).await.map_err(failed)?,
         };
         // Bytes that were thrown away while they were read are not passed on.
         if self.reader.is_outdated() { Err(FillError::WrongDigest) } else { Ok(chunk) }
@@ -142,10 +185,10 @@ impl Growing {
     async fn bypass(self) -> Result<Box<Bypass>, FillError> {
         let (digest, window) = (self.reader.fill().digest().clone(), self.window.clone());
         tracing::warn!(%digest, offset = window.start, "there is no space left: streaming on without storing");
-        let hasher = match (self.whole, self.partial) {
-            (false, _) => None,
-            (true, None) => Some(Hasher::new(digest.algorithm())),
-            (true, Some(partial)) => Some(hash_prefix(partial, window.start).await?),
+        let hasher = match (self.part, self.partial) {
+            (Part::Window | Part::Rest, _) => None,
+            (Part::Whole, None) => Some(Hasher::new(digest.algorithm())),
+            (Part::Whole, Some(partial)) => Some(hash_prefix(partial, window.start).await?),
         };
         let (policy, size) = (self.reader.fill().policy.clone(), self.reader.fill().now().size);
         let bypass = Bypass::open(self.context, policy, digest, size, |_| window, hasher).await?;

@@ -21,8 +21,19 @@ pub struct Config {
     pub read_size: usize,
     /// Partial fills untouched for longer are removed.
     pub partial_max_age: Duration,
+    /// Whether other nodes have the same database.
+    pub sharing: Sharing,
     /// How blobs are downloaded.
     pub fills: FillPolicy,
+}
+
+/// Whether other nodes have the same database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// This node is the only one.
+    Alone,
+    /// Nodes come and go: each blob is downloaded by the one that has its lease, and the others read along.
+    Nodes,
 }
 
 /// How blobs are downloaded.
@@ -56,6 +67,14 @@ pub struct FillPolicy {
     pub checkpoint_bytes: u64,
 }
 
+impl FillPolicy {
+    /// The pause after so many failures in a row.
+    pub(crate) fn backoff(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(16);
+        self.backoff_min.saturating_mul(1 << doublings).min(self.backoff_max)
+    }
+}
+
 impl Default for FillPolicy {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
@@ -72,7 +91,7 @@ impl Default for FillPolicy {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             set_aside_for: Duration::from_secs(600),
-            checkpoint_bytes: 16 * MIB,
+            checkpoint_bytes: 8 * MIB,
         }
     }
 }

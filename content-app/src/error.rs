@@ -18,6 +18,8 @@ pub(crate) enum ContentError {
     BadDigest,
     /// The size of a blob that is not here is not known without a download.
     SizeUnknown,
+    /// The blob is neither filled nor stored on this node.
+    NotHere,
     /// The fill ended without the blob.
     Fill(FillError),
     /// The store could not be read.
@@ -50,6 +52,7 @@ impl fmt::Display for ContentError {
             Self::BadLink => out.write_str("the link is not valid"),
             Self::BadDigest => out.write_str("this is not a digest"),
             Self::SizeUnknown => out.write_str("the size of the blob is not known"),
+            Self::NotHere => out.write_str("the blob is neither filled nor stored here"),
             Self::Fill(error) => error.fmt(out),
             Self::Store(error) => error.fmt(out),
             Self::Database(error) => error.fmt(out),
@@ -70,6 +73,9 @@ impl ResponseError for ContentError {
             Self::BadDigest => OciError::new(OciCode::DigestInvalid, "this is not a digest").response(),
             Self::SizeUnknown => {
                 OciError::new(OciCode::BlobUnknown, "the size of the blob is not known yet").response()
+            }
+            Self::NotHere => {
+                OciError::new(OciCode::BlobUnknown, "the blob is neither filled nor stored here").response()
             }
             Self::Fill(error) => for_fill(error).response(),
             Self::Store(error) => {

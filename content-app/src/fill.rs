@@ -3,17 +3,22 @@
 mod bypass;
 mod checkpoint;
 mod download;
+mod downloads;
 mod error;
 #[expect(clippy::module_inception, reason = "the fill itself, among what serves it")]
 mod fill;
 mod fills;
+mod lease;
 mod life;
 mod map;
 mod opening;
+mod part;
+mod peer;
 mod progress;
 mod reader;
 mod rotation;
 mod source;
+mod supply;
 mod verifier;
 mod writer;
 
@@ -22,5 +27,8 @@ pub use error::FillError;
 pub use fill::Fill;
 pub(crate) use fills::Context;
 pub use fills::Fills;
+pub(crate) use lease::Cluster;
+pub(crate) use part::Part;
+pub(crate) use peer::PeerClient;
 pub(crate) use progress::Phase;
 pub(crate) use reader::Reader;

@@ -3,6 +3,7 @@
 //! It never decides whether to pull: it serves a digest under a valid signed link only, and fetches from the sources that
 //! registry-api has recorded for it.
 
+mod ask;
 mod body;
 mod config;
 mod error;
@@ -22,8 +23,8 @@ use prometheus_client::registry::Registry;
 use shared_models::{Digest, Noted, db::Db};
 use upstream_client::Upstream;
 
-pub use config::{Config, FillPolicy, FinishAbandoned, UnverifiedRanges};
-use fill::{Context, Fills};
+pub use config::{Config, FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
+use fill::{Cluster, Context, Fills, PeerClient};
 use metrics::FillMetrics;
 use open_blobs::OpenBlobs;
 pub use routes::fills::SIGNATURE;
@@ -43,18 +44,29 @@ pub struct ContentApp(web::Data<Content>);
 
 impl ContentApp {
     /// Prepares a node. Call it on the main runtime: fills live on it.
+    ///
+    /// # Errors
+    /// The client for other nodes cannot be made.
     pub fn new(
         config: Config,
         db: Db,
         store: BlobStore,
         upstreams: HashMap<String, Upstream>,
         registry: &mut Registry,
-    ) -> Self {
+    ) -> Result<Self, reqwest::Error> {
         let metrics = FillMetrics::register(registry);
-        let context = Context::new(db, store.clone(), upstreams, metrics, &config.fills);
+        let cluster = match config.sharing {
+            Sharing::Alone => None,
+            Sharing::Nodes => {
+                let peers = PeerClient::new(Arc::clone(&config.link_keys))?;
+                Some(Cluster { db: db.clone(), node_id: config.node_id.clone(), peers })
+            }
+        };
+        let context = Context::new(db, store.clone(), upstreams, metrics, cluster, &config.fills);
         let runtime = tokio::runtime::Handle::current();
         let fills = Fills::new(Arc::new(context), config.fills.clone(), runtime);
-        Self(web::Data::new(Content { config, fills, open: OpenBlobs::new(store), reads: Noted::default() }))
+        let open = OpenBlobs::new(store);
+        Ok(Self(web::Data::new(Content { config, fills, open, reads: Noted::default() })))
     }
 
     /// Mounts `/content/v1/…`.
@@ -70,7 +82,12 @@ impl ContentApp {
         config
             .app_data(self.0.clone())
             .route("/internal/v1/fills", web::get().to(routes::fills::list))
-            .route("/internal/v1/fills/{digest}", web::post().to(routes::fills::start));
+            .service(
+                web::resource("/internal/v1/fills/{digest}")
+                    .route(web::post().to(routes::fills::start))
+                    .route(web::get().to(routes::peers::read))
+                    .route(web::head().to(routes::peers::read)),
+            );
     }
 
     /// Adds the storage to what `/readyz` asks.
@@ -80,7 +97,16 @@ impl ContentApp {
             "storage",
             Arc::new(move || {
                 let store = store.clone();
-                Box::pin(async move { store.ready().await.map_err(|error| error.to_string()) })
+                Box::pin(async move {
+                    match store.ready().await {
+                        // Blobs are served all the same: from this node, and from upstream.
+                        Err(error) if error.is_unavailable() => {
+                            tracing::warn!("the storage is away: {error}");
+                            Ok(())
+                        }
+                        ready => ready.map_err(|error| error.to_string()),
+                    }
+                })
             }),
         )
     }
@@ -104,6 +130,6 @@ impl ContentApp {
 impl Content {
     /// The size of a blob whose fill runs now, if it is known.
     fn running_size(&self, digest: &Digest) -> Option<u64> {
-        self.fills.all().iter().find(|fill| fill.digest() == digest).and_then(|fill| fill.now().size)
+        self.fills.running(digest).and_then(|fill| fill.now().size)
     }
 }

@@ -2,3 +2,4 @@
 
 pub(crate) mod blobs;
 pub(crate) mod fills;
+pub(crate) mod peers;

@@ -92,7 +92,7 @@ impl Process {
         if mode != Mode::RegistryApi {
             let config = services::content_app(mode, settings, listeners.at, link_keys);
             let store = BlobStore::Local(LocalStore::open(&settings.data_dir)?);
-            let service = ContentApp::new(config, db, store, clients, &mut registry);
+            let service = ContentApp::new(config, db, store, clients, &mut registry)?;
             readiness = service.readiness(readiness);
             content = Some(service);
         }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
-use content_app::{FillPolicy, FinishAbandoned, UnverifiedRanges};
+use content_app::{FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
 use registry_api::{Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
 use secrecy::ExposeSecret;
 use shared_models::{
@@ -171,6 +171,7 @@ pub(crate) fn content_app(
         heartbeat: content.heartbeat,
         read_size: content.read_size.as_usize(),
         partial_max_age: content.partial_max_age,
+        sharing: sharing(mode, settings),
         fills: FillPolicy {
             finish_abandoned: match content.finish_abandoned {
                 config::FinishAbandoned::Always => FinishAbandoned::Always,
@@ -196,6 +197,12 @@ pub(crate) fn content_app(
             ..FillPolicy::default()
         },
     }
+}
+
+/// A process that serves alone from a file has its blobs for itself.
+fn sharing(mode: Mode, settings: &Settings) -> Sharing {
+    let is_file = settings.database.url.expose().starts_with("sqlite:");
+    if mode == Mode::Serve && is_file { Sharing::Alone } else { Sharing::Nodes }
 }
 
 /// How long streams may go on after a shutdown was asked for.

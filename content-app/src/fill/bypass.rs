@@ -139,7 +139,11 @@ impl Bypass {
         loop {
             let index = self.rotation.current()?;
             let Some(source) = self.sources.get(index) else { return Err(FillError::NoSource) };
-            let permit = self.context.upstream_permits(source.upstream()).acquire_owned().await.ok();
+            let places = source.upstream().map(|from| self.context.upstream_permits(from.upstream()));
+            let permit = match places {
+                Some(places) => places.acquire_owned().await.ok(),
+                None => None,
+            };
             match source.open(&self.digest, &self.rest, Some(self.size), None).await {
                 Ok(body)
                     if body.start <= self.rest.start && body.total.is_none_or(|total| total == self.size) =>

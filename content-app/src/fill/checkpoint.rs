@@ -83,9 +83,11 @@ impl Checkpoint {
     }
 
     fn start(&self, present: Segments, fill: &Arc<Fill>) -> JoinHandle<()> {
-        let (partial, digest) = (self.partial.clone(), fill.digest().clone());
+        let (partial, digest, origin) = (self.partial.clone(), fill.digest().clone(), fill.origin());
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = partial.save_map(&present, None, None) {
+            let validator = origin.as_ref().map(|origin| origin.validator.as_str());
+            let source = origin.as_ref().map(|origin| origin.name.as_str());
+            if let Err(error) = partial.save_map(&present, validator, source) {
                 tracing::warn!(%digest, "the map of a partial download could not be saved: {error}");
             }
         })

@@ -11,6 +11,7 @@ use upstream_client::{BlobBody, UpstreamError};
 use super::{
     error::FillError,
     fill::{Claimed, Fill},
+    life::Origin,
     map::{ClaimId, OPEN_END},
     source::Source,
 };
@@ -49,7 +50,7 @@ pub(crate) async fn download(
     (id, range): Claimed,
 ) -> Result<(), DownloadError> {
     let claim = Release { fill: &fill, id };
-    let validator = fill.validator_of(index);
+    let validator = fill.origin().filter(|origin| origin.source == index).map(|origin| origin.validator);
     let body = source.open(fill.digest(), &range, fill.now().size, validator.as_deref()).await?;
     check_size(&fill, &body)?;
     if body.start > range.start {
@@ -60,7 +61,10 @@ pub(crate) async fn download(
     if range.start > 0 && validator.is_some() && body.validator.is_some() && validator != body.validator {
         return Err(DownloadError::Changed);
     }
-    fill.contributes(index, body.validator.clone());
+    fill.contributes(index);
+    if let Some(validator) = body.validator.clone() {
+        fill.originates(Origin { source: index, name: source.to_string(), validator });
+    }
     receive(&claim, body, range).await
 }
 

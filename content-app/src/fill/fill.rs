@@ -14,8 +14,9 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use super::{
     error::FillError,
-    life::Life,
+    life::{Life, Origin},
     map::{ClaimId, OPEN_END, Reach},
+    part::Part,
     progress::{Phase, Progress},
     verifier::Verifier,
 };
@@ -46,7 +47,7 @@ pub(crate) type Claimed = (ClaimId, Range<u64>);
 impl Fill {
     pub(crate) fn new(digest: Digest, policy: FillPolicy, demand: mpsc::Sender<Claimed>) -> Self {
         let progress = Progress { phase: Phase::Running, generation: 0, size: None };
-        let life = Life::new(&digest, Segments::default());
+        let life = Life::new(&digest, Segments::default(), None);
         Self {
             digest,
             policy,
@@ -94,9 +95,15 @@ impl Fill {
         let _ = self.over.subscribe().wait_for(|over| *over).await.is_ok();
     }
 
-    /// Puts the partial file in place and takes up what it has already.
-    pub(crate) fn begin(&self, partial: Partial, present: Segments, size: Option<u64>) {
-        *self.life() = Life::new(&self.digest, present);
+    /// Puts the partial file in place and takes up what it has already, from `origin` where that is known.
+    pub(crate) fn begin(
+        &self,
+        partial: Partial,
+        present: Segments,
+        size: Option<u64>,
+        origin: Option<Origin>,
+    ) {
+        *self.life() = Life::new(&self.digest, present, origin);
         *self.partial.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial);
         self.progress.send_modify(|progress| progress.size = size);
     }
@@ -155,12 +162,9 @@ impl Fill {
         Arc::clone(&self.life().verifier)
     }
 
-    pub(crate) fn validator_of(&self, source: usize) -> Option<String> {
-        self.life()
-            .validator
-            .as_ref()
-            .filter(|(from, _)| *from == source)
-            .map(|(_, validator)| validator.clone())
+    /// What the landed bytes can be checked against.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.life().origin.clone()
     }
 
     pub(crate) fn contributors(&self) -> Vec<usize> {
@@ -176,15 +180,17 @@ impl Fill {
         }
     }
 
-    /// Records who sends bytes now and what validates them.
-    pub(crate) fn contributes(&self, source: usize, validator: Option<String>) {
+    /// Records who sends bytes now.
+    pub(crate) fn contributes(&self, source: usize) {
         let mut life = self.life();
         if !life.contributors.contains(&source) {
             life.contributors.push(source);
         }
-        if let Some(validator) = validator {
-            life.validator = Some((source, validator));
-        }
+    }
+
+    /// Records what the bytes that land now can be checked against later.
+    pub(crate) fn originates(&self, origin: Origin) {
+        self.life().origin = Some(origin);
     }
 
     /// Claims the next bytes in order. Without a reader of the whole blob the claim is one segment, so that readers of
@@ -248,6 +254,13 @@ impl Fill {
         self.tick();
     }
 
+    /// Waits until the fill is to save what it has and end.
+    pub(crate) async fn stopped(&self) {
+        let stopped = |_: &Progress| self.stopped.load(Ordering::Relaxed);
+        // The sender is ours, so there is no error.
+        let _ = self.progress.subscribe().wait_for(stopped).await.is_ok();
+    }
+
     /// Ends the fill when nobody needs it to go on, and says so. From that moment on nobody joins it: who came in just
     /// before keeps it going, and who comes just after starts the next fill.
     pub(crate) fn end_unless_wanted(&self) -> bool {
@@ -265,26 +278,26 @@ impl Fill {
     }
 
     /// Counts a reader in until the guard is dropped.
-    pub(crate) fn join(self: &Arc<Self>, whole: bool) -> Interest {
+    pub(crate) fn join(self: &Arc<Self>, part: Part) -> Interest {
         self.readers.fetch_add(1, Ordering::Relaxed);
-        if whole {
+        if part.runs_to_the_end() {
             self.whole_readers.fetch_add(1, Ordering::Relaxed);
         }
         self.tick();
-        Interest { fill: Arc::clone(self), whole }
+        Interest { fill: Arc::clone(self), part }
     }
 }
 
 /// One reader's part in a fill.
 pub(crate) struct Interest {
     fill: Arc<Fill>,
-    whole: bool,
+    part: Part,
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
         self.fill.readers.fetch_sub(1, Ordering::Relaxed);
-        if self.whole {
+        if self.part.runs_to_the_end() {
             self.fill.whole_readers.fetch_sub(1, Ordering::Relaxed);
         }
         self.fill.tick();

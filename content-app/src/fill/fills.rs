@@ -11,7 +11,7 @@ use shared_models::{Digest, db::Db};
 use tokio::sync::{Semaphore, mpsc};
 use upstream_client::Upstream;
 
-use super::{fill::Fill, progress::Phase, writer::drive};
+use super::{fill::Fill, lease::Cluster, progress::Phase, writer::drive};
 use crate::{config::FillPolicy, metrics::FillMetrics};
 
 /// Claims of one fill that wait for a download to be started. A reader whose claim finds no place asks again.
@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) store: BlobStore,
     pub(crate) upstreams: HashMap<String, Upstream>,
     pub(crate) metrics: FillMetrics,
+    /// What it takes to share fills with other nodes, where there are some.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) fill_permits: Semaphore,
     per_upstream: HashMap<String, Arc<Semaphore>>,
 }
@@ -33,11 +35,13 @@ impl Context {
         store: BlobStore,
         upstreams: HashMap<String, Upstream>,
         metrics: FillMetrics,
+        cluster: Option<Cluster>,
         policy: &FillPolicy,
     ) -> Self {
         let permits = |name: &String| (name.clone(), Arc::new(Semaphore::new(policy.max_fills_per_upstream)));
         let per_upstream = upstreams.keys().map(permits).collect();
-        Self { db, store, upstreams, metrics, fill_permits: Semaphore::new(policy.max_fills), per_upstream }
+        let fill_permits = Semaphore::new(policy.max_fills);
+        Self { db, store, upstreams, metrics, cluster, fill_permits, per_upstream }
     }
 
     /// The permits for downloads from one upstream.
@@ -84,6 +88,11 @@ impl Fills {
             fills.forget(&driven);
         });
         (entered, false)
+    }
+
+    /// The running fill of a blob.
+    pub(crate) fn running(&self, digest: &Digest) -> Option<Arc<Fill>> {
+        self.lock().get(digest).filter(|fill| !matches!(fill.now().phase, Phase::Failed(_))).cloned()
     }
 
     /// The fills that run now.

@@ -2,21 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use blob_store::{Partial, StoreError};
-use shared_models::Digest;
+use blob_store::{Partial, SavedMap, StoreError};
+use shared_models::{Digest, db::blobs::BlobSource};
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
-use super::{error::FillError, fill::Fill, fills::Context, source::Source};
+use super::{error::FillError, fill::Fill, fills::Context, life::Origin, source::Source};
 
 /// Waits for a place among the fills of the first source's upstream, and only then for one among all: fills of an
 /// upstream that stands still wait for each other, and leave the other places to other upstreams.
+///
+/// The lease is asked for after that: who has it never waits for a place, so nodes that read along with each other's fills
+/// never wait in a circle.
 pub(super) async fn places<'a>(
     context: &'a Context,
-    sources: &[Source],
+    recorded: &[BlobSource],
 ) -> Result<(Option<OwnedSemaphorePermit>, SemaphorePermit<'a>), FillError> {
-    let of_upstream = match sources.first() {
+    let known = recorded.iter().find(|source| context.upstreams.contains_key(&source.upstream));
+    let of_upstream = match known {
         Some(source) => {
-            let places = context.upstream_permits(source.upstream());
+            let places = context.upstream_permits(&source.upstream);
             Some(places.acquire_owned().await.map_err(|_| FillError::Stopped)?)
         }
         None => None,
@@ -30,27 +34,35 @@ pub(super) async fn open_partial(
     fill: &Arc<Fill>,
     context: &Context,
     size: Option<u64>,
+    sources: &[Source],
 ) -> Result<Partial, FillError> {
     let partial = begin(fill.digest(), context, size).await?;
     let opened = partial.clone();
-    let (present, size) = blocking(move || {
+    let (saved, size) = blocking(move || {
         let saved = opened.load_map();
         let size = size.or_else(|| saved.as_ref().and_then(|saved| saved.size));
-        let present =
-            saved.filter(|saved| saved.size == size || saved.size.is_none()).map(|saved| saved.segments);
         if let Some(size) = size {
             opened.reserve(size)?;
         }
-        Ok((present.unwrap_or_default(), size))
+        Ok((saved.filter(|saved| saved.size == size || saved.size.is_none()), size))
     })
     .await?;
+    let origin = saved.as_ref().and_then(|saved| origin(saved, sources));
+    let present = saved.map(|saved| saved.segments).unwrap_or_default();
     let first_run = present.end_from(0);
-    fill.begin(partial.clone(), present, size);
+    fill.begin(partial.clone(), present, size, origin);
     if first_run > 0 {
         tracing::info!(digest = %fill.digest(), bytes = first_run, "taking up a partial download");
         catch_up(fill, &partial, first_run).await?;
     }
     Ok(partial)
+}
+
+/// What a partial file can be checked against, where its source is still one.
+fn origin(saved: &SavedMap, sources: &[Source]) -> Option<Origin> {
+    let (name, validator) = saved.source.clone().zip(saved.validator.clone())?;
+    let source = sources.iter().position(|source| source.to_string() == name)?;
+    Some(Origin { source, name, validator })
 }
 
 /// A fill that has just failed may hold the file a moment longer, while its last write ends.

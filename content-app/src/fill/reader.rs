@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{
     error::FillError,
     fill::{Fill, Interest},
+    part::Part,
     progress::{Phase, Progress},
 };
 use crate::config::UnverifiedRanges;
@@ -21,9 +22,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Joins `fill`; `whole` when the client asked for all of the blob.
-    pub(crate) fn join(fill: Arc<Fill>, whole: bool) -> Self {
-        let interest = fill.join(whole);
+    /// Joins `fill` for a part of the blob.
+    pub(crate) fn join(fill: Arc<Fill>, part: Part) -> Self {
+        let interest = fill.join(part);
         let progress = fill.subscribe();
         Self { fill, progress, generation: None, _interest: interest }
     }
@@ -55,7 +56,7 @@ impl Reader {
         &mut self,
         offset: u64,
         window: &Range<u64>,
-        whole: bool,
+        part: Part,
     ) -> Result<u64, FillError> {
         loop {
             let now = self.progress.borrow_and_update().clone();
@@ -70,14 +71,14 @@ impl Reader {
             let end = if verified {
                 window.end
             } else {
-                let limit = self.unverified_limit(now.size.unwrap_or(0), window, whole);
+                let limit = self.unverified_limit(now.size.unwrap_or(0), window, part);
                 self.fill.reach(offset).min(limit)
             };
             if end > offset {
                 self.generation = Some(now.generation);
                 return Ok(end);
             }
-            if !whole {
+            if part != Part::Whole {
                 self.fill.want(&(offset..window.end));
             }
             self.changed().await?;
@@ -85,10 +86,15 @@ impl Reader {
     }
 
     /// Whether this window would be served before the blob is verified.
-    pub(crate) fn is_unverified(&self, whole: bool) -> bool {
-        !whole
+    pub(crate) fn is_unverified(&self, part: Part) -> bool {
+        part == Part::Window
             && self.fill.policy.unverified_ranges == UnverifiedRanges::Serve
             && matches!(self.fill.now().phase, Phase::Running)
+    }
+
+    /// Which generation of the bytes this reader is given.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.unwrap_or_else(|| self.fill.now().generation)
     }
 
     /// Whether bytes given to this reader are of a generation that was thrown away since.
@@ -96,9 +102,9 @@ impl Reader {
         self.generation.is_some_and(|mine| mine != self.progress.borrow().generation)
     }
 
-    fn unverified_limit(&self, size: u64, window: &Range<u64>, whole: bool) -> u64 {
+    fn unverified_limit(&self, size: u64, window: &Range<u64>, part: Part) -> u64 {
         let policy = &self.fill.policy;
-        if whole {
+        if part.runs_to_the_end() {
             size.saturating_sub(policy.hold_back)
         } else if policy.unverified_ranges == UnverifiedRanges::Serve {
             window.end

@@ -44,6 +44,11 @@ impl Rotation {
         (0..sources).map(|step| (self.current + step) % sources).find(usable).ok_or_else(|| self.last.clone())
     }
 
+    /// How many sources there are; an index below is one of them.
+    pub(crate) fn sources(&self) -> usize {
+        self.out.len()
+    }
+
     /// Bytes came: earlier failures no longer count.
     pub(crate) fn progressed(&mut self) {
         self.failures = 0;
@@ -86,7 +91,7 @@ impl Rotation {
             return Err(self.last.clone());
         }
         self.current()?;
-        Ok(self.pause(policy))
+        Ok(policy.backoff(self.failures))
     }
 
     /// From now on a source that breaks is not left for the next one, so that wrong bytes tell who sent them.
@@ -104,11 +109,6 @@ impl Rotation {
         if let Some(out) = self.out.get_mut(source) {
             *out = Some(error);
         }
-    }
-
-    fn pause(&self, policy: &FillPolicy) -> Duration {
-        let doublings = self.failures.saturating_sub(1).min(16);
-        policy.backoff_min.saturating_mul(1 << doublings).min(policy.backoff_max)
     }
 }
 

@@ -1,30 +1,32 @@
 //! Where a blob's bytes come from.
 
+use std::{fmt, ops::Range};
+
 use shared_models::{Digest, RepositoryName, db::blobs::BlobSource};
 use upstream_client::{BlobBody, Priority, Upstream, UpstreamError};
 
-use std::ops::Range;
+use super::{
+    map::OPEN_END,
+    peer::{Peer, PeerClient},
+};
 
-use super::map::OPEN_END;
-
-/// One upstream repository that is recorded to have the blob.
+/// One place where the blob can be read.
 #[derive(Clone)]
-pub(crate) struct Source {
+pub(crate) enum Source {
+    /// A repository of an upstream that is recorded to have it.
+    Upstream(UpstreamSource),
+    /// Another node.
+    Peer(PeerClient, Peer),
+}
+
+/// A repository of an upstream.
+#[derive(Clone)]
+pub(crate) struct UpstreamSource {
     upstream: Upstream,
     repository: RepositoryName,
 }
 
-impl Source {
-    /// The recorded sources that this node has an upstream for, in the order in which they are to be asked.
-    pub(crate) fn among(recorded: Vec<BlobSource>, upstream: impl Fn(&str) -> Option<Upstream>) -> Vec<Self> {
-        recorded
-            .into_iter()
-            .filter_map(|row| {
-                Some(Self { upstream: upstream(&row.upstream)?, repository: row.upstream_name })
-            })
-            .collect()
-    }
-
+impl UpstreamSource {
     /// The upstream's configured name.
     pub(crate) fn upstream(&self) -> &str {
         self.upstream.name()
@@ -33,6 +35,27 @@ impl Source {
     /// The repository there.
     pub(crate) fn repository(&self) -> &RepositoryName {
         &self.repository
+    }
+}
+
+impl Source {
+    /// The recorded sources that this node has an upstream for, in the order in which they are to be asked.
+    pub(crate) fn among(recorded: Vec<BlobSource>, upstream: impl Fn(&str) -> Option<Upstream>) -> Vec<Self> {
+        let source = |row: BlobSource| {
+            Some(Self::Upstream(UpstreamSource {
+                upstream: upstream(&row.upstream)?,
+                repository: row.upstream_name,
+            }))
+        };
+        recorded.into_iter().filter_map(source).collect()
+    }
+
+    /// The upstream, where this is one.
+    pub(crate) fn upstream(&self) -> Option<&UpstreamSource> {
+        match self {
+            Self::Upstream(source) => Some(source),
+            Self::Peer(..) => None,
+        }
     }
 
     /// Begins to read `range`; an open end reads to the end of the blob.
@@ -44,8 +67,26 @@ impl Source {
         validator: Option<&str>,
     ) -> Result<BlobBody, UpstreamError> {
         let to_the_end = range.end == OPEN_END || Some(range.end) == size;
-        let to = (!to_the_end).then_some(range.end);
-        let if_range = if range.start > 0 { validator } else { None };
-        self.upstream.open_blob(&self.repository, digest, range.start, to, if_range, Priority::Client).await
+        match self {
+            Self::Upstream(UpstreamSource { upstream, repository }) => {
+                let if_range = if range.start > 0 { validator } else { None };
+                let to = (!to_the_end).then_some(range.end);
+                upstream.open_blob(repository, digest, range.start, to, if_range, Priority::Client).await
+            }
+            Self::Peer(client, peer) => {
+                let end = if to_the_end { OPEN_END } else { range.end };
+                client.open(peer, digest, &(range.start..end)).await
+            }
+        }
+    }
+}
+
+/// What a log line, and the map of a partial file, call the source.
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(source) => write!(out, "{}/{}", source.upstream(), source.repository),
+            Self::Peer(_, peer) => write!(out, "node {}", peer.node_id()),
+        }
     }
 }

@@ -1,28 +1,25 @@
-//! Drives a fill from its first byte to a stored blob: claims, downloads, retries, verification.
+//! Drives a fill from its first byte to a stored blob.
 
 use std::{sync::Arc, time::Duration};
 
-use blob_store::Partial;
+use blob_store::{Partial, StoreError, Upload};
 use shared_models::{
     Digest, Millis,
-    db::{DbError, blobs},
+    db::{
+        DbError,
+        blobs::{self, BlobState},
+    },
 };
-use tokio::{
-    sync::mpsc::Receiver,
-    task::JoinSet,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::mpsc::Receiver, time::Instant};
 
 use super::{
-    checkpoint::Checkpoint,
-    download::{DownloadError, download},
+    downloads::Downloads,
     error::FillError,
     fill::{Claimed, Fill},
     fills::Context,
     opening::{catch_up, open_partial, places},
     progress::Phase,
-    rotation::Rotation,
-    source::Source,
+    supply::Supply,
 };
 
 /// Runs `fill` to its end and tells everybody who waits.
@@ -70,49 +67,93 @@ async fn fill_up(
 ) -> Result<(), FillError> {
     let digest = fill.digest();
     // Whoever started this fill looked for the blob before; the fill that stored it may have ended in between.
-    if context.store.stored(digest).await?.is_some() {
-        return Err(FillError::AlreadyStored);
+    match context.store.locate(digest).await {
+        Ok(None) => {}
+        Ok(Some(_)) => return Err(FillError::AlreadyStored),
+        Err(error) if error.is_unavailable() => {}
+        Err(error) => return Err(error.into()),
     }
     let (known, recorded) =
         tokio::try_join!(blobs::find(&context.db, digest), blobs::sources(&context.db, digest))?;
-    let sources = Source::among(recorded, |name| context.upstreams.get(name).cloned());
-    let _places = places(context, &sources).await?;
-    let size = known.and_then(|row| row.size);
-    let partial = open_partial(fill, context, size).await?;
-    let mut downloads = Downloads {
-        fill,
-        context,
-        rotation: Rotation::new(sources.len()),
-        sources,
-        running: JoinSet::new(),
-        in_order: None,
-        not_before: Instant::now(),
-        checkpoint: Checkpoint::new(partial.clone(), fill.policy.checkpoint_bytes),
-    };
-    loop {
-        match downloads.until_complete(&mut demands).await {
-            Ok(()) => {}
-            Err(error) => {
-                downloads.stop().await;
-                return Err(error);
-            }
+    let places = places(context, &recorded).await?;
+    let (state, size) = known.map_or((BlobState::OnDemand, None), |row| (row.state, row.size));
+    let supply = Supply::open(fill, context, recorded, state).await?;
+    let partial = match open_partial(fill, context, size, supply.sources()).await {
+        Ok(partial) => partial,
+        Err(error) => {
+            supply.close().await;
+            return Err(error);
         }
-        if verify(fill, &partial).await? {
-            break;
+    };
+    let mut downloads = Downloads::new(fill, context, partial.clone(), supply);
+    if let Err(error) = download_and_verify(fill, &partial, &mut downloads, &mut demands).await {
+        downloads.into_supply().close().await;
+        return Err(error);
+    }
+    fill.enter(Phase::Verified);
+    // Nothing is downloaded any more, and a storage that is away is waited for.
+    drop(places);
+    let (mut supply, upload) = downloads.verified().await;
+    let stored = store(fill, context, &mut supply, &partial, upload).await;
+    supply.close().await;
+    stored
+}
+
+async fn download_and_verify(
+    fill: &Arc<Fill>,
+    partial: &Partial,
+    downloads: &mut Downloads<'_>,
+    demands: &mut Receiver<Claimed>,
+) -> Result<(), FillError> {
+    loop {
+        downloads.complete(demands).await?;
+        catch_up(fill, partial, fill.now().size.unwrap_or(0)).await?;
+        if fill.verifier().digest() == *fill.digest() {
+            return Ok(());
         }
         downloads.spoiled().await?;
     }
-    fill.enter(Phase::Verified);
+}
+
+async fn store(
+    fill: &Arc<Fill>,
+    context: &Arc<Context>,
+    supply: &mut Supply<'_>,
+    partial: &Partial,
+    upload: Option<Upload>,
+) -> Result<(), FillError> {
     let size = fill.now().size.unwrap_or_else(|| fill.landed());
-    context.store.commit(&partial, size).await?;
+    supply.await_turn().await?;
+    commit(fill, context, partial, size, upload).await?;
     fill.enter(Phase::Stored);
-    mark_stored(context, digest, size).await;
+    mark_stored(context, fill.digest(), size).await;
     Ok(())
 }
 
-async fn verify(fill: &Arc<Fill>, partial: &Partial) -> Result<bool, FillError> {
-    catch_up(fill, partial, fill.now().size.unwrap_or(0)).await?;
-    Ok(fill.verifier().digest() == *fill.digest())
+/// Stores the blob, as soon as the storage takes it. Until then its clients read what has landed.
+async fn commit(
+    fill: &Arc<Fill>,
+    context: &Arc<Context>,
+    partial: &Partial,
+    size: u64,
+    mut upload: Option<Upload>,
+) -> Result<(), FillError> {
+    const FIRST_PAUSE: Duration = Duration::from_secs(1);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match context.store.commit_with(partial, size, upload.take()).await {
+            Ok(()) => return Ok(()),
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::warn!(digest = %fill.digest(), "a blob is kept on this node until the storage takes it: {error}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = fill.stopped() => return Err(FillError::Stopped),
+        }
+    }
 }
 
 /// The row follows the file. The file alone is enough to serve, so a database that is away delays only the row.
@@ -129,154 +170,5 @@ async fn mark_stored(context: &Arc<Context>, digest: &Digest, size: u64) {
                 return;
             }
         }
-    }
-}
-
-/// Which source a download read from, and how it ended.
-type Ended = (usize, Result<(), DownloadError>);
-
-/// The downloads of one fill that run now.
-struct Downloads<'a> {
-    fill: &'a Arc<Fill>,
-    context: &'a Arc<Context>,
-    sources: Vec<Source>,
-    rotation: Rotation,
-    running: JoinSet<Ended>,
-    /// The download that brings the bytes in order, if it runs.
-    in_order: Option<tokio::task::Id>,
-    /// After a failure, nothing is asked before this.
-    not_before: Instant,
-    checkpoint: Checkpoint,
-}
-
-impl Downloads<'_> {
-    async fn until_complete(&mut self, demands: &mut Receiver<Claimed>) -> Result<(), FillError> {
-        let mut progress = self.fill.subscribe();
-        let started = Instant::now();
-        loop {
-            let landed = self.fill.landed();
-            if self.fill.now().size.is_some_and(|size| landed >= size) && self.running.is_empty() {
-                return Ok(());
-            }
-            if self.fill.end_unless_wanted() {
-                return Err(FillError::Stopped);
-            }
-            self.checkpoint.keep_up(self.fill, landed);
-            let resting = Instant::now() < self.not_before;
-            if self.in_order.is_none() && !resting {
-                self.start_in_order()?;
-            }
-            let save = self.checkpoint.due(landed);
-            let room = self.running.len() < self.fill.policy.max_downloads_per_fill && !resting;
-            tokio::select! {
-                Some(claim) = demands.recv(), if room => {
-                    // A claim on bytes that were thrown away since is gone.
-                    if self.fill.end_of(claim.0).is_some() {
-                        self.start(claim)?;
-                    }
-                }
-                Some(ended) = self.running.join_next_with_id() => self.ended(ended).await?,
-                () = sleep_until(self.not_before), if resting => {}
-                () = sleep_until(save.unwrap_or(started)), if save.is_some() => {}
-                changed = progress.changed() => changed.map_err(|_| FillError::Stopped)?,
-            }
-        }
-    }
-
-    fn start_in_order(&mut self) -> Result<(), FillError> {
-        if let Some(claim) = self.fill.claim_in_order() {
-            self.in_order = Some(self.start(claim)?);
-        }
-        Ok(())
-    }
-
-    fn start(&mut self, claim: Claimed) -> Result<tokio::task::Id, FillError> {
-        let index = self.rotation.current().inspect_err(|_| self.fill.release(claim.0))?;
-        let Some(source) = self.sources.get(index).cloned() else { return Err(FillError::NoSource) };
-        if claim.1.start > 0 && self.fill.contributors().is_empty() {
-            self.context.metrics.resumed(source.upstream());
-        }
-        let fill = Arc::clone(self.fill);
-        let task = self.running.spawn(async move { (index, download(fill, index, source, claim).await) });
-        Ok(task.id())
-    }
-
-    async fn ended(
-        &mut self,
-        ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>,
-    ) -> Result<(), FillError> {
-        let id = match &ended {
-            Ok((id, _)) => *id,
-            Err(cancelled) => cancelled.id(),
-        };
-        if self.in_order == Some(id) {
-            self.in_order = None;
-        }
-        // Only what this fill cancelled itself ends without a result.
-        let Ok((_, (index, result))) = ended else { return Ok(()) };
-        let Err(error) = result else {
-            self.rotation.progressed();
-            return Ok(());
-        };
-        let landed = self.fill.landed();
-        if self.checkpoint.has_advanced(landed) {
-            self.rotation.progressed();
-        }
-        let upstream = self.sources.get(index).map_or("", Source::upstream);
-        tracing::warn!(digest = %self.fill.digest(), upstream, bytes = landed, "a download broke: {error}");
-        if landed > 0 {
-            self.context.metrics.resumed(upstream);
-        }
-        if matches!(error, DownloadError::Changed) {
-            self.running.shutdown().await;
-            self.fill.settle_writes().await;
-            self.in_order = None;
-            self.fill.start_over();
-            self.checkpoint.forget();
-        }
-        let pause = self.rotation.failed(index, &error, landed > 0, &self.fill.policy)?;
-        self.not_before = Instant::now() + pause;
-        Ok(())
-    }
-
-    /// The bytes were wrong: nothing of them is kept, and whoever sent them is asked last from now on. Where that is not
-    /// known, because they came from several sources, nobody is blamed, and the next attempt keeps to one source.
-    async fn spoiled(&mut self) -> Result<(), FillError> {
-        let digest = self.fill.digest();
-        let until = Millis::now().after(self.fill.policy.set_aside_for);
-        self.context.metrics.wrong_bytes();
-        let culprit = self.fill.only_contributor();
-        if culprit.is_none() {
-            tracing::error!(%digest, "bytes of several downloads do not match the digest together: fetching them anew");
-            self.rotation.stay();
-        }
-        if let Some(index) = culprit
-            && let Some(source) = self.sources.get(index)
-        {
-            tracing::error!(%digest, upstream = source.upstream(), "upstream sent bytes that do not match the digest");
-            let (upstream, repository) = (source.upstream(), source.repository());
-            if let Err(error) =
-                blobs::set_aside_source(&self.context.db, digest, upstream, repository, until).await
-            {
-                tracing::warn!(%digest, upstream, "the source could not be set aside: {error}");
-            }
-            self.rotation.leave_out(index, FillError::WrongDigest);
-        }
-        self.fill.start_over();
-        self.checkpoint.forget();
-        if let Err(error) = self.rotation.current() {
-            self.context.store.discard(digest).await?;
-            return Err(error);
-        }
-        // Its clients were cut off by us and ask again: what they find should be right by then.
-        self.fill.keep();
-        Ok(())
-    }
-
-    /// Stops what runs and saves what has landed.
-    async fn stop(&mut self) {
-        self.running.shutdown().await;
-        self.fill.settle_writes().await;
-        self.checkpoint.save(self.fill).await;
     }
 }

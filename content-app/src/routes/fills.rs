@@ -1,11 +1,14 @@
-//! `/internal/v1/fills`: for registry-api and other nodes, on the internal listener, under a signature.
+//! `GET /internal/v1/fills`, `POST /internal/v1/fills/{digest}`: for registry-api and operators, on the internal listener,
+//! under a signature.
 
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use shared_models::{Digest, Millis};
+use tokio::time::Instant;
 
+use super::blobs::JOIN_ATTEMPTS;
 use crate::{
     Content,
     error::ContentError,
@@ -99,25 +102,42 @@ pub(crate) async fn start(
     check(&request, &content)?;
     let digest = Digest::parse(&path.into_inner()).map_err(|_| ContentError::BadDigest)?;
     if let Some(blob) = content.open.get(&digest).await? {
-        return Ok(HttpResponse::Ok().json(FillState::stored(digest, blob.size)));
+        return Ok(HttpResponse::Ok().json(FillState::stored(digest, blob.size())));
     }
-    let (fill, _) = content.fills.join(&digest, |fill| {
+    let limit = Instant::now() + Duration::from_secs(wait.wait).min(LONGEST_WAIT);
+    for _ in 1..JOIN_ATTEMPTS {
+        let fill = join(&content, &digest, limit).await;
+        if !matches!(fill.now().phase, Phase::Failed(FillError::Stopped)) {
+            return Ok(answer(&fill));
+        }
+    }
+    Ok(answer(&*join(&content, &digest, limit).await))
+}
+
+/// Waits for the end of the fill, or until `limit`.
+async fn join(content: &Content, digest: &Digest, limit: Instant) -> Arc<Fill> {
+    let (fill, _) = content.fills.join(digest, |fill| {
         fill.keep();
         Arc::clone(fill)
     });
     let mut progress = fill.subscribe();
     let ended = progress.wait_for(|now| !matches!(now.phase, Phase::Running | Phase::Verified));
     // Running out of time is an answer too: the state says where the fill stands.
-    let _ = tokio::time::timeout(Duration::from_secs(wait.wait).min(LONGEST_WAIT), ended).await.is_ok();
-    let state = FillState::of(&fill);
-    Ok(if state.state == "running" {
+    let _ = tokio::time::timeout_at(limit, ended).await.is_ok();
+    fill
+}
+
+fn answer(fill: &Fill) -> HttpResponse {
+    let state = FillState::of(fill);
+    if state.state == "running" {
         HttpResponse::Accepted().json(state)
     } else {
         HttpResponse::Ok().json(state)
-    })
+    }
 }
 
-fn check(request: &HttpRequest, content: &Content) -> Result<(), ContentError> {
+/// Whoever asks has one of our keys.
+pub(super) fn check(request: &HttpRequest, content: &Content) -> Result<(), ContentError> {
     let header = request.headers().get(SIGNATURE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
     content

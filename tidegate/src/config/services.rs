@@ -123,7 +123,7 @@ section! {
         /// What is held back at a blob's end until its digest is known to be right.
         pub hold_back: ByteSize = "64KiB",
         /// How much one read of a stored blob takes.
-        pub read_size: ByteSize = "256KiB",
+        pub read_size: ByteSize = "32KiB",
         /// The most fills at a time.
         pub max_fills: usize = "64",
         /// The most fills at a time from one upstream.
