@@ -18,6 +18,7 @@ mod section;
 mod services;
 mod setting;
 mod show;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -29,9 +30,9 @@ pub use self::{
     private_url::PrivateUrl,
     registries::{Credentials, Namespace, Prefetch, Upstream, WhenDeletedUpstream},
     services::{
-        Api, Content, Database, FinishAbandoned, LinkKeyFile, Log, LogFormat, Storage, StorageKind, Tasks,
-        UnverifiedRanges,
+        Api, Content, Database, FinishAbandoned, LinkKeyFile, Log, LogFormat, Tasks, UnverifiedRanges,
     },
+    storage::{Addressing, Storage, StorageKind},
     units::{ByteSize, Period},
 };
 pub(crate) use self::{secrets::is_link_key, setting::http_url};
@@ -157,6 +158,9 @@ pub fn load(
     }
     if let Some(content) = root.get("content") {
         secrets::of_link_keys(&mut settings.content, assemble::items(content, "link_keys"))?;
+    }
+    if let Some(storage) = root.get("storage") {
+        secrets::of_storage(&mut settings.storage, storage)?;
     }
     Ok(settings)
 }

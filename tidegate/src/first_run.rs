@@ -27,8 +27,8 @@ const LINK_KEY_FILE: &str = "link.key";
 /// Why the data folder or the link key could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FirstRunError {
-    /// The data folder cannot be made, or is no folder.
-    #[error("the data folder {} cannot be used: {error}", .path.display())]
+    /// The folder cannot be made, or is no folder.
+    #[error("the folder {} cannot be used: {error}", .path.display())]
     DataDir {
         /// The folder.
         path: PathBuf,
@@ -63,7 +63,8 @@ pub struct LoadedLinkKey {
     pub secret: SecretSlice<u8>,
 }
 
-/// Makes the data folder, which nobody but its owner may look into, unless there is one.
+/// Makes the data folder, or the one for the local tier of the storage, unless it is there. Nobody but its owner may
+/// look into it.
 ///
 /// # Errors
 /// [`FirstRunError::DataDir`].

@@ -6,4 +6,5 @@ pub mod first_run;
 mod observe;
 pub mod process;
 mod services;
+mod storage;
 pub mod telemetry;

@@ -10,7 +10,6 @@ use std::{
 
 use actix_web::web::ServiceConfig;
 use anyhow::Context as _;
-use blob_store::{BlobStore, LocalStore};
 use content_app::ContentApp;
 use http_server::{Health, HttpMetrics, Listen, Options, Readiness, serve};
 use prometheus_client::registry::Registry;
@@ -27,7 +26,7 @@ use crate::{
     config::{Place, Settings},
     first_run::{self, Listening},
     observe::UpstreamMetrics,
-    services,
+    services, storage,
 };
 
 /// When so many bytes of an answer are gathered they are written to the socket, and no more is read for it meanwhile: what a
@@ -59,7 +58,7 @@ pub fn database(settings: &Settings) -> DbConfig {
         url: settings.database.url.expose().to_owned(),
         max_connections: settings.database.max_connections,
         wait: settings.database.wait,
-        prepared_statements: true,
+        prepared_statements: settings.database.prepared_statements,
     }
 }
 
@@ -91,8 +90,7 @@ impl Process {
         let mut content = None;
         if mode != Mode::RegistryApi {
             let config = services::content_app(mode, settings, listeners.at, link_keys);
-            let store = BlobStore::Local(LocalStore::open(&settings.data_dir)?);
-            let service = ContentApp::new(config, db, store, clients, &mut registry)?;
+            let service = ContentApp::new(config, db, storage::open(settings)?, clients, &mut registry)?;
             readiness = service.readiness(readiness);
             content = Some(service);
         }

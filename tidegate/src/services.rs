@@ -194,7 +194,7 @@ pub(crate) fn content_app(
             backoff_min: content.fill_backoff_min,
             backoff_max: content.fill_backoff_max,
             set_aside_for: content.set_aside_for,
-            ..FillPolicy::default()
+            checkpoint_bytes: content.checkpoint_bytes.bytes(),
         },
     }
 }

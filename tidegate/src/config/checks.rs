@@ -10,7 +10,7 @@ use super::{
     Settings,
     assemble::{items, place_of},
     error::{ConfigError, Place, Problem},
-    services::StorageKind,
+    storage,
     tree::{Node, Table},
     units::ByteSize,
 };
@@ -39,7 +39,7 @@ pub(crate) fn list<'a>(root: &'a Table, key: &str) -> &'a [Node] {
 fn services(root: &Table, settings: &Settings) -> Result<(), ConfigError> {
     let nowhere = Node::list(&Place::Default, Vec::new());
     let at = |section: &str, key: &str| place_of(root.get(section).unwrap_or(&nowhere), key).clone();
-    let Settings { api, content, database, storage, tasks, .. } = settings;
+    let Settings { api, content, database, tasks, .. } = settings;
 
     let at_least_one = [
         ("api", "workers", api.workers == Some(0)),
@@ -47,6 +47,7 @@ fn services(root: &Table, settings: &Settings) -> Result<(), ConfigError> {
         ("content", "workers", content.workers == Some(0)),
         ("content", "segment", content.segment.bytes() == 0),
         ("content", "read_size", content.read_size.bytes() == 0),
+        ("content", "checkpoint_bytes", content.checkpoint_bytes.bytes() == 0),
         ("content", "max_fills", content.max_fills == 0),
         ("content", "max_fills_per_upstream", content.max_fills_per_upstream == 0),
         ("content", "max_downloads_per_fill", content.max_downloads_per_fill == 0),
@@ -95,9 +96,7 @@ fn services(root: &Table, settings: &Settings) -> Result<(), ConfigError> {
     if !matches!(database.url.scheme(), "sqlite" | "postgres" | "postgresql") {
         return conflict("database", "url", "`url` must begin with sqlite:// or postgres://");
     }
-    if storage.kind == StorageKind::S3 {
-        return conflict("storage", "kind", "`kind = \"s3\"` is not supported yet");
-    }
+    storage::check(root.get("storage").unwrap_or(&nowhere), &settings.storage)?;
     if let Err(error) = EnvFilter::try_new(&settings.log.filter) {
         return conflict("log", "filter", &format!("the log filter cannot be read: {error}"));
     }
@@ -227,10 +226,10 @@ fn claim(
     }
 }
 
-fn zero(key: &str) -> Problem {
+pub(crate) fn zero(key: &str) -> Problem {
     Problem::Value { key: key.to_owned(), found: "0".to_owned(), expected: "more than 0".to_owned() }
 }
 
-fn wrong(key: &str, found: &str, expected: &str) -> Problem {
+pub(crate) fn wrong(key: &str, found: &str, expected: &str) -> Problem {
     Problem::Value { key: key.to_owned(), found: format!("{found:?}"), expected: expected.to_owned() }
 }

@@ -2,10 +2,11 @@
 
 use std::{fs, io, path::Path};
 
+use blob_store::AccessKeys;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Content, Upstream,
+    Content, Storage, Upstream,
     assemble::place_of,
     environment::{Variables, variable},
     error::{ConfigError, Problem},
@@ -54,13 +55,23 @@ pub(crate) fn of_upstream(
             return Err(conflict(key, format!("the upstream `{name}` has a password, but no `username`")));
         }
     };
-    if let Some(file) = &upstream.ca_file {
-        let pem = fs::read(file).map_err(|error| unreadable(node, "ca_file", file, &error))?;
-        if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-            return Err(file_problem(node, "ca_file", file, "holds no certificate in PEM form".to_owned()));
-        }
-        upstream.ca_pem = Some(pem);
+    upstream.ca_pem = certificates(node, upstream.ca_file.as_deref())?;
+    Ok(())
+}
+
+/// Fills `keys` and `ca_pem` of the storage.
+///
+/// # Errors
+/// [`Problem::File`].
+pub(crate) fn of_storage(storage: &mut Storage, node: &Node) -> Result<(), ConfigError> {
+    if let (Some(access), Some(secret)) = (&storage.access_key_file, &storage.secret_key_file) {
+        storage.keys = Some(AccessKeys {
+            access_key: line_of(node, "access_key_file", access)?,
+            secret_key: line_of(node, "secret_key_file", secret)?,
+            session_token: None,
+        });
     }
+    storage.ca_pem = certificates(node, storage.ca_file.as_deref())?;
     Ok(())
 }
 
@@ -85,6 +96,16 @@ pub(crate) fn is_link_key(text: &str) -> bool {
     text.len() >= LINK_KEY_DIGITS
         && text.len().is_multiple_of(2)
         && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// What the file of `ca_file` holds.
+fn certificates(node: &Node, file: Option<&Path>) -> Result<Option<Vec<u8>>, ConfigError> {
+    let Some(file) = file else { return Ok(None) };
+    let pem = fs::read(file).map_err(|error| unreadable(node, "ca_file", file, &error))?;
+    if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+        return Err(file_problem(node, "ca_file", file, "holds no certificate in PEM form".to_owned()));
+    }
+    Ok(Some(pem))
 }
 
 /// The text of a file without the line end behind it; it must be one line.

@@ -13,7 +13,6 @@ pub(crate) struct Key {
     /// The type's name in the reference.
     pub(crate) kind: &'static str,
     /// As it would be written in a variable.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the test of the reference reads it"))]
     pub(crate) default: Option<&'static str>,
 }
 

@@ -1,4 +1,4 @@
-//! The sections `[log]`, `[api]`, `[content]`, `[database]`, `[storage]` and `[tasks]`.
+//! The sections `[log]`, `[api]`, `[content]`, `[database]` and `[tasks]`.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -138,6 +138,8 @@ section! {
         pub fill_backoff_max: Duration = "5s",
         /// How long a source that sent wrong bytes is asked last.
         pub set_aside_for: Duration = "10m",
+        /// How many bytes may land before it is saved which ones of a partial file are there.
+        pub checkpoint_bytes: ByteSize = "8MiB",
         /// When a partial file that nothing has touched is deleted.
         pub partial_max_age: Duration = "7d",
         /// How long streams may go on after SIGTERM; in serve mode `api.shutdown_timeout` holds.
@@ -156,42 +158,8 @@ section! {
         pub max_connections: usize = "10",
         /// How long a query waits for a connection before it is answered 503.
         pub wait: Duration = "5s",
-    }
-}
-
-words! {
-    /// Where blobs are stored.
-    pub enum StorageKind {
-        /// In the data folder.
-        Local = "local",
-        /// In a bucket. Refused for now.
-        S3 = "s3",
-    }
-}
-
-section! {
-    /// `[storage]`
-    pub struct Storage {
-        /// Where blobs are stored.
-        pub kind: StorageKind = "local",
-        /// The bucket.
-        pub bucket: Option<String>,
-        /// The bucket's region.
-        pub region: Option<String>,
-        /// The object store's URL, where it is not AWS.
-        pub endpoint: Option<Url>,
-        /// What every object key begins with.
-        pub prefix: Option<String>,
-        /// The file with the access key's id.
-        pub access_key_file: Option<PathBuf>,
-        /// The file with the secret access key.
-        pub secret_key_file: Option<PathBuf>,
-        /// Whether clients are sent to presigned object URLs.
-        pub redirect: bool = "true",
-        /// The local tier before the bucket. Absent: none.
-        pub cache_dir: Option<PathBuf>,
-        /// The most that the local tier holds.
-        pub cache_size: Option<ByteSize>,
+        /// Whether PostgreSQL may keep statements prepared.
+        pub prepared_statements: bool = "true",
     }
 }
 

@@ -8,6 +8,7 @@ mod document;
 mod errors;
 mod layers;
 mod lists;
+mod storage;
 
 /// A folder with a configuration file in it.
 struct Written {

@@ -29,7 +29,7 @@ pub struct ByteSize(u64);
 
 impl ByteSize {
     /// So many bytes.
-    pub fn new(bytes: u64) -> Self {
+    pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
 

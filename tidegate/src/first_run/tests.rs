@@ -78,7 +78,7 @@ fn what_is_in_the_way_is_said() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = create_data_dir(&file).unwrap_err().to_string();
-    assert!(error.starts_with("the data folder ") && error.contains("cannot be used"), "{error}");
+    assert!(error.starts_with("the folder ") && error.contains("cannot be used"), "{error}");
 
     fs::write(folder.path().join(LINK_KEY_FILE), "abc").unwrap();
     let error = link_keys(&settings(folder.path(), &[], &[])).unwrap_err().to_string();

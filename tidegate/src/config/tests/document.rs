@@ -80,6 +80,8 @@ fn the_examples_in_the_reference_can_be_used() {
             .with("link-2026a.key", &"ab".repeat(32))
             .with("link-2026b.key", &"cd".repeat(32))
             .with("hub", "secret\n")
+            .with("s3-access-key", "AKIA\n")
+            .with("s3-secret-key", "secret\n")
             .with("ca.pem", "-----BEGIN CERTIFICATE-----\n");
         if let Err(error) = written.load(&[]) {
             panic!("{error}\n{example}");

@@ -186,13 +186,15 @@ fn bad_names_globs_platforms_and_hosts_are_refused() {
 
 #[test]
 fn values_that_cannot_work_are_refused() {
-    assert_eq!(error("[content]\nread_size = 0\n"), "FILE:2: `read_size` is 0, but must be more than 0");
+    for key in ["read_size", "checkpoint_bytes"] {
+        let expected = format!("FILE:2: `{key}` is 0, but must be more than 0");
+        assert_eq!(error(&format!("[content]\n{key} = 0\n")), expected);
+    }
     assert_eq!(upstream("answer_timeout = \"0\""), "FILE:4: `answer_timeout` is 0, but must be more than 0");
     assert_eq!(
         upstream("max_manifest_bytes = \"5MiB\""),
         "FILE:4: `max_manifest_bytes` is \"5MiB\", but must be 4MiB at most"
     );
-    assert_eq!(error("[storage]\nkind = \"s3\"\n"), "FILE:2: `kind = \"s3\"` is not supported yet");
     assert_eq!(
         error("[api]\ninternal_listen = \"127.0.0.1:5000\"\n"),
         "FILE:2: `internal_listen` is the same address as `listen`"

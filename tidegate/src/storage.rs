@@ -1,0 +1,47 @@
+//! From the settings to where blobs are stored.
+
+use anyhow::Context as _;
+use blob_store::{Addressing, BlobStore, LocalStore, S3Config, S3Store, S3Timeouts};
+
+use crate::{
+    config::{self, Settings, StorageKind},
+    first_run,
+};
+
+/// Opens the store. Blocks; to be called on the main runtime, which does the store's work.
+pub(crate) fn open(settings: &Settings) -> anyhow::Result<BlobStore> {
+    if settings.storage.kind == StorageKind::Local {
+        return Ok(BlobStore::Local(LocalStore::open(&settings.data_dir)?));
+    }
+    let folder = settings.storage.cache_dir.as_deref().unwrap_or(&settings.data_dir);
+    first_run::create_data_dir(folder)?;
+    let cache_size = settings.storage.cache_size.map(config::ByteSize::bytes);
+    Ok(BlobStore::S3(S3Store::open(&s3_config(settings)?, folder, cache_size)?))
+}
+
+fn s3_config(settings: &Settings) -> anyhow::Result<S3Config> {
+    let storage = &settings.storage;
+    // A loaded configuration has one.
+    let bucket = storage.bucket.as_deref().context("the storage has no bucket")?;
+    Ok(S3Config {
+        region: storage.region.clone(),
+        endpoint: storage.endpoint.clone(),
+        public_endpoint: storage.public_endpoint.clone(),
+        addressing: match storage.addressing {
+            config::Addressing::Path => Addressing::Path,
+            config::Addressing::VirtualHost => Addressing::VirtualHost,
+        },
+        prefix: storage.prefix.clone().unwrap_or_default(),
+        keys: storage.keys.clone(),
+        ca_pem: storage.ca_pem.clone(),
+        part_size: storage.part_size.bytes(),
+        timeouts: S3Timeouts {
+            connect: storage.connect_timeout,
+            answer: storage.answer_timeout,
+            read: storage.read_timeout,
+            upload: storage.upload_timeout,
+            complete: storage.complete_timeout,
+        },
+        ..S3Config::new(bucket)
+    })
+}
