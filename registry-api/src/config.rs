@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use blob_store::Presigner;
 use globset::GlobSet;
 use shared_models::{content_link::LinkKeys, manifest::Platform};
 use upstream_client::Upstream;
@@ -21,6 +22,8 @@ pub struct Config {
     pub link_lifetime: Duration,
     /// Where clients are sent for blobs.
     pub placement: Placement,
+    /// Signs URLs of the object store, where clients are sent there for what is stored.
+    pub presigner: Option<Presigner>,
     /// The most names that one page of the catalog or of a tag list has; `n` is clamped to it.
     pub page_max: u32,
     /// How much memory manifests may take, in bytes.

@@ -7,6 +7,7 @@ mod content_client;
 mod error;
 mod metrics;
 mod placement;
+mod presigned;
 pub mod pull_through;
 mod registry;
 mod routes;
@@ -117,7 +118,7 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
             () = &mut shutdown => break,
             _ = often.tick() => {
                 refresh_metrics(registry).await;
-                write_pulls(registry).await;
+                write_use(registry).await;
             }
             _ = seldom.tick() => {
                 let before = Millis::now().before(registry.config.pending_ttl);
@@ -129,13 +130,18 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
             }
         }
     }
-    write_pulls(registry).await;
+    write_use(registry).await;
 }
 
-async fn write_pulls(registry: &Registry) {
+/// Writes when repositories were pulled, and blobs read that clients were sent to the object store for.
+async fn write_use(registry: &Registry) {
     let written = registry.pulls.write(async |pulls| repositories::touch_pulls(&registry.db, pulls).await);
     if let Err(error) = written.await {
         tracing::warn!("the times of the last pulls were not written: {error}");
+    }
+    let written = registry.reads.write(async |reads| blobs::touch_read(&registry.db, reads).await);
+    if let Err(error) = written.await {
+        tracing::warn!("the times of the last reads were not written: {error}");
     }
 }
 

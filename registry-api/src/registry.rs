@@ -11,6 +11,7 @@ use crate::{
     error::ApiError,
     metrics::ApiMetrics,
     placement::Nodes,
+    presigned::Presigned,
     pull_through::{
         blob::BlobFlights, flights::Flights, manifest::ManifestFlights, memory::Memory, resolve::Resolver,
         tag::TagFlights, tag_list::TagLists,
@@ -28,10 +29,13 @@ pub(crate) struct Registry {
     pub(crate) blob_flights: BlobFlights,
     pub(crate) tag_lists: TagLists,
     pub(crate) nodes: Nodes,
+    pub(crate) presigned: Presigned,
     pub(crate) content: ContentClient,
     pub(crate) metrics: ApiMetrics,
     /// When each repository was pulled last.
     pub(crate) pulls: Noted<RepositoryName>,
+    /// When a client was last sent to the object store for each blob.
+    pub(crate) reads: Noted<Digest>,
     /// Rung when a task was queued here.
     pub(crate) task_queued: Notify,
 }
@@ -49,9 +53,11 @@ impl Registry {
             blob_flights: Flights::new(runtime.clone()),
             tag_lists: TagLists::new(runtime),
             nodes: Nodes::new(),
+            presigned: Presigned::new(config.presigner.take()),
             content: ContentClient::new(Arc::clone(&config.link_keys))?,
             metrics,
             pulls: Noted::default(),
+            reads: Noted::default(),
             task_queued: Notify::new(),
             config,
             db,

@@ -16,6 +16,7 @@ use crate::{
     cli::Mode,
     config::{self, Settings},
     first_run::{self, Listening},
+    storage,
 };
 
 /// The clients of all upstreams, by name.
@@ -84,6 +85,7 @@ pub(crate) fn registry_api(
         link_keys,
         link_lifetime: settings.content.link_lifetime,
         placement: placement(mode, settings, listening),
+        presigner: storage::presigner(settings)?,
         page_max: settings.api.catalog_max,
         manifest_cache_bytes: settings.api.manifest_cache_bytes.bytes(),
         negative_ttl: settings.api.negative_ttl,

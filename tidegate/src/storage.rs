@@ -1,7 +1,7 @@
 //! From the settings to where blobs are stored.
 
 use anyhow::Context as _;
-use blob_store::{Addressing, BlobStore, LocalStore, S3Config, S3Store, S3Timeouts};
+use blob_store::{Addressing, BlobStore, LocalStore, Presigner, S3Config, S3Store, S3Timeouts};
 
 use crate::{
     config::{self, Settings, StorageKind},
@@ -17,6 +17,12 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<BlobStore> {
     first_run::create_data_dir(folder)?;
     let cache_size = settings.storage.cache_size.map(config::ByteSize::bytes);
     Ok(BlobStore::S3(S3Store::open(&s3_config(settings)?, folder, cache_size)?))
+}
+
+/// What signs URLs to stored blobs for clients, where they are to be sent to the object store.
+pub(crate) fn presigner(settings: &Settings) -> anyhow::Result<Option<Presigner>> {
+    let sent_there = settings.storage.kind == StorageKind::S3 && settings.storage.redirect;
+    sent_there.then(|| Ok(Presigner::new(&s3_config(settings)?)?)).transpose()
 }
 
 fn s3_config(settings: &Settings) -> anyhow::Result<S3Config> {

@@ -43,11 +43,14 @@ pub(crate) async fn pull(
 ) -> Result<(BlobAnswer, Outcome), ApiError> {
     let constant = constant_blobs::bytes(digest);
     let mut upstream = Upstream::NotAsked;
+    let mut presigned = registry.presigned.is_on();
     loop {
         let row = if constant.is_some() { None } else { linked(registry, target, digest).await? };
         let facts = BlobFacts {
             constant: constant.is_some(),
             linked: row.is_some(),
+            stored: row.as_ref().is_some_and(|row| row.state == BlobState::Stored),
+            presigned,
             upstream: upstream.clone(),
             head,
         };
@@ -65,6 +68,15 @@ pub(crate) async fn pull(
             BlobDecision::Redirect => {
                 let location = registry.nodes.content_url(registry, &target.repository, digest).await?;
                 return Ok((BlobAnswer::Redirect(location), outcome));
+            }
+            BlobDecision::Presign => {
+                match registry.presigned.url(digest, registry.config.link_lifetime).await {
+                    Some(location) => {
+                        registry.reads.note(digest);
+                        return Ok((BlobAnswer::Redirect(location), outcome));
+                    }
+                    None => presigned = false,
+                }
             }
             BlobDecision::Ask => upstream = ask_once(registry, target, digest).await?,
             // Whoever asked upstream has recorded it before telling; only a row that went away since is missing here.

@@ -160,6 +160,10 @@ pub struct BlobFacts {
     pub constant: bool,
     /// Whether this repository may serve it, pending or not.
     pub linked: bool,
+    /// Whether its verified bytes are stored.
+    pub stored: bool,
+    /// Whether clients can be sent to the object store for what is stored.
+    pub presigned: bool,
     /// What upstream said of it.
     pub upstream: Upstream<()>,
     /// Whether the client asked for headers only.
@@ -173,8 +177,10 @@ pub enum BlobDecision {
     Constant,
     /// Answer size and digest, without a redirect and without a download.
     Describe,
-    /// Send the client to where the bytes are, or will be.
+    /// Send the client to content-app, where the bytes are, or will be.
     Redirect,
+    /// Send the client to the object store; where no URL can be signed, decide again.
+    Presign,
     /// Ask upstream whether the repository has it.
     Ask,
     /// Record it as on-demand and link it as pending; then decide again.
@@ -188,7 +194,8 @@ pub fn blob(facts: &BlobFacts) -> BlobDecision {
     match facts {
         BlobFacts { constant: true, .. } => BlobDecision::Constant,
         BlobFacts { linked: true, head: true, .. } => BlobDecision::Describe,
-        BlobFacts { linked: true, head: false, .. } => BlobDecision::Redirect,
+        BlobFacts { linked: true, stored: true, presigned: true, .. } => BlobDecision::Presign,
+        BlobFacts { linked: true, .. } => BlobDecision::Redirect,
         BlobFacts { upstream: Upstream::NotAsked, .. } => BlobDecision::Ask,
         BlobFacts { upstream: Upstream::Has(()), .. } => BlobDecision::RecordPending,
         BlobFacts { upstream: Upstream::Failed(failure), .. } => BlobDecision::Refuse(*failure),

@@ -16,6 +16,7 @@ mod limits;
 mod links;
 mod listing;
 mod operations;
+mod presigned;
 mod pulls;
 mod resolve;
 mod restart;

@@ -98,7 +98,14 @@ fn a_digest_is_served_only_where_it_is_linked_and_here() {
 
 #[test]
 fn a_blob_is_described_redirected_asked_for_or_refused() {
-    let facts = |constant, linked, head, upstream| BlobFacts { constant, linked, head, upstream };
+    let facts = |constant, linked, head, upstream| BlobFacts {
+        constant,
+        linked,
+        stored: false,
+        presigned: true,
+        head,
+        upstream,
+    };
     for linked in [true, false] {
         for head in [true, false] {
             assert_eq!(blob(&facts(true, linked, head, Upstream::NotAsked)), BlobDecision::Constant);
@@ -113,5 +120,21 @@ fn a_blob_is_described_redirected_asked_for_or_refused() {
             let refused = blob(&facts(false, false, head, Upstream::Failed(failure)));
             assert_eq!(refused, BlobDecision::Refuse(failure));
         }
+    }
+}
+
+#[test]
+fn a_client_is_sent_to_the_object_store_for_the_bytes_of_a_linked_blob_that_is_stored_and_only_for_these() {
+    for bits in 0..16_u8 {
+        let [linked, stored, presigned, head] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+        let upstream = Upstream::NotAsked;
+        let decision = blob(&BlobFacts { constant: false, linked, stored, presigned, upstream, head });
+        let expected = match (linked, head, stored && presigned) {
+            (false, ..) => BlobDecision::Ask,
+            (true, true, _) => BlobDecision::Describe,
+            (true, false, true) => BlobDecision::Presign,
+            (true, false, false) => BlobDecision::Redirect,
+        };
+        assert_eq!(decision, expected, "{bits:04b}");
     }
 }
