@@ -40,6 +40,18 @@ enum Command {
     Migrate(Common),
     /// Print the configuration that holds, as TOML with passwords masked; exit 1 and say what is wrong if it cannot be used
     CheckConfig(Common),
+    /// Ask a running process whether it is ready; exit 1 and say why if it is not
+    Health(Health),
+}
+
+#[derive(Debug, Args)]
+struct Health {
+    /// What to ask [default: http://ADDR/readyz, where ADDR is the one of --internal-listen]
+    #[arg(long, value_name = "URL", value_parser = url_flag)]
+    url: Option<Url>,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What the process is to do.
@@ -55,6 +67,8 @@ pub enum Mode {
     Migrate,
     /// Print the effective configuration.
     CheckConfig,
+    /// Ask a running process whether it is ready.
+    Health,
 }
 
 /// The flags of every sub-command; they may stand before it or behind it.
@@ -103,6 +117,15 @@ impl Cli {
             Some(Command::ContentApp(_)) => Mode::ContentApp,
             Some(Command::Migrate(_)) => Mode::Migrate,
             Some(Command::CheckConfig(_)) => Mode::CheckConfig,
+            Some(Command::Health(_)) => Mode::Health,
+        }
+    }
+
+    /// What `health` is to ask, where that was said.
+    pub fn health_url(&self) -> Option<&Url> {
+        match &self.command {
+            Some(Command::Health(health)) => health.url.as_ref(),
+            _ => None,
         }
     }
 
@@ -117,7 +140,8 @@ impl Cli {
                 | Command::RegistryApi(common)
                 | Command::ContentApp(common)
                 | Command::Migrate(common)
-                | Command::CheckConfig(common),
+                | Command::CheckConfig(common)
+                | Command::Health(Health { common, .. }),
             ) => common.clone(),
         };
         Common {
@@ -150,4 +174,8 @@ fn upstream_flag(text: &str) -> Result<UpstreamFlag, String> {
         "what follows '=' is not an http or https URL, or has a user, a password, a query or a fragment",
     )?;
     Ok(UpstreamFlag { name: name.to_owned(), url })
+}
+
+fn url_flag(text: &str) -> Result<Url, &'static str> {
+    http_url(text).ok_or("not an http or https URL, or one with a user, a password, a query or a fragment")
 }

@@ -191,7 +191,7 @@ fn pull_command(listen: SocketAddr, settings: &Settings) -> Option<String> {
 }
 
 /// An address that a client on this machine can use: an unspecified one is any of them, also the loopback one.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

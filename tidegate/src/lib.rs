@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod first_run;
+pub mod health;
 mod observe;
 pub mod process;
 mod services;

@@ -8,13 +8,13 @@ use shared_models::{db::DbConfig, migrate};
 use tidegate::{
     cli::{Cli, Mode},
     config::{self, Settings},
-    first_run, process, telemetry,
+    first_run, health, process, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+    match Box::pin(run(Cli::parse())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidegate: {error:#}");
@@ -25,10 +25,14 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
     let mode = cli.mode();
+    if let Some(url) = cli.health_url() {
+        return health::ask(url).await;
+    }
     let settings = config::load(&cli.common(), mode, config::environment())?;
     match mode {
         Mode::CheckConfig => println!("{}", settings.to_toml()),
         Mode::Migrate => migrate_database(&settings).await?,
+        Mode::Health => health::ask(&health::url(&settings)?).await?,
         Mode::Serve | Mode::RegistryApi | Mode::ContentApp => serve(mode, settings).await?,
     }
     Ok(())

@@ -9,6 +9,7 @@ mod buildah;
 mod containerd;
 mod containers_home;
 mod dockerd;
+mod health;
 mod podman;
 mod pull;
 mod request_counts;

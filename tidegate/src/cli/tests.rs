@@ -24,6 +24,7 @@ fn without_a_sub_command_it_serves() {
         ("content-app", Mode::ContentApp),
         ("migrate", Mode::Migrate),
         ("check-config", Mode::CheckConfig),
+        ("health", Mode::Health),
     ] {
         assert_eq!(parse(&[word]).mode(), mode);
     }
@@ -56,7 +57,17 @@ fn upstreams_add_up() {
 }
 
 #[test]
+fn health_asks_what_it_is_told_to() {
+    assert_eq!(parse(&["health"]).health_url(), None);
+    let told = parse(&["health", "--url", "http://node:5101/readyz"]);
+    assert_eq!(told.health_url().unwrap().as_str(), "http://node:5101/readyz");
+    let flags = parse(&["health", "--internal-listen", "127.0.0.1:5101"]).common();
+    assert_eq!(flags.internal_listen.unwrap().port(), 5101);
+}
+
+#[test]
 fn what_cannot_be_understood_is_refused() {
+    assert!(refusal(&["health", "--url", "node:5101"]).contains("not an http or https URL"));
     assert!(refusal(&["--upstream", "http://a"]).contains("expected NAME=URL"));
     assert!(refusal(&["--upstream", "=http://a"]).contains("the name before '=' is missing"));
     for url in ["a", "ftp://a", "http://u:p@a", "http://a?b", "http://"] {
@@ -77,7 +88,7 @@ fn help_reads_as_recorded() {
     let _guard = settings.bind_to_scope();
     insta::assert_snapshot!("help", refusal(&["--help"]));
     insta::assert_snapshot!("help-short", refusal(&["-h"]));
-    for command in ["serve", "registry-api", "content-app", "migrate", "check-config"] {
+    for command in ["serve", "registry-api", "content-app", "migrate", "check-config", "health"] {
         insta::assert_snapshot!(format!("help-{command}"), refusal(&[command, "--help"]));
     }
 }
