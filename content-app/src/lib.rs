@@ -111,9 +111,9 @@ impl ContentApp {
         )
     }
 
-    /// Heartbeats and sweeps until `shutdown` resolves.
-    pub async fn run(&self, shutdown: impl Future<Output = ()>) {
-        node::run(&self.0, shutdown).await;
+    /// Heartbeats and sweeps until `stopped` resolves; from `draining` on the others are told to send nothing new.
+    pub async fn run(&self, draining: impl Future<Output = ()>, stopped: impl Future<Output = ()>) {
+        node::run(&self.0, draining, stopped).await;
     }
 
     /// Ends the fills that still run; what they have is saved and taken up again at the next start.

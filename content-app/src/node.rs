@@ -5,7 +5,7 @@ use std::{collections::HashSet, future::Future, time::Duration};
 use shared_models::{
     Millis,
     db::{
-        blobs,
+        DbError, blobs, fills,
         nodes::{self, NodeRow},
     },
 };
@@ -16,25 +16,71 @@ use crate::Content;
 /// Between two looks for abandoned partial files.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Runs until `shutdown` resolves, then tells the others that this node takes no new work.
-pub(crate) async fn run(content: &Content, shutdown: impl Future<Output = ()>) {
+/// A node that was silent for so many heartbeats is taken off the list. It counts as dead long before, and is on the list
+/// again with its next heartbeat.
+const FORGOTTEN_AFTER: u32 = 12;
+
+/// A lease that ran out so long ago is nobody's hint any more.
+const EXPIRED_FOR: Duration = Duration::from_secs(10);
+
+/// How the others are to take this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It takes new work.
+    Serving,
+    /// It finishes what runs.
+    Draining,
+}
+
+/// Says that this node lives: until `draining` resolves as one that takes new work, then until `stopped` does as one that
+/// does not. Then it is no node any more.
+pub(crate) async fn run(
+    content: &Content,
+    draining: impl Future<Output = ()>,
+    stopped: impl Future<Output = ()>,
+) {
+    live(content, Standing::Serving, draining).await;
+    live(content, Standing::Draining, stopped).await;
+    write_reads(content).await;
+    let (db, id) = (&content.fills.context.db, &content.config.node_id);
+    if let Err(error) = nodes::remove(db, id).await {
+        tracing::warn!(node = id, "the others were not told that this node has ended: {error}");
+    }
+}
+
+async fn live(content: &Content, standing: Standing, end: impl Future<Output = ()>) {
     let mut heartbeat = interval(content.config.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = interval(SWEEP_INTERVAL);
-    tokio::pin!(shutdown);
+    tokio::pin!(end);
     loop {
         tokio::select! {
-            () = &mut shutdown => break,
+            () = &mut end => return,
             _ = heartbeat.tick() => {
-                beat(content, false).await;
+                beat(content, standing).await;
+                remove_dead(content).await;
                 write_reads(content).await;
                 content.fills.context.metrics.stored_bytes(content.fills.context.store.usage().await.bytes);
             }
             _ = sweep.tick() => sweep_partials(content).await,
         }
     }
-    beat(content, true).await;
-    write_reads(content).await;
+}
+
+/// Nodes that ended without a word, and the leases that nodes left behind.
+async fn remove_dead(content: &Content) {
+    let db = &content.fills.context.db;
+    let silent_since = Millis::now().before(content.config.heartbeat.saturating_mul(FORGOTTEN_AFTER));
+    let removed = async {
+        let nodes = nodes::remove_dead(db, silent_since).await?;
+        let leases = fills::remove_expired(db, Millis::now().before(EXPIRED_FOR)).await?;
+        Ok::<_, DbError>((nodes, leases))
+    };
+    match removed.await {
+        Ok((0, 0)) => {}
+        Ok((nodes, leases)) => tracing::info!(nodes, leases, "removed dead nodes and the leases they left"),
+        Err(error) => tracing::warn!("dead nodes were not looked for: {error}"),
+    }
 }
 
 async fn write_reads(content: &Content) {
@@ -44,13 +90,13 @@ async fn write_reads(content: &Content) {
     }
 }
 
-async fn beat(content: &Content, draining: bool) {
+async fn beat(content: &Content, standing: Standing) {
     let row = NodeRow {
         id: content.config.node_id.clone(),
         public_url: content.config.public_url.clone(),
         internal_url: content.config.internal_url.clone(),
         heartbeat_at: Millis::now(),
-        draining,
+        draining: standing == Standing::Draining,
     };
     if let Err(error) = nodes::heartbeat(&content.fills.context.db, &row).await {
         tracing::warn!(node = row.id, "the heartbeat was not recorded: {error}");

@@ -42,6 +42,8 @@ pub struct Process {
     options: Options,
     metrics: HttpMetrics,
     health: Health,
+    /// How long the process serves on after it was told to end.
+    drain_grace: Duration,
     api: Option<RegistryApi>,
     content: Option<ContentApp>,
 }
@@ -96,7 +98,8 @@ impl Process {
         }
         let metrics = HttpMetrics::register(&mut registry);
         let health = Health { readiness, registry: Arc::new(registry) };
-        Ok(Self { listeners, options: options(mode, settings), metrics, health, api, content })
+        let drain_grace = services::drain_grace(mode, settings);
+        Ok(Self { listeners, options: options(mode, settings), metrics, health, drain_grace, api, content })
     }
 
     /// Where this process listens.
@@ -104,12 +107,13 @@ impl Process {
         self.listeners.at
     }
 
-    /// Serves until `shutdown` resolves, then lets requests in flight finish.
+    /// Serves until `shutdown` resolves. From then on it is not ready, and no more tasks and no content links come here; it
+    /// still serves what comes within the grace, then lets requests in flight finish.
     ///
     /// # Errors
     /// A listener cannot be served on.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { listeners, options, metrics, health, api, content } = self;
+        let Self { listeners, options, metrics, mut health, drain_grace, api, content } = self;
         let (stop, stopped) = watch::channel(Stage::Serving);
         let reached = |stage: Stage| {
             let mut stopped = stopped.clone();
@@ -118,6 +122,15 @@ impl Process {
                 let _ = stopped.wait_for(|now| *now >= stage).await.is_ok();
             }
         };
+        let stage = stopped.clone();
+        health.readiness = health.readiness.with(
+            "shutdown",
+            Arc::new(move || {
+                let serves = *stage.borrow() == Stage::Serving;
+                let ready = if serves { Ok(()) } else { Err("the process is ending".to_owned()) };
+                Box::pin(std::future::ready(ready))
+            }),
+        );
         let public = Listen {
             listener: listeners.public,
             configure: {
@@ -145,12 +158,12 @@ impl Process {
             tokio::join!(
                 async {
                     if let Some(api) = &api {
-                        api.run(reached(Stage::Stopping)).await
+                        api.run(reached(Stage::Draining)).await
                     }
                 },
                 async {
                     if let Some(content) = &content {
-                        content.run(reached(Stage::Stopping)).await
+                        content.run(reached(Stage::Draining), reached(Stage::Stopped)).await
                     }
                 },
             );
@@ -164,11 +177,13 @@ impl Process {
             stop.send_replace(Stage::Stopped);
             served
         };
+        let advance =
+            |next: Stage| stop.send_if_modified(|stage| std::mem::replace(stage, next.max(*stage)) < next);
         let stopping = async {
             shutdown.await;
-            stop.send_if_modified(|stage| {
-                std::mem::replace(stage, (*stage).max(Stage::Stopping)) == Stage::Serving
-            });
+            advance(Stage::Draining);
+            tokio::time::sleep(drain_grace).await;
+            advance(Stage::Stopping);
         };
         let health_served = serve(internal, &internal_options, metrics.clone(), reached(Stage::Stopped));
         tokio::select! {
@@ -186,6 +201,8 @@ impl Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Serving,
+    /// What comes is served; nobody is sent here any more.
+    Draining,
     /// No new work; requests in flight finish.
     Stopping,
     /// Clients are gone; health may go too.

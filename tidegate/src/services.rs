@@ -212,6 +212,16 @@ pub(crate) fn shutdown_timeout(mode: Mode, settings: &Settings) -> Duration {
     if mode == Mode::ContentApp { settings.content.drain_timeout } else { settings.api.shutdown_timeout }
 }
 
+/// How long a process serves on after it was told to end, so that balancers and registry-api notice first. In serve mode
+/// there is nobody to notice.
+pub(crate) fn drain_grace(mode: Mode, settings: &Settings) -> Duration {
+    match mode {
+        Mode::RegistryApi => settings.api.drain_grace,
+        Mode::ContentApp => settings.content.drain_grace,
+        _ => Duration::ZERO,
+    }
+}
+
 fn process_id(service: &str, listening: Listening) -> String {
     format!("{service}-{}-{}", std::process::id(), listening.internal)
 }

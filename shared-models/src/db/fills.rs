@@ -123,3 +123,19 @@ pub async fn holder(db: &Db, digest: &Digest, now: Millis) -> Result<Option<Fill
     })
     .await
 }
+
+/// Takes away the leases that ran out before `before`, and says how many.
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn remove_expired(db: &Db, before: Millis) -> Result<u64, DbError> {
+    db.write(move |conn| {
+        async move {
+            let query = diesel::delete(fills::table.filter(fills::lease_until.lt(before.0)));
+            let removed = on!(conn, |c| query.execute(c))?;
+            Ok(u64::try_from(removed).unwrap_or(u64::MAX))
+        }
+        .boxed()
+    })
+    .await
+}

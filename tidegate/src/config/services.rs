@@ -50,7 +50,9 @@ section! {
         pub pending_ttl: Duration = "24h",
         /// How long what memory holds may lag behind the database.
         pub cache_max_age: Duration = "5s",
-        /// How long requests in flight may go on after SIGTERM.
+        /// How long requests are still taken after SIGTERM, while `/readyz` says no; in serve mode they are not.
+        pub drain_grace: Duration = "5s",
+        /// How long requests in flight may go on after that.
         pub shutdown_timeout: Duration = "30s",
     }
 }
@@ -142,7 +144,9 @@ section! {
         pub checkpoint_bytes: ByteSize = "8MiB",
         /// When a partial file that nothing has touched is deleted.
         pub partial_max_age: Duration = "7d",
-        /// How long streams may go on after SIGTERM; in serve mode `api.shutdown_timeout` holds.
+        /// How long requests are still taken after SIGTERM, while `/readyz` says no; in serve mode they are not.
+        pub drain_grace: Duration = "5s",
+        /// How long streams may go on after that; in serve mode `api.shutdown_timeout` holds.
         pub drain_timeout: Duration = "5m",
         /// How often a node says that it lives; it counts as dead after three times that.
         pub heartbeat: Duration = "5s",
