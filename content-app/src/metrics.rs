@@ -1,5 +1,6 @@
 //! What a content node counts.
 
+use blob_store::BlobStore;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -78,9 +79,11 @@ impl FillMetrics {
         self.wrong_bytes.inc();
     }
 
-    pub(crate) fn stored_bytes(&self, bytes: u64) {
+    /// What lies on this node's disk: all of its storage, or the cache tier before a bucket.
+    pub(crate) fn stored_bytes(&self, store: &BlobStore, bytes: u64) {
+        let tier = if store.is_shared() { "cache" } else { "local" };
         self.storage_bytes
-            .get_or_create(&TierLabels { tier: "local" })
+            .get_or_create(&TierLabels { tier })
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }

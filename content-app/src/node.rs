@@ -11,7 +11,7 @@ use shared_models::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::Content;
+use crate::{Content, fill::Context};
 
 /// Between two looks for abandoned partial files.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
@@ -60,7 +60,8 @@ async fn live(content: &Content, standing: Standing, end: impl Future<Output = (
                 beat(content, standing).await;
                 remove_dead(content).await;
                 write_reads(content).await;
-                content.fills.context.metrics.stored_bytes(content.fills.context.store.usage().await.bytes);
+                let Context { store, metrics, .. } = &*content.fills.context;
+                metrics.stored_bytes(store, store.usage().await.bytes);
             }
             _ = sweep.tick() => sweep_partials(content).await,
         }

@@ -253,6 +253,42 @@ def kill(world):
     )
 
 
+def size(world):
+    """The rates of small warm answers with a million blobs in the database, against the same with next to nothing."""
+    seconds = 3
+    few = ("--blobs", 100, "--manifests", 10, "--repositories", 5, "--tags", 10, "--tasks", 10)
+    upstream = world.upstream
+    with world.postgres() as postgres:
+        for kind, new in (
+            ("SQLite", lambda name: f"sqlite://{world.new_folder()}/{name}.db"),
+            ("PostgreSQL", postgres.database),
+        ):
+            full, empty = new("full"), new("empty")
+            world.fill_database(full)
+            world.fill_database(empty, *few)
+            with world.tidegate(database=full).check() as large, world.tidegate(database=empty).check() as small:
+                for server in (large, small):
+                    world.clients("cold-clients", server.blob_url, 1, 1)
+                for key, work, path in (
+                    ("manifest-digest", "warm manifest by digest", upstream.manifest_path),
+                    ("manifest-tag", "warm manifest by tag within its TTL", upstream.tag_path),
+                    ("redirect", "warm blob redirect (307)", upstream.blob_path),
+                ):
+                    found = take_turns(
+                        world.rounds + 2,
+                        full=lambda: world.requests(large, path, seconds),
+                        empty=lambda: world.requests(small, path, seconds),
+                    )
+                    rates = {name: median(samples, "per_second") for name, samples in found.items()}
+                    ratio = rates["full"] / rates["empty"]
+                    yield Row(
+                        f"size-{kind.lower()}-{key}",
+                        f"{work}, {kind} with 1,000,000 blobs: requests/s",
+                        "≥ 0.9 × an empty one", 0.9, ratio, f"{ratio:.2f} ×", f"{rates['full']:,.0f}/s",
+                        f"empty {rates['empty']:,.0f}/s", at_least=True, samples=found,
+                    )
+
+
 WORK = {
     "cold-20": crowd_20,
     "cold-200": crowd_200,
@@ -262,4 +298,8 @@ WORK = {
     "slow-readers": slow,
     "ranges": ranges,
     "kill": kill,
+    "size": size,
 }
+
+# Only on demand: filling the databases takes minutes.
+LONG = {"size"}

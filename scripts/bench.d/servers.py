@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 from processes import BenchError, Process, fetch, free_port
 
@@ -78,10 +79,12 @@ class Tidegate(Cache):
 
     prefix = "bench/"
 
-    def __init__(self, folder, upstream, binaries):
+    def __init__(self, folder, upstream, binaries, database=None):
         config = folder / "tidegate.toml"
         config.write_text(f"""
 data_dir = "{folder}/data"
+[database]
+url = "{database or f'sqlite://{folder}/tidegate.db'}"
 [api]
 listen = "127.0.0.1:0"
 internal_listen = "127.0.0.1:0"
@@ -196,3 +199,39 @@ proxy: {{remoteurl: "{upstream.url}"}}
 """)
         super().__init__("docker-registry", folder, upstream, ["docker-registry", "serve", config])
         self.wait_for(f"{self.url}/v2/")
+
+
+class Postgres(Process):
+    """A PostgreSQL server of Debian's, with its defaults but for where it listens."""
+
+    def __init__(self, folder):
+        installed = pathlib.Path("/usr/lib/postgresql").glob("*/bin")
+        programs = max(installed, key=lambda path: float(path.parent.name), default=None)
+        if not programs:
+            raise BenchError("please install what the Debian package postgresql contains")
+        # It refuses to run as root, and its user has to come to its folder.
+        user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        for path in (folder.parent, folder):
+            path.chmod(0o711)
+        data = folder / "data"
+        data.mkdir()
+        if user:
+            shutil.chown(data, "postgres")
+        init = [*user, programs / "initdb", "-A", "trust", "-U", "bench", "-E", "UTF8", "--locale=C", "-D", data]
+        subprocess.run(init, check=True, capture_output=True, cwd=folder)
+        port = free_port()
+        self.address = f"postgres://bench@127.0.0.1:{port}"
+        command = [programs / "postgres", "-D", data, "-p", port, "-c", "unix_socket_directories="]
+        super().__init__("postgres", folder, [*user, *command])
+        end = time.monotonic() + 20
+        while subprocess.run([programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
+            if self.child.poll() is not None or time.monotonic() > end:
+                raise BenchError(f"postgres does not come up:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        self.programs, self.port = programs, port
+
+    def database(self, name):
+        """The URL of a new database."""
+        options = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "bench", name]
+        subprocess.run([self.programs / "createdb", *options], check=True, capture_output=True)
+        return f"{self.address}/{name}"

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 
 from processes import ACCEPT, ENVIRONMENT, BenchError, Process
-from servers import DockerRegistry, NginxCache, NginxStatic, Tidegate, Upstream
+from servers import DockerRegistry, NginxCache, NginxStatic, Postgres, Tidegate, Upstream
 
 MIB = 1024 * 1024
 SIZE = 400 * MIB
@@ -44,8 +44,19 @@ class World:
     def new_folder(self):
         return pathlib.Path(tempfile.mkdtemp(dir=self.folder))
 
-    def tidegate(self, folder=None):
-        return Tidegate(folder or self.new_folder(), self.upstream, self.binaries)
+    def tidegate(self, folder=None, database=None):
+        return Tidegate(folder or self.new_folder(), self.upstream, self.binaries, database)
+
+    def postgres(self):
+        return Postgres(self.new_folder())
+
+    def fill_database(self, url, *counts):
+        """As much as a registry has after years, unless `counts` say otherwise."""
+        command = [str(part) for part in (self.binaries / "fill-database", url, *counts)]
+        ran = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=1200, check=False)
+        if ran.returncode != 0:
+            raise BenchError(f"{' '.join(command)}:\n{ran.stderr[-1000:]}")
+        return json.loads(ran.stdout)
 
     def nginx_static(self):
         return NginxStatic(self.new_folder(), self.upstream)

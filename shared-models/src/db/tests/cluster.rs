@@ -52,6 +52,10 @@ on_both! {
         assert!(fills::holder(&db, &blob, Millis(300)).await.unwrap().is_some(), "it was not a's to release");
         fills::release(&db, &blob, "b").await.unwrap();
         assert_eq!(fills::holder(&db, &blob, Millis(300)).await.unwrap(), None);
+
+        assert!(fills::claim(&db, &blob, "a", Millis(100), Millis(0)).await.unwrap());
+        assert_eq!(fills::remove_expired(&db, Millis(100)).await.unwrap(), 0);
+        assert_eq!(fills::remove_expired(&db, Millis(101)).await.unwrap(), 1, "what nobody gave back goes");
     }
 
     async fn of_many_nodes_that_claim_at_once_one_gets_the_fill(db: TestDb) {
