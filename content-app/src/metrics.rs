@@ -82,9 +82,7 @@ impl FillMetrics {
     /// What lies on this node's disk: all of its storage, or the cache tier before a bucket.
     pub(crate) fn stored_bytes(&self, store: &BlobStore, bytes: u64) {
         let tier = if store.is_shared() { "cache" } else { "local" };
-        self.storage_bytes
-            .get_or_create(&TierLabels { tier })
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.storage_bytes.get_or_create(&TierLabels { tier }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 

@@ -9,3 +9,4 @@ pub mod process;
 mod services;
 mod storage;
 pub mod telemetry;
+mod upstream_sharing;

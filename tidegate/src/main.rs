@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Box::pin(run(Cli::parse())).await {
+    match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidegate: {error:#}");
@@ -33,7 +33,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Mode::CheckConfig => println!("{}", settings.to_toml()),
         Mode::Migrate => migrate_database(&settings).await?,
         Mode::Health => health::ask(&health::url(&settings)?).await?,
-        Mode::Serve | Mode::RegistryApi | Mode::ContentApp => serve(mode, settings).await?,
+        Mode::Serve | Mode::RegistryApi | Mode::ContentApp => Box::pin(serve(mode, settings)).await?,
     }
     Ok(())
 }

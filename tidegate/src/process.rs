@@ -19,14 +19,14 @@ use shared_models::{
     migrate,
 };
 use tokio::sync::watch;
-use upstream_client::Observer;
+use upstream_client::{Observer, Upstream};
 
 use crate::{
     cli::Mode,
     config::{Place, Settings},
     first_run::{self, Listening},
     observe::UpstreamMetrics,
-    services, storage,
+    services, storage, upstream_sharing,
 };
 
 /// When so many bytes of an answer are gathered they are written to the socket, and no more is read for it meanwhile: what a
@@ -46,6 +46,13 @@ pub struct Process {
     drain_grace: Duration,
     api: Option<RegistryApi>,
     content: Option<ContentApp>,
+    sharing: Sharing,
+}
+
+/// What is shared of upstreams with other processes.
+struct Sharing {
+    db: Db,
+    upstreams: Vec<Upstream>,
 }
 
 struct Listeners {
@@ -79,6 +86,7 @@ impl Process {
         let mut registry = Registry::default();
         let observer: Arc<dyn Observer> = Arc::new(UpstreamMetrics::register(&mut registry));
         let clients = services::upstreams(settings, &observer)?;
+        let sharing = Sharing { db: db.clone(), upstreams: services::shared(mode, settings, &clients) };
         let link_keys = services::link_keys(settings)?;
         let mut readiness = Readiness::default();
         let mut api = None;
@@ -99,7 +107,16 @@ impl Process {
         let metrics = HttpMetrics::register(&mut registry);
         let health = Health { readiness, registry: Arc::new(registry) };
         let drain_grace = services::drain_grace(mode, settings);
-        Ok(Self { listeners, options: options(mode, settings), metrics, health, drain_grace, api, content })
+        Ok(Self {
+            listeners,
+            options: options(mode, settings),
+            metrics,
+            health,
+            drain_grace,
+            api,
+            content,
+            sharing,
+        })
     }
 
     /// Where this process listens.
@@ -113,7 +130,7 @@ impl Process {
     /// # Errors
     /// A listener cannot be served on.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { listeners, options, metrics, mut health, drain_grace, api, content } = self;
+        let Self { listeners, options, metrics, mut health, drain_grace, api, content, sharing } = self;
         let (stop, stopped) = watch::channel(Stage::Serving);
         let reached = |stage: Stage| {
             let mut stopped = stopped.clone();
@@ -164,6 +181,12 @@ impl Process {
                 async {
                     if let Some(content) = &content {
                         content.run(reached(Stage::Draining), reached(Stage::Stopped)).await
+                    }
+                },
+                async {
+                    tokio::select! {
+                        () = reached(Stage::Stopping) => {}
+                        () = upstream_sharing::run(&sharing.db, &sharing.upstreams) => {}
                     }
                 },
             );

@@ -32,6 +32,12 @@ pub(crate) fn upstreams(
     settings.upstreams.iter().map(client).collect()
 }
 
+/// The upstreams of which other processes are told: none in serve mode on a SQLite file, which no other process opens.
+pub(crate) fn shared(mode: Mode, settings: &Settings, clients: &HashMap<String, Upstream>) -> Vec<Upstream> {
+    let alone = mode == Mode::Serve && settings.database.url.scheme() == "sqlite";
+    clients.values().filter(|_| !alone).cloned().collect()
+}
+
 fn upstream_config(upstream: &config::Upstream) -> anyhow::Result<UpstreamConfig> {
     let proxy = upstream.proxy.as_ref().map(|proxy| proxy.expose().parse()).transpose();
     Ok(UpstreamConfig {

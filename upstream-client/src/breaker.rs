@@ -15,14 +15,27 @@ const WHILE_PROBING: Duration = Duration::from_secs(1);
 pub(crate) struct Breaker {
     failures: u32,
     open_for: Duration,
-    state: Mutex<State>,
+    circuit: Mutex<Circuit>,
+}
+
+#[derive(Debug)]
+struct Circuit {
+    state: State,
+    last_success: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
     Closed { failures: u32 },
-    Open { since: Instant },
+    Open { until: Instant },
     Probing,
+}
+
+/// What a call has done to the circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Opened,
+    Closed,
 }
 
 /// Leave to make one call. Dropped unsettled (the call was abandoned), it says nothing of the upstream.
@@ -35,62 +48,88 @@ pub(crate) struct Permit<'a> {
 
 impl Breaker {
     pub(crate) fn new(failures: u32, open_for: Duration) -> Self {
-        Self { failures: failures.max(1), open_for, state: Mutex::new(State::Closed { failures: 0 }) }
+        let circuit = Circuit { state: State::Closed { failures: 0 }, last_success: None };
+        Self { failures: failures.max(1), open_for, circuit: Mutex::new(circuit) }
     }
 
     /// Asks for leave to make a call at `now`.
     pub(crate) fn admit(&self, now: Instant) -> Result<Permit<'_>, UpstreamError> {
-        let mut state = self.lock();
-        let probe = match *state {
+        let mut circuit = self.lock();
+        let probe = match circuit.state {
             State::Closed { .. } => false,
-            State::Open { since } => match self.left(since, now) {
+            State::Open { until } => match left(until, now) {
                 Some(retry_after) => return Err(UpstreamError::CircuitOpen { retry_after }),
                 None => true,
             },
             State::Probing => return Err(UpstreamError::CircuitOpen { retry_after: WHILE_PROBING }),
         };
         if probe {
-            *state = State::Probing;
+            circuit.state = State::Probing;
         }
         Ok(Permit { breaker: self, probe, settled: false })
     }
 
     /// How long no call will be let through, if the circuit is open at `now`.
     pub(crate) fn open_for(&self, now: Instant) -> Option<Duration> {
-        match *self.lock() {
-            State::Open { since } => self.left(since, now),
+        match self.lock().state {
+            State::Open { until } => left(until, now),
             State::Closed { .. } | State::Probing => None,
         }
     }
 
-    fn left(&self, since: Instant, now: Instant) -> Option<Duration> {
-        self.open_for.checked_sub(now.saturating_duration_since(since)).filter(|left| !left.is_zero())
+    /// When a call last went well.
+    pub(crate) fn last_success(&self) -> Option<Instant> {
+        self.lock().last_success
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Opens the circuit for what is left of another process's, no longer than one of its own would be. A probe that
+    /// runs decides all the same.
+    pub(crate) fn open(&self, left: Duration, now: Instant) {
+        let Some(theirs) = now.checked_add(left.min(self.open_for)) else { return };
+        let mut circuit = self.lock();
+        circuit.state = match circuit.state {
+            State::Probing => State::Probing,
+            State::Open { until } => State::Open { until: until.max(theirs) },
+            State::Closed { .. } => State::Open { until: theirs },
+        };
+    }
+
+    fn opened(&self, now: Instant) -> State {
+        // A time that no clock reaches is none.
+        State::Open { until: now.checked_add(self.open_for).unwrap_or(now) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn left(until: Instant, now: Instant) -> Option<Duration> {
+    until.checked_duration_since(now).filter(|left| !left.is_zero())
+}
+
 impl Permit<'_> {
-    /// Reports how the call went. True when this opened the circuit.
-    pub(crate) fn settle(mut self, failed: bool, now: Instant) -> bool {
+    /// Reports how the call went. Says when this turned the circuit.
+    pub(crate) fn settle(mut self, failed: bool, now: Instant) -> Option<Turn> {
         self.settled = true;
-        let mut state = self.breaker.lock();
-        let next = match (*state, self.probe) {
-            (_, true) if failed => State::Open { since: now },
-            (_, true) => State::Closed { failures: 0 },
+        let breaker = self.breaker;
+        let mut circuit = breaker.lock();
+        if !failed {
+            circuit.last_success = Some(now);
+        }
+        let (next, turn) = match (circuit.state, self.probe) {
+            (_, true) if failed => (breaker.opened(now), Some(Turn::Opened)),
+            (_, true) => (State::Closed { failures: 0 }, Some(Turn::Closed)),
             (State::Closed { failures }, false) if failed => match failures.saturating_add(1) {
-                failures if failures >= self.breaker.failures => State::Open { since: now },
-                failures => State::Closed { failures },
+                failures if failures >= breaker.failures => (breaker.opened(now), Some(Turn::Opened)),
+                failures => (State::Closed { failures }, None),
             },
-            (State::Closed { .. }, false) => State::Closed { failures: 0 },
+            (State::Closed { .. }, false) => (State::Closed { failures: 0 }, None),
             // A call from before the circuit opened: what it met is no news.
-            (later, false) => later,
+            (later, false) => (later, None),
         };
-        let opened = matches!(next, State::Open { .. }) && !matches!(*state, State::Open { .. });
-        *state = next;
-        opened
+        circuit.state = next;
+        turn
     }
 }
 
@@ -98,11 +137,7 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.probe && !self.settled {
             // The next call becomes the probe: an open circuit whose time is over.
-            let long_ago = Instant::now().checked_sub(self.breaker.open_for);
-            *self.breaker.lock() = match long_ago {
-                Some(since) => State::Open { since },
-                None => State::Closed { failures: self.breaker.failures.saturating_sub(1) },
-            };
+            self.breaker.lock().state = State::Open { until: Instant::now() };
         }
     }
 }
@@ -116,7 +151,8 @@ mod tests {
     fn opened(now: Instant) -> Breaker {
         let breaker = Breaker::new(3, OPEN_FOR);
         for attempt in 1..=3 {
-            assert_eq!(breaker.admit(now).unwrap().settle(true, now), attempt == 3);
+            let turn = breaker.admit(now).unwrap().settle(true, now);
+            assert_eq!(turn, (attempt == 3).then_some(Turn::Opened));
         }
         breaker
     }
@@ -149,9 +185,10 @@ mod tests {
             breaker.admit(later).unwrap_err(),
             UpstreamError::CircuitOpen { retry_after: WHILE_PROBING }
         );
-        assert!(probe.settle(true, later));
+        assert_eq!(probe.settle(true, later), Some(Turn::Opened));
         assert!(breaker.admit(later).is_err());
-        breaker.admit(later + OPEN_FOR).unwrap().settle(false, later + OPEN_FOR);
+        let turn = breaker.admit(later + OPEN_FOR).unwrap().settle(false, later + OPEN_FOR);
+        assert_eq!(turn, Some(Turn::Closed));
         let (_one, _other) =
             (breaker.admit(later + OPEN_FOR).unwrap(), breaker.admit(later + OPEN_FOR).unwrap());
     }
@@ -172,5 +209,23 @@ mod tests {
         breaker.admit(now).unwrap().settle(true, now);
         early.settle(false, now);
         assert!(breaker.admit(now).is_err());
+    }
+
+    #[test]
+    fn what_opened_elsewhere_opens_here_for_what_is_left_of_it() {
+        let now = Instant::now();
+        let breaker = Breaker::new(3, OPEN_FOR);
+        breaker.open(Duration::from_secs(4), now);
+        assert_eq!(breaker.open_for(now), Some(Duration::from_secs(4)));
+        breaker.open(Duration::from_secs(2), now);
+        assert_eq!(breaker.open_for(now), Some(Duration::from_secs(4)), "it is never made shorter");
+        breaker.open(Duration::from_secs(3600), now);
+        assert_eq!(breaker.open_for(now), Some(OPEN_FOR), "nor longer than its own would be");
+        let later = now + OPEN_FOR;
+        let probe = breaker.admit(later).unwrap();
+        breaker.open(OPEN_FOR, later);
+        assert_eq!(breaker.open_for(later), None, "a probe runs");
+        assert_eq!(probe.settle(false, later), Some(Turn::Closed));
+        assert_eq!(breaker.last_success(), Some(later));
     }
 }

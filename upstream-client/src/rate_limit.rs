@@ -40,23 +40,47 @@ struct Seen {
 }
 
 impl Quota {
-    /// Takes in what an answer of the upstream itself says.
-    pub(crate) fn note(&self, status: StatusCode, headers: &HeaderMap, now: Instant) {
+    /// Takes in what an answer of the upstream itself says. False where it says nothing of a quota.
+    pub(crate) fn note(&self, status: StatusCode, headers: &HeaderMap, now: Instant) -> bool {
         let retry_at = match status {
             StatusCode::TOO_MANY_REQUESTS => retry_after(headers).and_then(|wait| now.checked_add(wait)),
             _ => None,
         };
         let limit = read_limit(headers);
         if retry_at.is_none() && limit.is_none() {
-            return;
+            return false;
         }
         let mut seen = self.lock();
         if let Some(limit) = limit {
             seen.limit = Some((limit, now));
         }
-        if retry_at > seen.retry_at {
-            seen.retry_at = retry_at;
-        }
+        seen.retry_at = seen.retry_at.max(retry_at);
+        true
+    }
+
+    /// Takes in that a 429 asked another process to wait.
+    pub(crate) fn wait(&self, wait: Duration, now: Instant) {
+        let mut seen = self.lock();
+        seen.retry_at = seen.retry_at.max(now.checked_add(wait.min(LONGEST_WAIT)));
+    }
+
+    /// Takes in the quota that another process was told at `seen_at`; it is full again `reset_after` from `now`.
+    pub(crate) fn learn(
+        &self,
+        limit: Option<u64>,
+        remaining: Option<u64>,
+        reset_after: Duration,
+        seen_at: Instant,
+        now: Instant,
+    ) {
+        let reset_after =
+            reset_after.min(LONGEST_WAIT).saturating_add(now.saturating_duration_since(seen_at));
+        self.lock().limit = Some((RateLimit { limit, remaining, window: None, reset_after }, seen_at));
+    }
+
+    /// When the quota was told.
+    pub(crate) fn seen_at(&self) -> Option<Instant> {
+        Some(self.lock().limit?.1)
     }
 
     /// How long background work has to wait, if it has to: a `Retry-After` runs, or no more than `reserve` is left.

@@ -13,13 +13,14 @@ use url::Url;
 
 use crate::{
     Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
-    breaker::Breaker,
+    breaker::{Breaker, Turn},
     dial::{Clients, Lane},
     error::{Failure, host_and_port},
     guard,
     rate_limit::Quota,
     realm::Realms,
     redirect,
+    sighting::LastNews,
     token::{Grant, Tokens},
 };
 
@@ -36,6 +37,7 @@ pub(crate) struct Transport {
     pub(crate) tokens: Tokens,
     pub(crate) breaker: Breaker,
     pub(crate) quota: Quota,
+    pub(crate) news: LastNews,
     clients: Clients,
     observer: Arc<dyn Observer>,
 }
@@ -85,6 +87,7 @@ impl Transport {
             tokens: Tokens::new(),
             breaker: Breaker::new(config.breaker_failures, config.breaker_open_for),
             quota: Quota::default(),
+            news: LastNews::default(),
             clients: Clients::new(&config)?,
             observer,
             config,
@@ -116,8 +119,16 @@ impl Transport {
             Err(_) => Err(UpstreamError::Timeout),
         };
         let failed = result.as_ref().is_err_and(|error| error.is_failure());
-        if permit.settle(failed, Instant::now()) {
-            tracing::warn!(upstream = self.config.name, "upstream failed repeatedly: its circuit is open");
+        match permit.settle(failed, Instant::now()) {
+            Some(Turn::Opened) => {
+                self.news.note();
+                tracing::warn!(
+                    upstream = self.config.name,
+                    "upstream failed repeatedly: its circuit is open"
+                );
+            }
+            Some(Turn::Closed) => self.news.note(),
+            None => {}
         }
         result
     }
@@ -175,8 +186,8 @@ impl Transport {
         let mut exchange = Exchange { transport: self, method, code: 0 };
         let response = request.send().await.map_err(|error| Failure::from_transport(&error, url))?;
         exchange.code = response.status().as_u16();
-        if self.is_home(url) {
-            self.quota.note(response.status(), response.headers(), Instant::now());
+        if self.is_home(url) && self.quota.note(response.status(), response.headers(), Instant::now()) {
+            self.news.note();
         }
         Ok(response)
     }

@@ -20,6 +20,7 @@ mod presigned;
 mod pulls;
 mod resolve;
 mod restart;
+mod sharing;
 mod stale;
 mod support;
 mod tasks;

@@ -9,6 +9,7 @@ mod blobs;
 mod breaker;
 mod manifests;
 mod redirects;
+mod sighting;
 mod support;
 mod tags;
 mod tls;

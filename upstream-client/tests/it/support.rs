@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -224,6 +224,12 @@ async fn serve(
     let head_only = request.method == "HEAD";
     answer(&request).send(&mut stream, head_only).await?;
     stream.shutdown().await
+}
+
+/// Answers with each of `replies` in turn, and with the last one from then on.
+pub(crate) async fn in_turn(replies: Vec<Reply>) -> Server {
+    let next = AtomicUsize::new(0);
+    Server::start(move |_| replies[next.fetch_add(1, Ordering::SeqCst).min(replies.len() - 1)].clone()).await
 }
 
 pub(crate) fn upstream(config: UpstreamConfig) -> Upstream {

@@ -1,8 +1,5 @@
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,17 +10,11 @@ use upstream_client::{
 use url::Url;
 
 use crate::support::{
-    Counts, Reply, Server, digest, hang_up, login, reference, reply, repository, silence, upstream,
+    Counts, Server, digest, hang_up, in_turn, login, reference, reply, repository, silence, upstream,
 };
 
 async fn get(upstream: &Upstream) -> Result<(), UpstreamError> {
     upstream.get_manifest(&repository("a"), &reference("t"), Client).await.map(|_| ())
-}
-
-/// Answers with each of `replies` in turn, and with the last one from then on.
-async fn in_turn(replies: Vec<Reply>) -> Server {
-    let next = AtomicUsize::new(0);
-    Server::start(move |_| replies[next.fetch_add(1, Ordering::SeqCst).min(replies.len() - 1)].clone()).await
 }
 
 #[tokio::test]
