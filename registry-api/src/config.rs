@@ -22,6 +22,8 @@ pub struct Config {
     pub link_lifetime: Duration,
     /// Where clients are sent for blobs.
     pub placement: Placement,
+    /// A content node that has not been heard of for so long is dead.
+    pub node_dead_after: Duration,
     /// Signs URLs of the object store, where clients are sent there for what is stored.
     pub presigner: Option<Presigner>,
     /// The most names that one page of the catalog or of a tag list has; `n` is clamped to it.

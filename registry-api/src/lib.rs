@@ -105,7 +105,7 @@ where
     web::resource(path.to_owned()).route(web::get().to(handler.clone())).route(web::head().to(handler))
 }
 
-/// Between two looks for pending blobs that no manifest has named.
+/// Between two looks for pending blobs that no manifest has named, and for content nodes that have long been dead.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(300);
 
 async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
@@ -121,6 +121,7 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
                 write_use(registry).await;
             }
             _ = seldom.tick() => {
+                placement::forget_dead(registry).await;
                 let before = Millis::now().before(registry.config.pending_ttl);
                 match blobs::expire_pending(&registry.db, before).await {
                     Ok(0) => {}

@@ -13,9 +13,6 @@ use shared_models::{
 
 use crate::{config::Placement, error::ApiError, registry::Registry};
 
-/// A node that has not been heard of for so long is dead.
-const DEAD_AFTER: Duration = Duration::from_secs(15);
-
 /// How long the list of live nodes is used before it is read again.
 const REFRESH: Duration = Duration::from_secs(2);
 
@@ -57,13 +54,27 @@ impl Nodes {
 
     async fn owner(&self, registry: &Registry, digest: &Digest) -> Result<NodeRow, ApiError> {
         let db = registry.db.clone();
-        let live = async move { nodes::live(&db, Millis::now().before(DEAD_AFTER)).await.map(Arc::new) };
+        let since = Millis::now().before(registry.config.node_dead_after);
+        let live = async move { nodes::live(&db, since).await.map(Arc::new) };
         let live = self
             .0
             .try_get_with((), live)
             .await
             .map_err(|error: Arc<DbError>| ApiError::from((*error).clone()))?;
         owner(&live, digest).cloned().ok_or(ApiError::NoContentNode)
+    }
+}
+
+/// After so many times the span that makes it count as dead, a node is forgotten.
+const FORGOTTEN_AFTER: u32 = 4;
+
+/// Forgets nodes that have long been dead.
+pub(crate) async fn forget_dead(registry: &Registry) {
+    let before = Millis::now().before(registry.config.node_dead_after.saturating_mul(FORGOTTEN_AFTER));
+    match nodes::remove_dead(&registry.db, before).await {
+        Ok(0) => {}
+        Ok(forgotten) => tracing::info!(forgotten, "forgot content nodes that have long been dead"),
+        Err(error) => tracing::warn!("dead content nodes could not be looked for: {error}"),
     }
 }
 

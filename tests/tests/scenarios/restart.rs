@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
 use tidegate_tests::{
+    assert_eventually,
     chaos::{Fault, Rule},
     image::Image,
     world::TestWorld,
@@ -139,4 +140,20 @@ async fn shut_down_lets_a_stream_finish() {
     let world = TestWorld::builder().in_dir(dir).upstream("up", &upstream, "").start().await;
     assert!(world.blob(NAME, &layer.digest).await.body == layer.bytes);
     assert_eq!(upstream.count("GET", &layer.digest), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_node_that_has_long_been_dead_is_forgotten() {
+    let (upstream, _) = with_image().await;
+    let world = TestWorld::start(&upstream).await;
+    for (id, seconds_ago) in [("long-dead", 61), ("just-dead", 20)] {
+        world.execute(&format!(
+            "INSERT INTO content_nodes (id, public_url, internal_url, heartbeat_at, draining)
+             VALUES ('{id}', '', '', (unixepoch() - {seconds_ago}) * 1000, false)"
+        ));
+    }
+    let dir = world.stop().await;
+    let world = TestWorld::builder().in_dir(dir).upstream("up", &upstream, "").start().await;
+    let nodes = || world.texts("SELECT id AS text FROM content_nodes WHERE id LIKE '%dead'");
+    assert_eventually!(nodes() == ["just-dead"]);
 }
