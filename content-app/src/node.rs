@@ -5,7 +5,7 @@ use std::{collections::HashSet, future::Future, time::Duration};
 use shared_models::{
     Millis,
     db::{
-        DbError, blobs, fills,
+        blobs, fills,
         nodes::{self, NodeRow},
     },
 };
@@ -15,10 +15,6 @@ use crate::{Content, fill::Context};
 
 /// Between two looks for abandoned partial files.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
-
-/// A node that was silent for so many heartbeats is taken off the list. It counts as dead long before, and is on the list
-/// again with its next heartbeat.
-const FORGOTTEN_AFTER: u32 = 12;
 
 /// A lease that ran out so long ago is nobody's hint any more.
 const EXPIRED_FOR: Duration = Duration::from_secs(10);
@@ -58,7 +54,7 @@ async fn live(content: &Content, standing: Standing, end: impl Future<Output = (
             () = &mut end => return,
             _ = heartbeat.tick() => {
                 beat(content, standing).await;
-                remove_dead(content).await;
+                remove_expired_leases(content).await;
                 write_reads(content).await;
                 let Context { store, metrics, .. } = &*content.fills.context;
                 metrics.stored_bytes(store, store.usage().await.bytes);
@@ -68,19 +64,12 @@ async fn live(content: &Content, standing: Standing, end: impl Future<Output = (
     }
 }
 
-/// Nodes that ended without a word, and the leases that nodes left behind.
-async fn remove_dead(content: &Content) {
-    let db = &content.fills.context.db;
-    let silent_since = Millis::now().before(content.config.heartbeat.saturating_mul(FORGOTTEN_AFTER));
-    let removed = async {
-        let nodes = nodes::remove_dead(db, silent_since).await?;
-        let leases = fills::remove_expired(db, Millis::now().before(EXPIRED_FOR)).await?;
-        Ok::<_, DbError>((nodes, leases))
-    };
-    match removed.await {
-        Ok((0, 0)) => {}
-        Ok((nodes, leases)) => tracing::info!(nodes, leases, "removed dead nodes and the leases they left"),
-        Err(error) => tracing::warn!("dead nodes were not looked for: {error}"),
+/// The leases that nodes left behind which ended without a word.
+async fn remove_expired_leases(content: &Content) {
+    match fills::remove_expired(&content.fills.context.db, Millis::now().before(EXPIRED_FOR)).await {
+        Ok(0) => {}
+        Ok(leases) => tracing::info!(leases, "removed leases of downloads that ended without a word"),
+        Err(error) => tracing::warn!("leases that ran out were not looked for: {error}"),
     }
 }
 
