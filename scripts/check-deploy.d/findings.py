@@ -1,0 +1,16 @@
+#!/usr/bin/env python3
+"""What is wrong, gathered so that one run shows all of it."""
+
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+DEPLOY = ROOT / "deploy"
+OPERATIONS = ROOT / "docs/operations.md"
+
+findings = []
+
+
+def expect(holds, place, text):
+    """Notes a finding unless `holds`."""
+    if not holds:
+        findings.append(f"{place}: {text}")
