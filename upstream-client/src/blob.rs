@@ -12,6 +12,7 @@ use crate::{
     body::{ContentRange, pieces},
     dial::Lane,
     error::Failure,
+    manifest::{declared_digest, is_web_page},
     transport::{Answer, Ask, content_length},
 };
 
@@ -62,7 +63,7 @@ impl Upstream {
         let mut byte = self.ask_blob(Method::GET, repository, digest, Lane::Blob);
         byte.headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-0"));
         let within = self.transport.config.answer_timeout;
-        self.transport.call(priority, within, || self.try_head_blob(&head, &byte)).await
+        self.transport.call(priority, within, || self.try_head_blob(&head, &byte, digest)).await
     }
 
     /// Opens a blob from the byte `from` up to, not including, the byte `to`, or to its end. Retries end where the
@@ -104,14 +105,16 @@ impl Upstream {
         ask
     }
 
-    async fn try_head_blob(&self, head: &Ask, byte: &Ask) -> Result<BlobHead, Failure> {
+    async fn try_head_blob(&self, head: &Ask, byte: &Ask, digest: &Digest) -> Result<BlobHead, Failure> {
         let answer = self.transport.send(head).await?;
+        refuse_web_page(&answer, digest)?;
         match answer.status() {
             StatusCode::OK => return Ok(BlobHead { size: whole_length(answer.headers()) }),
             _ if refuses_head(&answer) => {}
             _ => return Err(answer.failure()),
         }
         let answer = self.transport.send(byte).await?;
+        refuse_web_page(&answer, digest)?;
         match answer.status() {
             StatusCode::OK => Ok(BlobHead { size: whole_length(answer.headers()) }),
             StatusCode::PARTIAL_CONTENT => {
@@ -156,6 +159,15 @@ impl Upstream {
         let stream = pieces(Arc::clone(&self.transport), answer.response, length);
         Ok(BlobBody { start, total, length, validator, stream })
     }
+}
+
+/// A success that is a web page says nothing of the blob, unless it names it: a blob may be a web page, too.
+fn refuse_web_page(answer: &Answer, digest: &Digest) -> Result<(), Failure> {
+    let named = declared_digest(answer.headers()).is_some_and(|declared| declared == *digest);
+    if answer.status().is_success() && is_web_page(answer.headers()) && !named {
+        return Err(Failure::bad_answer("a web page where a blob was expected"));
+    }
+    Ok(())
 }
 
 /// A `HEAD` that says nothing of the blob: the method is refused, or it led to a link that is signed for `GET` only.

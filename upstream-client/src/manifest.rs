@@ -124,19 +124,23 @@ static ACCEPT: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(MANIFEST_TYPES.join(", ")).unwrap_or(any)
 });
 
-/// The type of an answer. HTML is the page of something that is no registry.
+/// The type of an answer.
 fn media_type(headers: &HeaderMap) -> Result<Option<MediaType>, Failure> {
     let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = text.map(MediaType::new).filter(|media_type| !media_type.as_str().is_empty());
-    match media_type {
-        Some(html) if matches!(html.as_str(), "text/html" | "application/xhtml+xml") => {
-            Err(Failure::bad_answer("a web page where a manifest was expected"))
-        }
-        other => Ok(other),
+    if is_web_page(headers) {
+        return Err(Failure::bad_answer("a web page where a manifest was expected"));
     }
+    Ok(text.map(MediaType::new).filter(|media_type| !media_type.as_str().is_empty()))
+}
+
+/// HTML is what something answers that is no registry: a login page, the portal of a network.
+pub(crate) fn is_web_page(headers: &HeaderMap) -> bool {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = text.map(MediaType::new);
+    media_type.is_some_and(|html| matches!(html.as_str(), "text/html" | "application/xhtml+xml"))
 }
 
 /// A header that is no digest says nothing.
-fn declared_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(crate) fn declared_digest(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get("docker-content-digest")?.to_str().ok()?.trim()).ok()
 }

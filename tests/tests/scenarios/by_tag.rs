@@ -152,3 +152,36 @@ async fn a_tag_whose_head_has_no_digest_or_is_not_allowed_is_asked_by_get() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_fetches_the_manifest_behind_it_only_where_that_is_wanted() {
+    let (upstream, image) = with_image().await;
+    let world = TestWorld::start(&upstream).await;
+    assert_image(&Method::HEAD, &world.head(&manifest("1")).await, &image);
+    assert_eventually!(world.rows("tags") == 1);
+    assert_eq!(upstream.count("GET", ""), 1);
+
+    upstream.clear_requests();
+    let keys = format!("{ALWAYS_CHECKED}\nfetch_on_head = false");
+    let world = TestWorld::builder().upstream("up", &upstream, &keys).start().await;
+    for asked in 1..=3 {
+        let answer = world.head(&manifest("1")).await;
+        assert_image(&Method::HEAD, &answer, &image);
+        assert_eq!(answer.header("cache-status"), "tidegate; fwd=miss");
+        assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (asked, 0));
+    }
+    assert_nothing_recorded(&world).await;
+    let fetched = world.get(&manifest("1")).await;
+    assert_image(&Method::GET, &fetched, &image);
+    assert_eq!(fetched.header("cache-status"), "tidegate; fwd=miss; stored");
+
+    // It moves: told of from upstream, and still here as it was.
+    let moved = Image::random(2, &[7]);
+    upstream.put_image(UPSTREAM_NAME, "1", &moved);
+    upstream.clear_requests();
+    assert_image(&Method::HEAD, &world.head(&manifest("1")).await, &moved);
+    assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (1, 0));
+    assert_eq!(world.texts("SELECT manifest AS text FROM tags"), [image.digest.as_str()]);
+    assert_image(&Method::GET, &world.get(&manifest("1")).await, &moved);
+    assert_eq!(upstream.count("GET", ""), 1);
+}

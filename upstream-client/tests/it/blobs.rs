@@ -194,3 +194,20 @@ async fn where_head_is_refused_one_byte_tells_the_size() {
         assert_eq!(size("absent").await, Err(UpstreamError::NotFound));
     }
 }
+
+#[tokio::test]
+async fn a_web_page_is_no_blob_unless_it_says_that_it_is() {
+    let page = |status| reply(status).header("content-type", "text/html; charset=utf-8").body("<html>");
+    let head =
+        async |server: &Server| server.upstream().head_blob(&repository("a"), &digest(BLOB), Client).await;
+    let refused = UpstreamError::BadAnswer("a web page where a blob was expected".to_owned());
+    let portal = Server::start(move |_| page(200)).await;
+    assert_eq!(head(&portal).await, Err(refused.clone()));
+    let to_get = move |request: &Request| if request.method == "HEAD" { reply(405) } else { page(200) };
+    assert_eq!(head(&Server::start(to_get).await).await, Err(refused));
+    let named =
+        Server::start(move |_| page(200).header("docker-content-digest", digest(BLOB).to_string())).await;
+    assert_eq!(head(&named).await, Ok(BlobHead { size: Some(6) }));
+    let missing = Server::start(move |_| page(404)).await;
+    assert_eq!(head(&missing).await, Err(UpstreamError::NotFound));
+}
