@@ -7,6 +7,7 @@ pub mod blobs;
 mod connect;
 mod connection;
 mod error;
+mod file;
 pub mod fills;
 pub mod manifests;
 pub mod nodes;
@@ -33,6 +34,7 @@ use tokio::runtime::Handle;
 pub(crate) use connect::sqlite_path;
 pub(crate) use connection::{Conn, each, insert_all, on, update_only_if};
 pub use error::DbError;
+use file::DatabaseFile;
 use postgres::Lost;
 pub(crate) use postgres::Server;
 
@@ -92,6 +94,7 @@ enum Pools {
     Sqlite {
         write: Pool<SqliteConnection>,
         read: Pool<SqliteConnection>,
+        file: DatabaseFile,
     },
 }
 
@@ -110,22 +113,36 @@ impl Db {
     /// [`DbError::Config`] for a URL that is not understood; [`DbError::Unavailable`] for a file that can't be opened.
     pub async fn connect(config: &DbConfig) -> Result<Self, DbError> {
         let db = Self { pools: connect::pools(config)?, wait: config.wait, runtime: Handle::current() };
-        if let Pools::Sqlite { .. } = db.pools {
+        if let Pools::Sqlite { file, .. } = &db.pools {
             // The writer is the one to turn the file to WAL, before any reader opens it.
             db.write(|_| async { Ok(()) }.boxed()).await?;
+            file.remember()?;
         }
         Ok(db)
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers; of SQLite also whether the file is still the one that was opened, for connections
+    /// to one that was removed go on as if nothing had happened.
     ///
     /// # Errors
     /// [`DbError::Unavailable`] where it doesn't.
     pub async fn ping(&self) -> Result<(), DbError> {
+        if let Pools::Sqlite { file, .. } = &self.pools {
+            let file = file.clone();
+            let checked = self.runtime.spawn_blocking(move || file.check()).await;
+            checked.map_err(|_| DbError::Unavailable("the process is shutting down".to_owned()))??;
+        }
         self.read(|conn| {
             async move {
-                let one = diesel::select(1.into_sql::<Integer>());
-                on!(conn, |c| one.get_result::<i32>(c))?;
+                match conn {
+                    Conn::Postgres(conn) => {
+                        diesel::select(1.into_sql::<Integer>()).execute(&mut **conn).await?
+                    }
+                    // A number alone would be answered without a look at the file.
+                    Conn::Sqlite(conn) => {
+                        diesel::sql_query("SELECT count(*) FROM sqlite_schema").execute(&mut **conn).await?
+                    }
+                };
                 Ok(())
             }
             .boxed()

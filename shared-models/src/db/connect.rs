@@ -14,6 +14,7 @@ use futures::{FutureExt, future::BoxFuture};
 
 use super::{
     DbConfig, DbError, Pools, SqliteConnection,
+    file::DatabaseFile,
     postgres::{self, Lost, Server},
 };
 
@@ -42,6 +43,7 @@ pub(super) fn pools(config: &DbConfig) -> Result<Pools, DbError> {
         return Ok(Pools::Sqlite {
             write: Pool::builder(writer).max_size(1).build().map_err(failed)?,
             read: Pool::builder(reader).max_size(size).build().map_err(failed)?,
+            file: DatabaseFile::new(path),
         });
     }
     if is_postgres(&config.url) {

@@ -159,3 +159,30 @@ async fn two_processes_share_a_sqlite_file() {
         assert!(blobs::linked(db, &name("x"), &digest("own 59")).await.unwrap().is_some());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sqlite_file_that_was_removed_or_replaced_is_no_database_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = sqlite_config(&folder);
+    let db = Db::connect(&config).await.unwrap();
+    db.ping().await.unwrap();
+    let file = folder.path().join("a folder/tidegate.db");
+    let (aside, said) = (file.with_extension("aside"), async || match db.ping().await {
+        Err(DbError::Unavailable(reason)) => reason,
+        other => panic!("{other:?}"),
+    });
+    std::fs::rename(&file, &aside).unwrap();
+    assert!(said().await.contains("tidegate.db is gone"), "{}", said().await);
+    std::fs::copy(&aside, &file).unwrap();
+    assert!(said().await.contains("is another file"), "{}", said().await);
+    std::fs::rename(&aside, &file).unwrap();
+    db.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sqlite_file_that_cannot_be_read_is_no_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::connect(&sqlite_config(&folder)).await.unwrap();
+    std::fs::write(folder.path().join("a folder/tidegate.db"), [b'x'; 8192]).unwrap();
+    assert!(db.ping().await.is_err());
+}
