@@ -184,14 +184,9 @@ def check_service(name, documents, maps, secrets):
     if not config:
         return {}, 0
     ports = check_ports(place, name, deployment, of["Service"], config)
-    pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    if name == "content-app":
-        pause_of_its_own = seconds(config["content"]["drain_grace"])
-        expect(pause + pause_of_its_own > 0, place, "is sent clients that it refuses while it stops")
-    else:
-        expect(pause > 0, place, "is sent clients that it refuses while it stops")
-    patience = pod["terminationGracePeriodSeconds"]
-    expect(patience > pause + stops_within(name, config), place, "is killed while it stops")
+    grace = seconds(config[section_of(name)]["drain_grace"])
+    expect(grace > 0, place, "is sent clients that it refuses while it stops")
+    expect(pod["terminationGracePeriodSeconds"] > stops_within(name, config), place, "is killed while it stops")
     most = scaler["maxReplicas"] + deployment["strategy"]["rollingUpdate"]["maxSurge"]
     return ports, most * config["database"]["max_connections"]
 

@@ -43,11 +43,13 @@ def section_of(mode):
 
 def stops_within(mode, config):
     """How many seconds a process may take to stop after SIGTERM."""
-    fills = 0 if mode == "registry-api" else constant_seconds("content-app/src/fill/fills.rs", "PATIENCE")
+    fills = constant_seconds("content-app/src/fill/fills.rs", "PATIENCE")
+    api, content = config["api"], config["content"]
     if mode == "content-app":
-        content = config["content"]
         return seconds(content["drain_grace"]) + seconds(content["drain_timeout"]) + fills
-    return seconds(config["api"]["shutdown_timeout"]) + fills
+    if mode == "registry-api":
+        return seconds(api["drain_grace"]) + seconds(api["shutdown_timeout"])
+    return seconds(api["shutdown_timeout"]) + fills
 
 
 def key_files(text):

@@ -30,16 +30,13 @@ SHAPES = {
     "PodSecurity": "runAsNonRoot! runAsUser runAsGroup fsGroup seccompProfile=Seccomp!",
     "Seccomp": "type!",
     "Spread": "maxSkew! topologyKey! whenUnsatisfiable! labelSelector=Selector!",
-    "Container": "name! image! args=[]! env=[Variable] ports=[ContainerPort] lifecycle=Lifecycle startupProbe=Probe "
+    "Container": "name! image! args=[]! env=[Variable] ports=[ContainerPort] startupProbe=Probe "
     "livenessProbe=Probe readinessProbe=Probe resources=Resources! securityContext=Security! volumeMounts=[Mount]",
     "Variable": "name! value valueFrom=ValueFrom",
     "ValueFrom": "secretKeyRef=SecretKey fieldRef=Field",
     "SecretKey": "name! key!",
     "Field": "fieldPath!",
     "ContainerPort": "name! containerPort!",
-    "Lifecycle": "preStop=Handler!",
-    "Handler": "sleep=Sleep!",
-    "Sleep": "seconds!",
     "Probe": "httpGet=HTTPGet! periodSeconds timeoutSeconds failureThreshold",
     "HTTPGet": "path! port!",
     "Resources": "requests={}! limits={}!",
