@@ -53,7 +53,7 @@ impl Registry {
             blob_flights: Flights::new(runtime.clone()),
             tag_lists: TagLists::new(runtime),
             nodes: Nodes::new(),
-            presigned: Presigned::new(config.presigner.take()),
+            presigned: Presigned::new(config.presigner.take(), config.cache_max_age),
             content: ContentClient::new(Arc::clone(&config.link_keys))?,
             metrics,
             pulls: Noted::default(),

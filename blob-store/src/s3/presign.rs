@@ -8,7 +8,12 @@ use shared_models::Digest;
 use tokio::{runtime::Handle, time::timeout};
 use url::Url;
 
-use super::{config::S3Config, connect, failure::Failure, objects::path};
+use super::{
+    config::S3Config,
+    connect,
+    failure::Failure,
+    objects::{Objects, path},
+};
 use crate::{StoreError, layout::object_key};
 
 /// Signs URLs to the objects of a bucket. Cheap to clone.
@@ -17,6 +22,7 @@ pub struct Presigner(Arc<Inner>);
 
 struct Inner {
     signer: AmazonS3,
+    objects: Objects,
     prefix: String,
     answer: Duration,
     /// Where credentials are fetched.
@@ -32,9 +38,22 @@ impl Presigner {
     pub fn new(config: &S3Config) -> Result<Self, StoreError> {
         let runtime = Handle::try_current().map_err(|_| StoreError::NoRuntime)?;
         config.check()?;
-        let signer = connect::for_clients(config)?;
+        let (signer, objects) = (connect::for_clients(config)?, Objects::new(config)?);
         let (prefix, answer) = (config.prefix().to_owned(), config.timeouts.answer);
-        Ok(Self(Arc::new(Inner { signer, prefix, answer, runtime })))
+        Ok(Self(Arc::new(Inner { signer, objects, prefix, answer, runtime })))
+    }
+
+    /// Whether the blob can be read in the bucket now. While the object store is known to be away, this is said at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Stopped`].
+    pub async fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let inner = Arc::clone(&self.0);
+        let key = object_key(&inner.prefix, digest);
+        let object = path(&key)?;
+        let size = self.0.runtime.spawn(async move { inner.objects.size_unless_away(&object).await });
+        let size = size.await.map_err(|_| StoreError::Stopped)?;
+        Ok(size.map_err(|failure| failure.during("find", &key))?.is_some())
     }
 
     /// The URL under which the blob can be read with `GET`, whole or in ranges, for `lifetime`: at most seven days,
