@@ -7,13 +7,17 @@
     reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
 )]
 
+pub mod balancer;
 pub mod chaos;
+pub mod cluster;
 pub mod eventually;
 pub mod http_client;
 pub mod image;
 pub mod load;
 pub mod process;
+pub mod puller;
 pub mod real_registry;
+pub mod s3_server;
 pub mod tcp_proxy;
 pub mod tool;
 pub mod world;

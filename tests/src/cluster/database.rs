@@ -1,0 +1,85 @@
+//! The PostgreSQL database of one cluster.
+
+use std::sync::{
+    Arc, LazyLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use diesel::{QueryableByName, sql_query, sql_types::Text};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
+use shared_models::test_postgres::TestPostgres;
+
+/// The server of all tests of a process that do not stop it. It ends with the process.
+static SHARED: LazyLock<Arc<TestPostgres>> = LazyLock::new(|| Arc::new(TestPostgres::start().unwrap()));
+
+/// An empty database, on a real server.
+#[derive(Debug)]
+pub struct Database {
+    server: Arc<TestPostgres>,
+    url: String,
+}
+
+/// Whose server a database lies on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Server {
+    /// That of all tests.
+    #[default]
+    Shared,
+    /// One that may be stopped.
+    Own,
+}
+
+impl Database {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    pub async fn start(server: Server) -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("nodes_{}", MADE.fetch_add(1, Ordering::SeqCst));
+        let made = tokio::task::spawn_blocking(move || {
+            let server = match server {
+                Server::Shared => Arc::clone(&SHARED),
+                Server::Own => Arc::new(TestPostgres::start().unwrap()),
+            };
+            let url = server.create_database(&name).unwrap();
+            Self { server, url }
+        });
+        made.await.unwrap()
+    }
+
+    /// Where it is, `postgres://…`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Stops its server as a crash does.
+    pub async fn stop(&self) {
+        let server = Arc::clone(&self.server);
+        tokio::task::spawn_blocking(move || server.stop()).await.unwrap().unwrap();
+    }
+
+    /// Starts its server again and returns when it answers.
+    pub async fn start_again(&self) {
+        let server = Arc::clone(&self.server);
+        tokio::task::spawn_blocking(move || server.start_again()).await.unwrap().unwrap();
+    }
+
+    /// The texts that a query of one column, called `text`, finds.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        #[derive(QueryableByName)]
+        struct Found {
+            #[diesel(sql_type = Text)]
+            text: String,
+        }
+        let mut connection = AsyncPgConnection::establish(&self.url).await.unwrap();
+        let found: Vec<Found> = sql_query(query).load(&mut connection).await.unwrap();
+        found.into_iter().map(|row| row.text).collect()
+    }
+
+    /// How many rows a table has; a condition may follow its name.
+    pub async fn rows(&self, table: &str) -> usize {
+        let counted = self.texts(&format!("SELECT count(*)::text AS text FROM {table}")).await;
+        counted[0].parse().unwrap()
+    }
+}

@@ -1,0 +1,11 @@
+//! Tidegate as many nodes: real processes over one PostgreSQL database, that share downloads, die, come and go.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
+)]
+
+mod migrators;
+mod moving_tag;
+mod rolling;
