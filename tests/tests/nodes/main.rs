@@ -3,9 +3,16 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
+    clippy::print_stdout,
+    reason = "all of this crate is tests: a surprise ends the test at the line where it shows, and figures are printed"
 )]
 
+mod cold;
+mod drained;
+mod killed;
 mod migrators;
 mod moving_tag;
+mod object_store;
+mod object_store_away;
 mod rolling;
+mod support;

@@ -67,7 +67,9 @@ async fn restart(process: &mut TidegateProcess, load: &Load) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_under_load_fails_no_pull() {
-    let mut cluster = Cluster::builder().contents(3).apis(2).start().await;
+    let builder = Cluster::builder().contents(3).apis(2);
+    // Longer than registry-api and the balancer need to notice.
+    let mut cluster = builder.api("drain_grace = \"1s\"").content("drain_grace = \"3s\"").start().await;
     let image = |number| Image::random(u64::try_from(number).unwrap() + 1, &[200_000, 50_000]);
     let images: Vec<_> = (0..IMAGES).map(image).collect();
     for (number, image) in images.iter().enumerate() {

@@ -1,0 +1,48 @@
+//! One cold blob, three content nodes, sixty clients: upstream sends it once.
+
+use std::time::Duration;
+
+use tidegate_tests::{
+    cluster::{Cluster, ClusterBuilder},
+    puller::Pull,
+};
+
+use crate::support::{Cold, MIB, by_node};
+
+const CLIENTS: usize = 60;
+
+async fn sixty_clients(builder: ClusterBuilder) -> (Cold, Vec<usize>) {
+    let cluster = builder.contents(3).start().await;
+    let cold = Cold::of(cluster, 16 * MIB, Duration::from_secs(4)).await;
+    let pulls = cold.pulls(CLIENTS).await;
+    let all = Pull::sum(&pulls);
+    let nodes = match &cold.cluster.content_balancer {
+        Some(balancer) => balancer.connections(),
+        None => by_node(&cold.cluster, &pulls),
+    };
+    println!(
+        "{CLIENTS} clients on nodes {nodes:?}: upstream sent {:.3} of the blob in {} requests, {} retries, {:.1} s",
+        cold.ratio(),
+        cold.cluster.upstream.count("GET", &cold.digest),
+        all.retries(),
+        all.took.as_secs_f64(),
+    );
+    assert_eq!(cold.cluster.upstream.blob_bytes(&cold.digest), u64::try_from(cold.bytes.len()).unwrap());
+    assert_eq!(all.retries(), 0, "{all:?}");
+    cold.cluster.assert_no_leases().await;
+    (cold, nodes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_clients_of_one_blob_behind_hashing_cost_upstream_one_download() {
+    let (_, nodes) = sixty_clients(Cluster::builder()).await;
+    let mut sorted = nodes.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [0, 0, CLIENTS], "the digest's node has all of them: {nodes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_clients_of_one_blob_behind_a_balancer_cost_upstream_one_download() {
+    let (_, nodes) = sixty_clients(Cluster::builder().balanced()).await;
+    assert!(nodes.iter().all(|clients| *clients >= CLIENTS / 3), "{nodes:?}");
+}
