@@ -8,11 +8,13 @@
 )]
 
 mod cold;
+mod database_lost;
 mod drained;
 mod killed;
 mod migrators;
 mod moving_tag;
 mod object_store;
 mod object_store_away;
+mod placement;
 mod rolling;
 mod support;

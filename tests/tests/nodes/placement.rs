@@ -1,0 +1,45 @@
+//! Which node registry-api sends clients to, as nodes die and come back.
+
+use std::time::{Duration, Instant};
+
+use tidegate_tests::{assert_eventually, cluster::Cluster, image::Image};
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const CACHE_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// The node of each layer.
+async fn owners(cluster: &Cluster, image: &Image) -> Vec<usize> {
+    let mut owners = Vec::new();
+    for layer in &image.layers {
+        owners.push(cluster.owner(&layer.digest).await);
+    }
+    owners
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_loses_its_digests_and_gets_them_back_and_the_others_keep_theirs() {
+    let builder = Cluster::builder().contents(3).content("heartbeat = \"1s\"").api("cache_max_age = \"1s\"");
+    let mut cluster = builder.start().await;
+    let image = Image::random(1, &(1000..1024).collect::<Vec<_>>());
+    cluster.announce(&image).await;
+    let before = owners(&cluster, &image).await;
+    for node in 0..3 {
+        assert!(before.contains(&node), "24 digests are spread over 3 nodes: {before:?}");
+    }
+
+    cluster.contents[1].kill9();
+    let killed = Instant::now();
+    // It counts as dead after three heartbeats, and what registry-api knows of nodes may lag behind.
+    let within = 3 * HEARTBEAT + CACHE_MAX_AGE + Duration::from_secs(1);
+    assert_eventually!(within within, !owners(&cluster, &image).await.contains(&1), "content-1 gets clients");
+    println!("no client is sent to a killed node after {:.1} s", killed.elapsed().as_secs_f64());
+    let without = owners(&cluster, &image).await;
+    for (before, without) in before.iter().zip(&without) {
+        assert!(before == without || *before == 1, "a digest moved from a living node");
+    }
+
+    cluster.contents[1].restart().await;
+    let back = Instant::now();
+    assert_eventually!(within CACHE_MAX_AGE + 2 * HEARTBEAT, owners(&cluster, &image).await == before);
+    println!("a node that came back has its digests again after {:.1} s", back.elapsed().as_secs_f64());
+}
