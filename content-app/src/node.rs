@@ -5,7 +5,7 @@ use std::{collections::HashSet, future::Future, time::Duration};
 use shared_models::{
     Millis,
     db::{
-        blobs, fills,
+        DbError, blobs, fills,
         nodes::{self, NodeRow},
     },
 };
@@ -15,6 +15,9 @@ use crate::{Content, fill::Context};
 
 /// Between two looks for abandoned partial files.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// After a heartbeat that was not recorded the next one comes sooner: nobody is sent here until then.
+const BEAT_AGAIN: Duration = Duration::from_secs(1);
 
 /// A lease that ran out so long ago is nobody's hint any more.
 const EXPIRED_FOR: Duration = Duration::from_secs(10);
@@ -53,7 +56,9 @@ async fn live(content: &Content, standing: Standing, end: impl Future<Output = (
         tokio::select! {
             () = &mut end => return,
             _ = heartbeat.tick() => {
-                beat(content, standing).await;
+                if beat(content, standing).await.is_err() {
+                    heartbeat.reset_after(BEAT_AGAIN.min(content.config.heartbeat));
+                }
                 remove_expired_leases(content).await;
                 write_reads(content).await;
                 let Context { store, metrics, .. } = &*content.fills.context;
@@ -80,7 +85,7 @@ async fn write_reads(content: &Content) {
     }
 }
 
-async fn beat(content: &Content, standing: Standing) {
+async fn beat(content: &Content, standing: Standing) -> Result<(), DbError> {
     let row = NodeRow {
         id: content.config.node_id.clone(),
         public_url: content.config.public_url.clone(),
@@ -88,9 +93,9 @@ async fn beat(content: &Content, standing: Standing) {
         heartbeat_at: Millis::now(),
         draining: standing == Standing::Draining,
     };
-    if let Err(error) = nodes::heartbeat(&content.fills.context.db, &row).await {
-        tracing::warn!(node = row.id, "the heartbeat was not recorded: {error}");
-    }
+    nodes::heartbeat(&content.fills.context.db, &row)
+        .await
+        .inspect_err(|error| tracing::warn!(node = row.id, "the heartbeat was not recorded: {error}"))
 }
 
 async fn sweep_partials(content: &Content) {
