@@ -39,7 +39,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 async fn migrate_database(settings: &Settings) -> anyhow::Result<()> {
-    telemetry::init(&settings.log)?;
+    let _logging = telemetry::init(&settings.log)?;
     let config: DbConfig = process::database(settings);
     match migrate::migrate(&config).await?.as_slice() {
         [] => println!("the database has schema version {} already", migrate::expected_version()),
@@ -49,7 +49,7 @@ async fn migrate_database(settings: &Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
-    telemetry::init(&settings.log)?;
+    let _logging = telemetry::init(&settings.log)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut told_to_stop = async || {
         tokio::select! {

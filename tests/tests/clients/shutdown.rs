@@ -48,6 +48,17 @@ async fn a_slow_stream_ends_well_after_sigterm() {
 }
 
 #[tokio::test]
+async fn the_last_requests_are_in_the_log_when_the_process_has_ended() {
+    let mut tidegate = TidegateProcess::start(["--upstream", "local=http://127.0.0.1:1"]).await;
+    for _ in 0..100 {
+        http_client().get(format!("{}/v2/", tidegate.url())).send().await.unwrap();
+    }
+    tidegate.terminate();
+    assert!(tidegate.wait().await.success());
+    assert_eq!(tidegate.log().matches(": GET /v2/ 200 service=").count(), 100, "{}", tidegate.log());
+}
+
+#[tokio::test]
 async fn an_idle_process_ends_at_once() {
     let mut tidegate = TidegateProcess::start(["--upstream", "local=http://127.0.0.1:1"]).await;
     let told = Instant::now();
