@@ -1,47 +1,123 @@
-//! One line a request, written when its last byte has gone or its client has left.
+//! One line and one count a request: counted when its head is answered, logged when its last byte has gone or its client
+//! has left.
 
 use std::{
+    borrow::Cow,
+    future::{Future, Ready, ready},
     pin::Pin,
-    task::{Context, Poll},
+    rc::Rc,
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
 use actix_web::{
-    Error,
+    Error, HttpMessage as _, HttpRequest,
     body::{BodySize, BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
+    dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
     http::Method,
-    middleware::Next,
-    web,
     web::Bytes,
 };
 
-use crate::HttpMetrics;
+use crate::{
+    HttpMetrics,
+    metrics::{Counters, WorkerCounters},
+    server::explained,
+};
 
-/// Logs and counts a request of `service`.
-pub(crate) async fn record(
+/// What a request is counted under, noted among its extensions by a service that finds its routes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route(pub &'static str);
+
+/// What requests are counted under that no route takes.
+pub(crate) const UNMATCHED: Route = Route("unmatched");
+
+/// Logs and counts the requests of a listener, each for the service that `service` names.
+pub(crate) struct Access {
+    pub(crate) service: fn(&str) -> &'static str,
+    pub(crate) metrics: HttpMetrics,
+}
+
+impl<S> Transform<S, ServiceRequest> for Access
+where
+    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
+    S::Future: Unpin,
+{
+    type Response = ServiceResponse<Recorded>;
+    type Error = Error;
+    type Transform = Recorder<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, next: S) -> Self::Future {
+        let counters = Rc::new(WorkerCounters::new(self.metrics.clone()));
+        ready(Ok(Recorder { next, service: self.service, counters }))
+    }
+}
+
+/// [`Access`] on one worker.
+pub(crate) struct Recorder<S> {
+    next: S,
     service: fn(&str) -> &'static str,
-    metrics: web::ThinData<HttpMetrics>,
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let started = Instant::now();
-    let service = service(request.path());
-    let response = next.call(request).await?;
-    let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());
-    let code = response.status().as_u16();
-    metrics.answered(service, &route, code, started.elapsed());
-    let line = Line {
-        service,
-        method: response.request().method().clone(),
-        path: response.request().path().to_owned(),
-        code,
-        started,
-        bytes: 0,
-        expected: None,
-        metrics: metrics.0,
-    };
-    Ok(response.map_body(|_, body| BoxBody::new(Recorded::new(body.boxed(), line))))
+    counters: Rc<WorkerCounters>,
+}
+
+impl<S> Service<ServiceRequest> for Recorder<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse, Error = Error>,
+    S::Future: Unpin,
+{
+    type Response = ServiceResponse<Recorded>;
+    type Error = Error;
+    type Future = Recording<S::Future>;
+
+    forward_ready!(next);
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let (started, service) = (Instant::now(), (self.service)(request.path()));
+        Recording { answer: self.next.call(request), started, service, counters: Rc::clone(&self.counters) }
+    }
+}
+
+/// A request that is being answered.
+pub(crate) struct Recording<F> {
+    answer: F,
+    started: Instant,
+    service: &'static str,
+    counters: Rc<WorkerCounters>,
+}
+
+impl<F> Future for Recording<F>
+where
+    F: Future<Output = Result<ServiceResponse, Error>> + Unpin,
+{
+    type Output = Result<ServiceResponse<Recorded>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = explained(ready!(Pin::new(&mut self.answer).poll(context))?);
+        let request = response.request();
+        let code = response.status().as_u16();
+        let counters = self.counters.of(self.service, &route(request), code);
+        counters.requests.inc();
+        counters.seconds.observe(self.started.elapsed().as_secs_f64());
+        let line = Line {
+            service: self.service,
+            method: request.method().clone(),
+            path: request.path().to_owned(),
+            code,
+            started: self.started,
+            bytes: 0,
+            expected: None,
+            counters,
+        };
+        Poll::Ready(Ok(response.map_body(|_, body| Recorded::new(body, line))))
+    }
+}
+
+fn route(request: &HttpRequest) -> Cow<'static, str> {
+    if let Some(Route(route)) = request.extensions().get::<Route>() {
+        return Cow::Borrowed(route);
+    }
+    request.match_pattern().map_or(Cow::Borrowed(UNMATCHED.0), Cow::Owned)
 }
 
 struct Line {
@@ -53,13 +129,13 @@ struct Line {
     started: Instant,
     bytes: u64,
     expected: Option<u64>,
-    metrics: HttpMetrics,
+    counters: Rc<Counters>,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.metrics.served(self.service, self.bytes);
+            self.counters.served_bytes.inc_by(self.bytes);
         }
         let complete =
             self.method == Method::HEAD || self.expected.is_none_or(|expected| expected == self.bytes);
@@ -83,7 +159,7 @@ impl Drop for Line {
 }
 
 /// A body that counts its bytes into the line of its request.
-struct Recorded {
+pub(crate) struct Recorded {
     body: BoxBody,
     line: Line,
 }

@@ -9,7 +9,8 @@ pub mod metrics;
 pub mod oci;
 mod server;
 
+pub use access::Route;
 pub use health::{Health, Readiness};
 pub use metrics::HttpMetrics;
 pub use oci::{OciCode, OciError};
-pub use server::{Listen, Options, serve};
+pub use server::{Listen, Options, is_read, only_read, serve, unmatched};

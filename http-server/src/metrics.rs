@@ -1,6 +1,6 @@
 //! Request metrics, registered in a registry that is passed in: two services of one process share no global.
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -58,15 +58,47 @@ impl HttpMetrics {
         );
         metrics
     }
+}
 
-    pub(crate) fn answered(&self, service: &'static str, route: &str, code: u16, elapsed: Duration) {
-        self.requests.get_or_create(&RequestLabels { service, route: route.to_owned(), code }).inc();
-        self.seconds
-            .get_or_create(&RouteLabels { service, route: route.to_owned() })
-            .observe(elapsed.as_secs_f64());
+/// What an answer is counted with: the counters of its service, route and code.
+pub(crate) struct Counters {
+    service: &'static str,
+    route: String,
+    code: u16,
+    pub(crate) requests: Counter,
+    pub(crate) seconds: Histogram,
+    pub(crate) served_bytes: Counter,
+}
+
+/// The counters that one worker has used. Each is looked up by its labels once, and not for every request.
+pub(crate) struct WorkerCounters {
+    metrics: HttpMetrics,
+    known: RefCell<Vec<Rc<Counters>>>,
+}
+
+impl WorkerCounters {
+    pub(crate) fn new(metrics: HttpMetrics) -> Self {
+        Self { metrics, known: RefCell::default() }
     }
 
-    pub(crate) fn served(&self, service: &'static str, bytes: u64) {
-        self.served_bytes.get_or_create(&ServiceLabels { service }).inc_by(bytes);
+    pub(crate) fn of(&self, service: &'static str, route: &str, code: u16) -> Rc<Counters> {
+        let mut known = self.known.borrow_mut();
+        let is_it = |one: &&Rc<Counters>| one.code == code && one.route == route && one.service == service;
+        if let Some(counters) = known.iter().find(is_it) {
+            return Rc::clone(counters);
+        }
+        let route = route.to_owned();
+        let request = RequestLabels { service, route: route.clone(), code };
+        let seconds = RouteLabels { service, route: route.clone() };
+        let counters = Rc::new(Counters {
+            service,
+            route,
+            code,
+            requests: self.metrics.requests.get_or_create_owned(&request),
+            seconds: self.metrics.seconds.get_or_create_owned(&seconds),
+            served_bytes: self.metrics.served_bytes.get_or_create_owned(&ServiceLabels { service }),
+        });
+        known.push(Rc::clone(&counters));
+        counters
     }
 }

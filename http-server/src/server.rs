@@ -3,15 +3,20 @@
 use std::{future::Future, io, net::TcpListener, time::Duration};
 
 use actix_web::{
-    App, Error, HttpRequest, HttpResponse, HttpServer,
-    body::{BodySize, BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode},
-    middleware::{Next, from_fn},
+    App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer,
+    body::{BodySize, MessageBody as _},
+    dev::ServiceResponse,
+    http::{
+        Method, StatusCode,
+        header::{ALLOW, HeaderValue},
+    },
     web,
 };
 
-use crate::{HttpMetrics, OciCode, OciError, access};
+use crate::{
+    HttpMetrics, OciCode, OciError,
+    access::{Access, UNMATCHED},
+};
 
 /// One listener and what is served on it.
 pub struct Listen<C> {
@@ -55,14 +60,10 @@ where
 {
     let Listen { listener, configure, service } = listen;
     let server = HttpServer::new(move || {
-        let metrics = metrics.clone();
         App::new()
-            .wrap(from_fn(explain_method))
-            .wrap(from_fn(move |request, next| {
-                access::record(service, web::ThinData(metrics.clone()), request, next)
-            }))
+            .wrap(Access { service, metrics: metrics.clone() })
             .configure(configure.clone())
-            .default_service(web::to(unmatched))
+            .default_service(web::to(async |request: HttpRequest| unmatched(&request)))
     })
     .workers(options.workers)
     .keep_alive(KEEP_ALIVE)
@@ -81,32 +82,43 @@ where
     running.await.map_err(io::Error::other)?
 }
 
-/// The answer to a path or method that no route takes.
-async fn unmatched(request: HttpRequest) -> HttpResponse {
-    let known_method = matches!(*request.method(), Method::GET | Method::HEAD);
-    if known_method {
+/// The answer to a path that no route takes.
+pub fn unmatched(request: &HttpRequest) -> HttpResponse {
+    request.extensions_mut().insert(UNMATCHED);
+    if is_read(request.method()) {
         OciError::new(OciCode::Unsupported, "there is nothing at this path")
             .with_status(StatusCode::NOT_FOUND)
             .response()
     } else {
-        method_not_served()
+        only_read()
     }
 }
 
-fn method_not_served() -> HttpResponse {
-    OciError::new(OciCode::Unsupported, "this method is not served here").response()
+/// Whether a method is one of those that [`only_read`] names.
+pub fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// The answer to a method that does not read, where nothing else is served (RFC 9110, section 15.5.6).
+pub fn only_read() -> HttpResponse {
+    method_not_served(Some(HeaderValue::from_static("GET, HEAD")))
+}
+
+fn method_not_served(allowed: Option<HeaderValue>) -> HttpResponse {
+    let mut response = OciError::new(OciCode::Unsupported, "this method is not served here").response();
+    if let Some(allowed) = allowed {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
 }
 
 /// A path that is known by other methods is refused by the framework, without a word: clients get an error body, too.
-async fn explain_method(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let response = next.call(request).await?.map_into_boxed_body();
+pub(crate) fn explained(response: ServiceResponse) -> ServiceResponse {
     let silent = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
-    Ok(if silent && response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        response.into_response(method_not_served())
+    if silent && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = response.headers().get(ALLOW).cloned();
+        response.into_response(method_not_served(allowed))
     } else {
         response
-    })
+    }
 }

@@ -228,6 +228,7 @@ async fn unknown_routes_and_methods_are_told_as_oci_errors() {
             let answer = world.ask(&Method::from_bytes(method.as_bytes()).unwrap(), &path).await;
             assert_eq!(answer.status, 405, "{method} {path}: {answer:?}");
             assert_eq!(answer.error_code(), "UNSUPPORTED", "{method} {path}");
+            assert_eq!(answer.header("allow"), "GET, HEAD", "{method} {path}");
         }
     }
     assert!(upstream.requests().is_empty());
