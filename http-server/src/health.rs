@@ -7,11 +7,14 @@ use futures::future::{BoxFuture, join_all};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde::Serialize;
 
-/// How long one readiness check may take before it counts as failed.
+/// How long one readiness check may take before it counts as failed, and how long figures are waited for.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Asks one thing that the process cannot work without; the error is one sentence.
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Brings figures up to date that are not counted as they happen.
+pub type Refresh = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The named checks behind `/readyz`: the database, the storage. Upstreams are not among them: a registry whose upstream
 /// is away still serves what it has.
@@ -51,6 +54,8 @@ struct Failure {
 pub struct Health {
     /// Behind `/readyz`.
     pub readiness: Readiness,
+    /// Run before each answer of `/metrics`.
+    pub refresh: Vec<Refresh>,
     /// Behind `/metrics`.
     pub registry: Arc<Registry>,
 }
@@ -82,6 +87,9 @@ async fn ready(health: web::Data<Health>) -> HttpResponse {
 }
 
 async fn metrics(health: web::Data<Health>) -> HttpResponse {
+    // A figure that cannot be had in time is shown as it was.
+    let refreshed = join_all(health.refresh.iter().map(|refresh| refresh()));
+    let _ = tokio::time::timeout(CHECK_LIMIT, refreshed).await.is_ok();
     let mut text = String::new();
     match encode(&mut text, &health.registry) {
         Ok(()) => HttpResponse::Ok()

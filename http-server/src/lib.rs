@@ -10,7 +10,7 @@ pub mod oci;
 mod server;
 
 pub use access::Route;
-pub use health::{Health, Readiness};
+pub use health::{Health, Readiness, Refresh};
 pub use metrics::HttpMetrics;
 pub use oci::{OciCode, OciError};
 pub use server::{Listen, Options, is_read, only_read, serve, unmatched};

@@ -16,7 +16,7 @@ mod tasks;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use actix_web::{FromRequest, Handler, Resource, Responder, web};
-use http_server::Readiness;
+use http_server::{Readiness, Refresh};
 use prometheus_client::registry::Registry as MetricRegistry;
 use shared_models::{
     Millis,
@@ -77,6 +77,15 @@ impl RegistryApi {
         )
     }
 
+    /// Brings the gauges of upstreams and tasks up to date.
+    pub fn refresh(&self) -> Refresh {
+        let registry = Arc::clone(&self.0.registry);
+        Arc::new(move || {
+            let registry = Arc::clone(&registry);
+            Box::pin(async move { refresh_metrics(&registry).await })
+        })
+    }
+
     /// Runs tasks and housekeeping until `shutdown` resolves.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
@@ -116,10 +125,7 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            _ = often.tick() => {
-                refresh_metrics(registry).await;
-                write_use(registry).await;
-            }
+            _ = often.tick() => write_use(registry).await,
             _ = seldom.tick() => {
                 placement::forget_dead(registry).await;
                 let before = Millis::now().before(registry.config.pending_ttl);

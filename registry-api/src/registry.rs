@@ -83,5 +83,5 @@ impl Registry {
     }
 }
 
-/// How often statistics are written and states are refreshed.
+/// How often statistics are written.
 pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);

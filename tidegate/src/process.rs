@@ -105,7 +105,8 @@ impl Process {
             content = Some(service);
         }
         let metrics = HttpMetrics::register(&mut registry);
-        let health = Health { readiness, registry: Arc::new(registry) };
+        let refresh = api.iter().map(RegistryApi::refresh).collect();
+        let health = Health { readiness, refresh, registry: Arc::new(registry) };
         let drain_grace = services::drain_grace(mode, settings);
         Ok(Self {
             listeners,

@@ -94,9 +94,7 @@ async fn metrics_have_these_names_and_labels() {
         world.blob(NAME, digest).await;
         world.assert_stored(digest, bytes).await;
     }
-    let refreshed = ["tidegate_upstream_circuit_open{", "tidegate_tasks{", "tidegate_storage_bytes{"];
-    let all_there = |text: &str| refreshed.iter().all(|name| text.contains(name));
-    assert_eventually!(within Duration::from_secs(20), all_there(&world.metrics().await));
+    assert_eventually!(within Duration::from_secs(20), world.metrics().await.contains("tidegate_storage_bytes{"));
     let mut names = BTreeSet::new();
     for line in world.metrics().await.lines().filter(|line| !line.starts_with('#')) {
         let (name, rest) = line.split_once('{').unwrap_or((line.split(' ').next().unwrap(), ""));
@@ -115,7 +113,7 @@ async fn an_open_circuit_shows_in_the_metrics() {
     upstream.stop();
     world.get(&manifest("1")).await;
     let open = "tidegate_upstream_circuit_open{upstream=\"up\"}";
-    assert_eventually!(world.metric(open).await == 1.0);
+    assert_eq!(world.metric(open).await, 1.0);
     let unanswered = "tidegate_upstream_requests_total{upstream=\"up\",method=\"HEAD\",code=\"0\"}";
     assert_eq!(world.metric(unanswered).await, 3.0);
 }
