@@ -30,16 +30,11 @@ use tokio::{
 pub use config::{Config, Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
 use metrics::ApiMetrics;
 use registry::{HOUSEKEEPING, Registry};
-use routes::{admin, v2};
-
-/// What the handlers are given.
-pub(crate) struct ApiState {
-    registry: Arc<Registry>,
-}
+use routes::{admin, v2::V2};
 
 /// The deciding service, ready to be mounted on a listener.
 #[derive(Clone)]
-pub struct RegistryApi(web::Data<ApiState>);
+pub struct RegistryApi(Arc<Registry>);
 
 impl RegistryApi {
     /// Prepares the service. Call it on the main runtime: fetches and tasks live on it.
@@ -47,27 +42,21 @@ impl RegistryApi {
     /// # Errors
     /// The HTTP client for content nodes cannot be built.
     pub fn new(config: Config, db: Db, metrics: &mut MetricRegistry) -> Result<Self, reqwest::Error> {
-        let registry = Arc::new(Registry::new(config, db, ApiMetrics::register(metrics))?);
-        Ok(Self(web::Data::new(ApiState { registry })))
+        Ok(Self(Arc::new(Registry::new(config, db, ApiMetrics::register(metrics))?)))
     }
 
     /// Mounts `/v2/…` and `/api/v1/…`.
     pub fn configure(&self, config: &mut web::ServiceConfig) {
         config
-            .app_data(self.0.clone())
-            .service(reads("/v2/", v2::base::get))
-            .service(reads("/v2", v2::base::get))
-            .service(reads("/v2/_catalog", v2::catalog::get))
-            .service(reads("/v2/{name:.+}/manifests/{reference:[^/]*}", v2::manifests::get))
-            .service(reads("/v2/{name:.+}/blobs/{digest:[^/]*}", v2::blobs::get))
-            .service(reads("/v2/{name:.+}/tags/list", v2::tags::get))
+            .app_data(web::Data::from(Arc::clone(&self.0)))
+            .service(V2(Arc::clone(&self.0)))
             .service(reads("/api/v1/upstreams", admin::upstreams))
             .service(reads("/api/v1/tasks", admin::tasks));
     }
 
     /// Adds the database to what `/readyz` asks.
     pub fn readiness(&self, readiness: Readiness) -> Readiness {
-        let db = self.0.registry.db.clone();
+        let db = self.0.db.clone();
         readiness.with(
             "database",
             Arc::new(move || {
@@ -79,7 +68,7 @@ impl RegistryApi {
 
     /// Brings the gauges of upstreams and tasks up to date.
     pub fn refresh(&self) -> Refresh {
-        let registry = Arc::clone(&self.0.registry);
+        let registry = Arc::clone(&self.0);
         Arc::new(move || {
             let registry = Arc::clone(&registry);
             Box::pin(async move { refresh_metrics(&registry).await })
@@ -89,7 +78,7 @@ impl RegistryApi {
     /// Runs tasks and housekeeping until `shutdown` resolves.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
-        let registry = &self.0.registry;
+        let registry = &self.0;
         let told = |mut stopped: watch::Receiver<bool>| async move {
             // A sender that is gone means the same as the word.
             let _ = stopped.wait_for(|stop| *stop).await.is_ok();

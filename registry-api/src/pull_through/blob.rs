@@ -13,7 +13,7 @@ use super::{
     decide::{self, BlobDecision, BlobFacts, Failure, Upstream},
     failure::failure,
     flights::Flights,
-    memory::Missing,
+    memory::{In, Missing},
     resolve::Target,
 };
 use crate::{
@@ -89,13 +89,12 @@ pub(crate) async fn pull(
 }
 
 async fn linked(registry: &Registry, target: &Target, digest: &Digest) -> Result<Option<BlobRow>, ApiError> {
-    let key = (target.repository.clone(), digest.clone());
-    if let Some(row) = registry.memory.blobs.get(&key).await {
+    if let Some(row) = registry.memory.blobs.get(&In(&target.repository, digest)).await {
         return Ok(Some(row));
     }
     let row = blobs::linked(&registry.db, &target.repository, digest).await?;
     if let Some(row) = &row {
-        registry.memory.blobs.insert(key, row.clone()).await;
+        registry.memory.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
     }
     Ok(row)
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use actix_web::http::header::HeaderValue;
+
 use super::{decide::Failure, failure};
 
 /// How an answer came about.
@@ -42,6 +44,16 @@ impl Outcome {
             Self::Collapsed => "collapsed",
         }
     }
+
+    /// The value of `Cache-Status`.
+    pub(crate) fn header(self) -> HeaderValue {
+        const HIT: HeaderValue = HeaderValue::from_static("tidegate; hit");
+        match self {
+            Self::Hit { ttl: None } => HIT,
+            // All that is written below is visible ASCII.
+            other => HeaderValue::try_from(other.to_string()).unwrap_or(HIT),
+        }
+    }
 }
 
 /// RFC 9211, section 2.2: `hit` and `fwd` exclude each other.
@@ -79,6 +91,8 @@ mod tests {
         };
         assert_eq!(stale.to_string(), "tidegate; hit; ttl=-42; detail=stale-upstream-429");
         assert_eq!(Outcome::Hit { ttl: Some(Duration::from_secs(59)) }.to_string(), "tidegate; hit; ttl=59");
+        assert_eq!(Outcome::Hit { ttl: None }.header(), "tidegate; hit");
+        assert_eq!(stale.header(), "tidegate; hit; ttl=-42; detail=stale-upstream-429");
         assert_eq!(Outcome::Collapsed.to_string(), "tidegate; fwd=miss; stored; collapsed");
     }
 }

@@ -18,7 +18,7 @@ use super::{
     failure::failure,
     fetch::{self, FetchError},
     flights::Flights,
-    memory::Missing,
+    memory::{In, Missing},
     record,
     resolve::Target,
 };
@@ -60,7 +60,7 @@ pub(crate) fn refused(refusal: Failure) -> ApiError {
 
 /// Answers a manifest by its digest.
 pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, digest: &Digest) -> Pulled {
-    let missing = Missing::Reference(target.repository.clone(), digest.to_string());
+    let missing = || Missing::Reference(target.repository.clone(), digest.to_string());
     let mut upstream = Upstream::NotAsked;
     loop {
         let stored = registry.manifest(digest).await?;
@@ -72,11 +72,11 @@ pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, digest:
             }
             (DigestDecision::Refuse(refusal), _) => {
                 if refusal == Failure::NotFound {
-                    registry.memory.missing.insert(missing, ()).await;
+                    registry.memory.missing.insert(missing(), ()).await;
                 }
                 return Err(refused(refusal));
             }
-            _ if registry.memory.missing.contains_key(&missing) => {
+            _ if registry.memory.missing.contains_key(&missing()) => {
                 return Err(ApiError::Refused {
                     asked: Asked::Manifest,
                     refusal: Failure::NotFound,
@@ -142,13 +142,12 @@ async fn obtain(
 }
 
 async fn is_linked(registry: &Registry, target: &Target, digest: &Digest) -> Result<bool, ApiError> {
-    let key = (target.repository.clone(), digest.clone());
-    if registry.memory.links.contains_key(&key) {
+    if registry.memory.links.contains_key(&In(&target.repository, digest)) {
         return Ok(true);
     }
     let linked = manifests::linked(&registry.db, &target.repository, digest).await?;
     if linked {
-        registry.memory.links.insert(key, ()).await;
+        registry.memory.links.insert((target.repository.clone(), digest.clone()), ()).await;
     }
     Ok(linked)
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use moka::future::Cache;
+use moka::{Equivalent, future::Cache};
 use shared_models::{
     Digest, RepositoryName, Tag,
     db::{blobs::BlobRow, manifests::StoredManifest, tags::TagRow},
@@ -14,6 +14,16 @@ pub(crate) enum Missing {
     Reference(RepositoryName, String),
     Blob(RepositoryName, Digest),
     TagList(RepositoryName),
+}
+
+/// The key of what a repository has, to look it up with and not to keep: its hash is that of the tuple.
+#[derive(Hash)]
+pub(crate) struct In<'a, T>(pub(crate) &'a RepositoryName, pub(crate) &'a T);
+
+impl<T: Eq> Equivalent<(RepositoryName, T)> for In<'_, T> {
+    fn equivalent(&self, (repository, other): &(RepositoryName, T)) -> bool {
+        self.1 == other && self.0 == repository
+    }
 }
 
 /// The caches of one process. What they say of a repository is at most `cache_max_age` old.
@@ -44,5 +54,21 @@ impl Memory {
             blobs: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(max_age).build(),
             missing: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(negative_ttl).build(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_repository_has_is_found_by_borrowed_names() {
+        let memory = Memory::new(0, Duration::from_secs(60), Duration::ZERO);
+        let [one, other] = ["a/one", "a/other"].map(|name| RepositoryName::parse(name).unwrap());
+        let [digest, unknown] = [Digest::sha256(b"x"), Digest::sha256(b"y")];
+        memory.links.insert((one.clone(), digest.clone()), ()).await;
+        assert!(memory.links.contains_key(&In(&one, &digest)));
+        assert!(!memory.links.contains_key(&In(&other, &digest)));
+        assert!(!memory.links.contains_key(&In(&one, &unknown)));
     }
 }

@@ -1,6 +1,9 @@
 //! From a request to a repository here and a repository at an upstream.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use shared_models::{RepositoryName, db::repositories::NewRepository};
 
@@ -40,7 +43,12 @@ pub(crate) struct Resolver {
     homes: HashMap<String, Arc<Namespace>>,
     /// The longest prefix first.
     namespaces: Vec<Arc<Namespace>>,
+    /// Where names lead to that were asked for without a host. That never changes, but there may be many names.
+    known: RwLock<HashMap<String, Arc<Target>>>,
 }
+
+/// The most names that are remembered.
+const MOST_KNOWN: usize = 10_000;
 
 /// Docker Hub's hosts, whose one-segment names stand below `library/`.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "registry-1.docker.io", "index.docker.io"];
@@ -68,12 +76,32 @@ impl Resolver {
             .into_iter()
             .map(|upstream| (upstream.client.name().to_owned(), Arc::new(upstream)))
             .collect();
-        Self { upstreams, hosts, homes, namespaces }
+        Self { upstreams, hosts, homes, namespaces, known: RwLock::default() }
     }
 
     /// Every upstream.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<UpstreamPolicy>> {
         self.upstreams.values()
+    }
+
+    /// Finds what a name, as a client sent it, leads to, and `ns` where there is one.
+    ///
+    /// # Errors
+    /// As [`Resolver::resolve`]; [`ApiError::Name`] when it is no name.
+    pub(crate) fn target(&self, name: &str, ns: Option<&str>) -> Result<Arc<Target>, ApiError> {
+        if ns.is_some() {
+            return self.resolve(&RepositoryName::parse(name)?, ns).map(Arc::new);
+        }
+        if let Some(target) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Ok(Arc::clone(target));
+        }
+        let target = Arc::new(self.resolve(&RepositoryName::parse(name)?, None)?);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(name.to_owned(), Arc::clone(&target));
+        Ok(target)
     }
 
     /// Finds what `name`, and `ns` where the client sent it, leads to.
@@ -192,6 +220,24 @@ mod tests {
             target.repository.to_string(),
             format!("{}!{}", target.upstream.client.name(), target.upstream_name),
         ))
+    }
+
+    #[test]
+    fn a_name_leads_to_the_same_place_each_time_it_is_asked_for() {
+        let resolver = resolver();
+        let lead =
+            |name: &str, ns| resolver.target(name, ns).map(|target| target.repository.to_string()).ok();
+        for _ in 0..2 {
+            assert_eq!(lead("alpine", None).as_deref(), Some("docker.io/library/alpine"));
+            assert_eq!(lead("alpine", Some("other.test:5000")).as_deref(), Some("cache/alpine"));
+            assert_eq!(lead("cache/secret/x", None), None);
+            assert_eq!(lead("X", None), None);
+        }
+        for number in 0..=MOST_KNOWN {
+            assert_eq!(lead(&format!("x{number}"), None), Some(format!("docker.io/library/x{number}")));
+        }
+        assert_eq!(lead("alpine", None).as_deref(), Some("docker.io/library/alpine"));
+        assert!(resolver.known.read().unwrap().len() <= MOST_KNOWN);
     }
 
     fn leads(name: &str, ns: Option<&str>, repository: &str, upstream: &str) {

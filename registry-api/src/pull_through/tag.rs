@@ -21,7 +21,7 @@ use super::{
     fetch::{self, FetchError},
     flights::{First, Flights},
     manifest::{Answer, Described, Pulled, fetch_once, refused},
-    memory::Missing,
+    memory::{In, Missing},
     record,
     resolve::Target,
 };
@@ -218,12 +218,12 @@ struct LocalCopy {
 
 impl LocalCopy {
     async fn find(registry: &Registry, target: &Target, tag: &Tag) -> Result<Self, ApiError> {
-        let key = (target.repository.clone(), tag.clone());
-        let row = match registry.memory.tags.get(&key).await {
+        let row = match registry.memory.tags.get(&In(&target.repository, tag)).await {
             Some(row) => Some(row),
             None => {
                 let row = tags::find(&registry.db, &target.repository, tag).await?;
                 if let Some(row) = &row {
+                    let key = (target.repository.clone(), tag.clone());
                     registry.memory.tags.insert(key, row.clone()).await;
                 }
                 row

@@ -1,19 +1,69 @@
 //! `/v2/`: the distribution API.
+//!
+//! Repository names have slashes, so a path is read from its end. The framework's router would do that by trying one
+//! regular expression after the other, which takes longer than all else that a warm answer needs.
 
 mod accept;
-pub(crate) mod base;
-pub(crate) mod blobs;
-pub(crate) mod catalog;
-pub(crate) mod manifests;
+mod base;
+mod blobs;
+mod catalog;
+mod endpoint;
+mod manifests;
 mod page;
-pub(crate) mod tags;
+mod tags;
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponseBuilder};
-use shared_models::RepositoryName;
+use actix_web::{
+    HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError as _,
+    dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse, fn_service},
+    http::header::HeaderName,
+};
+use http_server::{Route, is_read, only_read, unmatched};
 
+use self::endpoint::Endpoint;
 use crate::{error::ApiError, pull_through::resolve::Target, registry::Registry};
+
+/// The digest of what is answered.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// RFC 9211
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// All that begins with `/v2`.
+pub(crate) struct V2(pub(crate) Arc<Registry>);
+
+impl HttpServiceFactory for V2 {
+    fn register(self, config: &mut AppService) {
+        let service = fn_service(move |request: ServiceRequest| {
+            let registry = Arc::clone(&self.0);
+            async move {
+                let (request, _) = request.into_parts();
+                let response = answer(&registry, &request).await;
+                Ok(ServiceResponse::new(request, response))
+            }
+        });
+        config.register_service(ResourceDef::prefix("/v2"), None, service, None);
+    }
+}
+
+async fn answer(registry: &Arc<Registry>, request: &HttpRequest) -> HttpResponse {
+    let Some((route, endpoint)) = Endpoint::parse(request.match_info().unprocessed()) else {
+        return unmatched(request);
+    };
+    request.extensions_mut().insert(Route(route));
+    if !is_read(request.method()) {
+        return only_read();
+    }
+    let answered = match endpoint {
+        Endpoint::Base => Ok(base::get()),
+        Endpoint::Catalog => catalog::get(registry, request).await,
+        Endpoint::Manifest { name, reference } => manifests::get(registry, request, &name, &reference).await,
+        Endpoint::Blob { name, digest } => blobs::get(registry, request, &name, &digest).await,
+        Endpoint::Tags { name } => tags::get(registry, request, &name).await,
+    };
+    answered.unwrap_or_else(|error| error.error_response())
+}
 
 /// The registry that a containerd client means, `?ns=HOST`, when it says so.
 fn ns(request: &HttpRequest) -> Option<String> {
@@ -22,8 +72,7 @@ fn ns(request: &HttpRequest) -> Option<String> {
 
 /// Finds what a request's name, and `?ns=`, leads to.
 fn target(registry: &Registry, request: &HttpRequest, name: &str) -> Result<Arc<Target>, ApiError> {
-    let name = RepositoryName::parse(name)?;
-    registry.resolver.resolve(&name, ns(request).as_deref()).map(Arc::new)
+    registry.resolver.target(name, ns(request).as_deref())
 }
 
 /// Confirms `?ns=`, as containerd's mirror protocol asks.

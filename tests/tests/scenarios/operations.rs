@@ -119,6 +119,34 @@ async fn an_open_circuit_shows_in_the_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_counted_under_the_pattern_of_its_path() {
+    let (upstream, image) = with_image().await;
+    let world = TestWorld::start(&upstream).await;
+    let manifests = "/v2/{name:.+}/manifests/{reference:[^/]*}";
+    for (service, path, route, code) in [
+        ("registry-api", "/v2", "/v2", 200),
+        ("registry-api", "/v2/", "/v2/", 200),
+        ("registry-api", "/v2/_catalog", "/v2/_catalog", 200),
+        ("registry-api", &manifest("1"), manifests, 200),
+        ("registry-api", "/v2/up%2Flibrary/x/%6danifests/%31", manifests, 200),
+        ("registry-api", &manifest("2"), manifests, 404),
+        ("registry-api", &blob(&image.config.0), "/v2/{name:.+}/blobs/{digest:[^/]*}", 307),
+        ("registry-api", "/v2/up/library/x/tags/list", "/v2/{name:.+}/tags/list", 200),
+        ("registry-api", "/v2/up/library/x", "unmatched", 404),
+        ("registry-api", "/v2x", "unmatched", 404),
+        ("registry-api", "/api/v1/tasks", "/api/v1/tasks", 200),
+        ("content-app", "/content/v1/x/blobs/y", "/content/v1/{repository:.+}/blobs/{digest}", 403),
+    ] {
+        let series = format!(
+            "tidegate_http_requests_total{{service=\"{service}\",route=\"{route}\",code=\"{code}\"}}"
+        );
+        let before = world.metric(&series).await;
+        assert_eq!(world.get(path).await.status, code, "{path}");
+        assert_eq!(world.metric(&series).await, before + 1.0, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pull_is_counted_by_upstream_kind_and_outcome() {
     let (upstream, image) = with_image().await;
     let world = TestWorld::start(&upstream).await;

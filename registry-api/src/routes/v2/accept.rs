@@ -22,15 +22,15 @@ pub(super) fn accepts<'a>(headers: impl Iterator<Item = &'a str>, media_type: &M
 
 /// How closely a media range names the type: 2 exactly, 1 by its first half, 0 by `*/*`.
 fn specificity(range: &str, media_type: &MediaType) -> Option<u8> {
-    let range = range.trim().to_ascii_lowercase();
-    if range == media_type.as_str() {
+    let range = range.trim();
+    if range.eq_ignore_ascii_case(media_type.as_str()) {
         return Some(2);
     }
     let (first, second) = range.split_once('/')?;
     let own = media_type.as_str().split('/').next()?;
     match (first, second) {
         ("*", "*") => Some(0),
-        (first, "*") if first == own => Some(1),
+        (first, "*") if first.eq_ignore_ascii_case(own) => Some(1),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 
 /// Clients take from this answer whether a login is needed: none is.
-pub(crate) async fn get() -> HttpResponse {
+pub(super) fn get() -> HttpResponse {
     HttpResponse::Ok()
         .insert_header(("Docker-Distribution-API-Version", "registry/2.0"))
         .json(serde_json::json!({}))

@@ -1,5 +1,7 @@
 //! `GET|HEAD /v2/{name}/blobs/{digest}` (distribution-spec: end-2).
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     body::SizedStream,
@@ -10,20 +12,19 @@ use futures::stream;
 use shared_models::{Digest, name::NameError};
 
 use crate::{
-    ApiState,
     error::ApiError,
     pull_through::blob::{self, BlobAnswer},
+    registry::Registry,
 };
 
-pub(crate) async fn get(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    state: web::Data<ApiState>,
+pub(super) async fn get(
+    registry: &Arc<Registry>,
+    request: &HttpRequest,
+    name: &str,
+    digest: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let registry = &state.registry;
-    let (name, digest) = path.into_inner();
-    let target = super::target(registry, &request, &name)?;
-    let digest = Digest::parse(&digest).map_err(NameError::Digest)?;
+    let target = super::target(registry, request, name)?;
+    let digest = Digest::parse(digest).map_err(NameError::Digest)?;
     let head = request.method() == Method::HEAD;
     let pulled = blob::pull(registry, &target, &digest, head).await;
     let outcome = pulled.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
@@ -31,9 +32,9 @@ pub(crate) async fn get(
     let (answer, outcome) = pulled?;
     let mut response = HttpResponse::Ok();
     response
-        .insert_header(("Docker-Content-Digest", digest.as_str()))
-        .insert_header(("Cache-Status", outcome.to_string()));
-    super::confirm_ns(&request, &mut response);
+        .insert_header((super::CONTENT_DIGEST, digest.as_str()))
+        .insert_header((super::CACHE_STATUS, outcome.header()));
+    super::confirm_ns(request, &mut response);
     Ok(match answer {
         BlobAnswer::Redirect(location) => response
             .status(actix_web::http::StatusCode::TEMPORARY_REDIRECT)

@@ -1,21 +1,20 @@
 //! `GET /v2/_catalog`: the repositories that are known here, in lexical order.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use shared_models::{RepositoryName, db::repositories};
 
 use super::page;
-use crate::{ApiState, error::ApiError};
+use crate::{error::ApiError, registry::Registry};
 
 #[derive(Serialize)]
 struct Catalog<'a> {
     repositories: &'a [RepositoryName],
 }
 
-pub(crate) async fn get(request: HttpRequest, state: web::Data<ApiState>) -> Result<HttpResponse, ApiError> {
-    let registry = &state.registry;
+pub(super) async fn get(registry: &Registry, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let most = registry.config.page_max;
-    let n = page::size(&request, most)?.unwrap_or(most);
+    let n = page::size(request, most)?.unwrap_or(most);
     let last = match page::parameter(request.query_string(), "last") {
         Some(last) => {
             Some(RepositoryName::parse(&last).map_err(|_| ApiError::Page("last is not a repository name"))?)
@@ -32,7 +31,7 @@ pub(crate) async fn get(request: HttpRequest, state: web::Data<ApiState>) -> Res
     }
     let mut response = HttpResponse::Ok();
     if let Some(last) = found.last().filter(|_| more) {
-        page::link_next(&request, &mut response, n, last.as_str());
+        page::link_next(request, &mut response, n, last.as_str());
     }
     Ok(response.json(Catalog { repositories: &found }))
 }

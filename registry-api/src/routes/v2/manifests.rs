@@ -1,5 +1,7 @@
 //! `GET|HEAD /v2/{name}/manifests/{reference}` (distribution-spec: end-3).
 
+use std::sync::Arc;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     body::SizedStream,
@@ -11,23 +13,23 @@ use shared_models::{Digest, MediaType, Reference};
 
 use super::accept::accepts;
 use crate::{
-    ApiState,
     error::ApiError,
     pull_through::{
+        cache_status::Outcome,
         manifest::{self, Answer},
         tag,
     },
+    registry::Registry,
 };
 
-pub(crate) async fn get(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    state: web::Data<ApiState>,
+pub(super) async fn get(
+    registry: &Arc<Registry>,
+    request: &HttpRequest,
+    name: &str,
+    reference: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let registry = &state.registry;
-    let (name, reference) = path.into_inner();
-    let target = super::target(registry, &request, &name)?;
-    let reference = Reference::parse(&reference)?;
+    let target = super::target(registry, request, name)?;
+    let reference = Reference::parse(reference)?;
     let head = request.method() == Method::HEAD;
     let upstream = target.upstream.client.name();
     let pulled = match &reference {
@@ -38,13 +40,13 @@ pub(crate) async fn get(
     registry.metrics.pulled(upstream, "manifest", outcome);
     let (answer, outcome) = pulled?;
     registry.pulls.note(&target.repository);
-    respond(&request, &answer, &outcome.to_string(), head)
+    respond(request, &answer, outcome, head)
 }
 
 fn respond(
     request: &HttpRequest,
     answer: &Answer,
-    cache_status: &str,
+    outcome: Outcome,
     head: bool,
 ) -> Result<HttpResponse, ApiError> {
     let (digest, media_type, size) = match answer {
@@ -65,9 +67,9 @@ fn respond(
         response.status(actix_web::http::StatusCode::NOT_MODIFIED);
     }
     response
-        .insert_header(("Docker-Content-Digest", digest.as_str()))
+        .insert_header((super::CONTENT_DIGEST, digest.as_str()))
         .insert_header((header::ETAG, etag))
-        .insert_header(("Cache-Status", cache_status));
+        .insert_header((super::CACHE_STATUS, outcome.header()));
     super::confirm_ns(request, &mut response);
     if unchanged {
         return Ok(response.finish());
