@@ -108,6 +108,11 @@ impl S3Server {
         std::fs::read(self.files.path().join(BUCKET).join(key)).unwrap()
     }
 
+    /// Loses what lies in the bucket under a key.
+    pub fn lose(&self, key: &str) {
+        std::fs::remove_file(self.files.path().join(BUCKET).join(key)).unwrap();
+    }
+
     /// How many parts lie there of uploads that were neither completed nor thrown away.
     pub fn parts(&self) -> usize {
         let is_part = |file: &&PathBuf| file.file_name().unwrap().to_string_lossy().contains(".part-");
