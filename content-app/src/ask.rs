@@ -105,7 +105,7 @@ impl Ask {
             Ok(chunks) => Ok(Some(self.finish(&mut response, &window, chunks))),
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(digest = %self.digest, "a stored blob is fetched from upstream: {error}");
-                content.open.forget(&self.digest).await;
+                content.fills.context.open.distrust(&self.digest).await;
                 Ok(None)
             }
             Err(error) => Err(error.into()),

@@ -71,9 +71,7 @@ impl ResponseError for ContentError {
         match self {
             Self::BadLink => OciError::new(OciCode::Denied, "the link is not valid").response(),
             Self::BadDigest => OciError::new(OciCode::DigestInvalid, "this is not a digest").response(),
-            Self::SizeUnknown => {
-                OciError::new(OciCode::BlobUnknown, "the size of the blob is not known yet").response()
-            }
+            Self::SizeUnknown => unavailable("the size of the blob is not known yet").response(),
             Self::NotHere => {
                 OciError::new(OciCode::BlobUnknown, "the blob is neither filled nor stored here").response()
             }
@@ -124,6 +122,8 @@ fn for_fill(error: &FillError) -> OciError {
             unavailable("there is no space left for this blob").with_status(StatusCode::INSUFFICIENT_STORAGE)
         }
         FillError::Database => unavailable("the database is not available"),
-        FillError::Stopped | FillError::AlreadyStored => unavailable("the node is going down"),
+        FillError::Away => unavailable("the blob is stored, and the storage is away"),
+        FillError::AlreadyStored => unavailable("the blob was stored meanwhile"),
+        FillError::Stopped => unavailable("the node is going down"),
     }
 }

@@ -8,6 +8,7 @@ mod error;
 #[expect(clippy::module_inception, reason = "the fill itself, among what serves it")]
 mod fill;
 mod fills;
+mod interest;
 mod lease;
 mod life;
 mod map;
@@ -29,6 +30,6 @@ pub(crate) use fills::Context;
 pub use fills::Fills;
 pub(crate) use lease::Cluster;
 pub(crate) use part::Part;
-pub(crate) use peer::PeerClient;
+pub(crate) use peer::{NODE, PeerClient};
 pub(crate) use progress::Phase;
 pub(crate) use reader::Reader;

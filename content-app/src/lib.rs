@@ -29,11 +29,10 @@ use metrics::FillMetrics;
 use open_blobs::OpenBlobs;
 pub use routes::fills::SIGNATURE;
 
-/// A content node: its fills, its open files and what it was told at its start.
+/// A content node: its fills and what it was told at its start.
 pub struct Content {
     config: Config,
     fills: Fills,
-    open: OpenBlobs,
     /// When each stored blob was read last.
     reads: Noted<Digest>,
 }
@@ -59,14 +58,15 @@ impl ContentApp {
             Sharing::Alone => None,
             Sharing::Nodes => {
                 let peers = PeerClient::new(Arc::clone(&config.link_keys))?;
-                Some(Cluster { db: db.clone(), node_id: config.node_id.clone(), peers })
+                let dead_after = config.heartbeat.saturating_mul(node::DEAD_AFTER);
+                Some(Cluster { db: db.clone(), node_id: config.node_id.clone(), peers, dead_after })
             }
         };
-        let context = Context::new(db, store.clone(), upstreams, metrics, cluster, &config.fills);
+        let open = OpenBlobs::new(store.clone());
+        let context = Context::new(db, store, open, upstreams, metrics, cluster, &config.fills);
         let runtime = tokio::runtime::Handle::current();
         let fills = Fills::new(Arc::new(context), config.fills.clone(), runtime);
-        let open = OpenBlobs::new(store);
-        Ok(Self(web::Data::new(Content { config, fills, open, reads: Noted::default() })))
+        Ok(Self(web::Data::new(Content { config, fills, reads: Noted::default() })))
     }
 
     /// Mounts `/content/v1/…`.

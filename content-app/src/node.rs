@@ -16,6 +16,9 @@ use crate::{Content, fill::Context};
 /// Between two looks for abandoned partial files.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
+/// A node that was silent for so many heartbeats is dead.
+pub(crate) const DEAD_AFTER: u32 = 3;
+
 /// After a heartbeat that was not recorded the next one comes sooner: nobody is sent here until then.
 const BEAT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -47,18 +50,33 @@ pub(crate) async fn run(
     }
 }
 
+/// Heartbeats, and beside them what may take longer than the time between two.
 async fn live(content: &Content, standing: Standing, end: impl Future<Output = ()>) {
+    tokio::select! {
+        () = end => {}
+        () = beat_on(content, standing) => {}
+        () = tidy_up(content) => {}
+    }
+}
+
+async fn beat_on(content: &Content, standing: Standing) {
     let mut heartbeat = interval(content.config.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        heartbeat.tick().await;
+        if beat(content, standing).await.is_err() {
+            heartbeat.reset_after(BEAT_AGAIN.min(content.config.heartbeat));
+        }
+    }
+}
+
+async fn tidy_up(content: &Content) {
+    let mut often = interval(content.config.heartbeat);
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = interval(SWEEP_INTERVAL);
-    tokio::pin!(end);
     loop {
         tokio::select! {
-            () = &mut end => return,
-            _ = heartbeat.tick() => {
-                if beat(content, standing).await.is_err() {
-                    heartbeat.reset_after(BEAT_AGAIN.min(content.config.heartbeat));
-                }
+            _ = often.tick() => {
                 remove_expired_leases(content).await;
                 write_reads(content).await;
                 let Context { store, metrics, .. } = &*content.fills.context;

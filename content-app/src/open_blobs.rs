@@ -12,6 +12,9 @@ const OPEN_FOR: Duration = Duration::from_secs(60);
 /// How long a blob in a bucket is read there without another look: it may be in the cache tier by then.
 const FOUND_FOR: Duration = Duration::from_secs(5);
 
+/// How long a blob in a bucket is not looked for there after it could not be read.
+const UNREADABLE_FOR: Duration = Duration::from_secs(30);
+
 /// The most blobs that are remembered, and so the most files that are kept open.
 const MOST_OPEN: u64 = 512;
 
@@ -20,17 +23,25 @@ const MOST_OPEN: u64 = 512;
 pub(crate) struct OpenBlobs {
     store: BlobStore,
     open: Cache<Digest, StoredAt>,
+    /// Those that were found a moment ago and could not be read.
+    unreadable: Cache<Digest, ()>,
 }
 
 impl OpenBlobs {
     pub(crate) fn new(store: BlobStore) -> Self {
-        Self { store, open: Cache::builder().max_capacity(MOST_OPEN).expire_after(ByPlace).build() }
+        let open = Cache::builder().max_capacity(MOST_OPEN).expire_after(ByPlace).build();
+        let unreadable = Cache::builder().max_capacity(MOST_OPEN).time_to_live(UNREADABLE_FOR).build();
+        Self { store, open, unreadable }
     }
 
-    /// The blob, when it is stored. One in a storage that is away now counts as not stored: upstream may have it.
+    /// The blob, when it is stored. One in a storage that is away now, or was a moment ago, counts as not stored: upstream
+    /// may have it.
     pub(crate) async fn get(&self, digest: &Digest) -> Result<Option<StoredAt>, StoreError> {
         if let Some(found) = self.open.get(digest).await {
             return Ok(Some(found));
+        }
+        if self.unreadable.contains_key(digest) {
+            return Ok(self.store.stored(digest).await?.map(StoredAt::File));
         }
         let found = match self.store.locate(digest).await {
             Err(error) if error.is_unavailable() => {
@@ -45,8 +56,9 @@ impl OpenBlobs {
         Ok(found)
     }
 
-    /// Has the blob looked for again by the next who asks.
-    pub(crate) async fn forget(&self, digest: &Digest) {
+    /// The blob was found, and could not be read.
+    pub(crate) async fn distrust(&self, digest: &Digest) {
+        self.unreadable.insert(digest.clone(), ()).await;
         self.open.invalidate(digest).await;
     }
 }

@@ -31,7 +31,7 @@ use crate::{
 
 /// When so many bytes of an answer are gathered they are written to the socket, and no more is read for it meanwhile: what a
 /// client that hardly reads costs, beside one chunk of its body.
-const WRITE_BUFFER: usize = 32 * 1024;
+const WRITE_BUFFER: usize = 16 * 1024;
 
 /// How long a service waits for `tidegate migrate`.
 const SCHEMA_WAIT: Duration = Duration::from_secs(300);

@@ -7,7 +7,9 @@ use futures::{StreamExt, stream::BoxStream};
 use shared_models::{Digest, Hasher, db::blobs};
 use upstream_client::UpstreamError;
 
-use super::{download::DownloadError, error::FillError, fills::Context, rotation::Rotation, source::Source};
+use super::{
+    download::DownloadError, error::FillError, fills::Context, part::Part, rotation::Rotation, source::Source,
+};
 use crate::config::FillPolicy;
 
 /// Streams a window of a blob from its sources. Of a whole blob the end is held back until the digest is right.
@@ -39,8 +41,8 @@ struct Incoming {
 impl Bypass {
     /// Connects to a source of the blob, so that a failure is told before the answer begins.
     ///
-    /// `size` is the blob's where a source has told it already. `window` is given the size and says what is wanted;
-    /// `hasher` has seen what lies before it.
+    /// `size` is the blob's where a source has told it already. `window` is given the size and says what is wanted; what
+    /// runs to the end is verified when `hasher` has seen all that lies before it, or there is nothing before it.
     pub(crate) async fn open(
         context: Arc<Context>,
         policy: FillPolicy,
@@ -53,8 +55,10 @@ impl Bypass {
         let recorded = blobs::sources(&context.db, &digest).await?;
         let sources = Source::among(recorded, |name| context.upstreams.get(name).cloned());
         let size = size.or(known).ok_or(FillError::NoSpace)?;
+        let rest = window(size);
+        let hasher = hasher.or_else(|| (rest == (0..size)).then(|| Hasher::new(digest.algorithm())));
         let mut bypass = Self {
-            rest: window(size),
+            rest,
             rotation: Rotation::new(sources.len()),
             context,
             policy,
@@ -144,7 +148,7 @@ impl Bypass {
                 Some(places) => places.acquire_owned().await.ok(),
                 None => None,
             };
-            match source.open(&self.digest, &self.rest, Some(self.size), None).await {
+            match source.open(&self.digest, &self.rest, Part::Rest, Some(self.size), None).await {
                 Ok(body)
                     if body.start <= self.rest.start && body.total.is_none_or(|total| total == self.size) =>
                 {

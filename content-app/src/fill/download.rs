@@ -13,6 +13,7 @@ use super::{
     fill::{Claimed, Fill},
     life::Origin,
     map::{ClaimId, OPEN_END},
+    part::Part,
     source::Source,
 };
 
@@ -42,16 +43,17 @@ impl From<StoreError> for DownloadError {
     }
 }
 
-/// Brings `claim` from `source`, and gives the claim up at its end, however it ends.
+/// Brings a claim from `source`, as that `part` of the blob, and gives the claim up at its end, however it ends.
 pub(crate) async fn download(
     fill: Arc<Fill>,
     index: usize,
     source: Source,
     (id, range): Claimed,
+    part: Part,
 ) -> Result<(), DownloadError> {
     let claim = Release { fill: &fill, id };
     let validator = fill.origin().filter(|origin| origin.source == index).map(|origin| origin.validator);
-    let body = source.open(fill.digest(), &range, fill.now().size, validator.as_deref()).await?;
+    let body = source.open(fill.digest(), &range, part, fill.now().size, validator.as_deref()).await?;
     check_size(&fill, &body)?;
     if body.start > range.start {
         return Err(

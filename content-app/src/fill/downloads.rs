@@ -15,6 +15,7 @@ use super::{
     error::FillError,
     fill::{Claimed, Fill},
     fills::Context,
+    part::Part,
     source::{Source, UpstreamSource},
     supply::Supply,
 };
@@ -94,7 +95,7 @@ impl<'a> Downloads<'a> {
                 Some(claim) = demands.recv(), if room => {
                     // A claim on bytes that were thrown away since is gone.
                     if self.fill.end_of(claim.0).is_some() {
-                        self.start(claim)?;
+                        self.start(claim, Part::Window)?;
                     }
                 }
                 Some(ended) = self.running.join_next_with_id() => self.ended(ended).await?,
@@ -121,18 +122,19 @@ impl<'a> Downloads<'a> {
 
     fn start_in_order(&mut self) -> Result<(), FillError> {
         if let Some(claim) = self.fill.claim_in_order() {
-            self.in_order = Some(self.start(claim)?);
+            self.in_order = Some(self.start(claim, Part::Rest)?);
         }
         Ok(())
     }
 
-    fn start(&mut self, claim: Claimed) -> Result<tokio::task::Id, FillError> {
+    fn start(&mut self, claim: Claimed, part: Part) -> Result<tokio::task::Id, FillError> {
         let (index, source) = self.supply.current().inspect_err(|_| self.fill.release(claim.0))?;
         if claim.1.start > 0 && self.fill.contributors().is_empty() {
             self.count_resumption(&source);
         }
         let fill = Arc::clone(self.fill);
-        let task = self.running.spawn(async move { (index, download(fill, index, source, claim).await) });
+        let task =
+            self.running.spawn(async move { (index, download(fill, index, source, claim, part).await) });
         Ok(task.id())
     }
 
@@ -153,8 +155,14 @@ impl<'a> Downloads<'a> {
         if self.in_order == Some(id) {
             self.in_order = None;
         }
-        // Only what this fill cancelled itself ends without a result.
-        let Ok((_, (index, result))) = ended else { return Ok(()) };
+        let (index, result) = match ended {
+            Ok((_, ended)) => ended,
+            Err(lost) if lost.is_panic() => {
+                return Err(FillError::Storage("a download panicked".to_owned()));
+            }
+            // This fill cancelled it.
+            Err(_) => return Ok(()),
+        };
         let Err(error) = result else {
             self.supply.progressed();
             return Ok(());

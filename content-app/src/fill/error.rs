@@ -29,6 +29,9 @@ pub enum FillError {
     /// The database did not answer.
     #[error("the database is not available")]
     Database,
+    /// The blob is stored, where it cannot be read now, and no upstream has it any more.
+    #[error("the blob is stored, but cannot be read now, and upstream does not have it")]
+    Away,
     /// Another fill stored the blob after this one was asked for: it is to be read from the store.
     #[error("the blob is stored already")]
     AlreadyStored,

@@ -16,7 +16,6 @@ use super::{
     error::FillError,
     life::{Life, Origin},
     map::{ClaimId, OPEN_END, Reach},
-    part::Part,
     progress::{Phase, Progress},
     verifier::Verifier,
 };
@@ -29,8 +28,8 @@ pub struct Fill {
     partial: Mutex<Option<Partial>>,
     life: Mutex<Life>,
     progress: watch::Sender<Progress>,
-    readers: AtomicUsize,
-    whole_readers: AtomicUsize,
+    pub(super) readers: AtomicUsize,
+    pub(super) whole_readers: AtomicUsize,
     kept: AtomicBool,
     stopped: AtomicBool,
     /// Held for reading by every write into the file, which goes on when its download is cancelled.
@@ -115,6 +114,11 @@ impl Fill {
     /// How things stand now.
     pub(crate) fn now(&self) -> Progress {
         self.progress.borrow().clone()
+    }
+
+    /// Whether bytes are landing, or about to.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.now().phase, Phase::Running)
     }
 
     /// Follows every change.
@@ -275,31 +279,5 @@ impl Fill {
             }
             ends
         })
-    }
-
-    /// Counts a reader in until the guard is dropped.
-    pub(crate) fn join(self: &Arc<Self>, part: Part) -> Interest {
-        self.readers.fetch_add(1, Ordering::Relaxed);
-        if part.runs_to_the_end() {
-            self.whole_readers.fetch_add(1, Ordering::Relaxed);
-        }
-        self.tick();
-        Interest { fill: Arc::clone(self), part }
-    }
-}
-
-/// One reader's part in a fill.
-pub(crate) struct Interest {
-    fill: Arc<Fill>,
-    part: Part,
-}
-
-impl Drop for Interest {
-    fn drop(&mut self) {
-        self.fill.readers.fetch_sub(1, Ordering::Relaxed);
-        if self.part.runs_to_the_end() {
-            self.fill.whole_readers.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.fill.tick();
     }
 }

@@ -11,21 +11,28 @@ use shared_models::{Digest, db::Db};
 use tokio::sync::{Semaphore, mpsc};
 use upstream_client::Upstream;
 
-use super::{fill::Fill, lease::Cluster, progress::Phase, writer::drive};
-use crate::{config::FillPolicy, metrics::FillMetrics};
+use super::{error::FillError, fill::Fill, lease::Cluster, progress::Phase, writer::drive};
+use crate::{config::FillPolicy, metrics::FillMetrics, open_blobs::OpenBlobs};
 
 /// Claims of one fill that wait for a download to be started. A reader whose claim finds no place asks again.
 const MOST_DEMANDS: usize = 64;
+
+/// Complete blobs that wait at a time until a bucket takes them. One too many is let go: its file is taken up when it is
+/// asked for again.
+const MOST_WAITING: usize = 256;
 
 /// What every fill of a node works with.
 pub(crate) struct Context {
     pub(crate) db: Db,
     pub(crate) store: BlobStore,
+    pub(crate) open: OpenBlobs,
     pub(crate) upstreams: HashMap<String, Upstream>,
     pub(crate) metrics: FillMetrics,
     /// What it takes to share fills with other nodes, where there are some.
     pub(crate) cluster: Option<Cluster>,
     pub(crate) fill_permits: Semaphore,
+    /// For blobs that are complete and wait until the storage takes them.
+    pub(crate) waiting_permits: Semaphore,
     per_upstream: HashMap<String, Arc<Semaphore>>,
 }
 
@@ -33,6 +40,7 @@ impl Context {
     pub(crate) fn new(
         db: Db,
         store: BlobStore,
+        open: OpenBlobs,
         upstreams: HashMap<String, Upstream>,
         metrics: FillMetrics,
         cluster: Option<Cluster>,
@@ -41,7 +49,8 @@ impl Context {
         let permits = |name: &String| (name.clone(), Arc::new(Semaphore::new(policy.max_fills_per_upstream)));
         let per_upstream = upstreams.keys().map(permits).collect();
         let fill_permits = Semaphore::new(policy.max_fills);
-        Self { db, store, upstreams, metrics, cluster, fill_permits, per_upstream }
+        let waiting_permits = Semaphore::new(MOST_WAITING);
+        Self { db, store, open, upstreams, metrics, cluster, fill_permits, waiting_permits, per_upstream }
     }
 
     /// The permits for downloads from one upstream.
@@ -83,7 +92,12 @@ impl Fills {
             if let Some(previous) = previous {
                 previous.ended().await;
             }
-            drive(Arc::clone(&driven), Arc::clone(&fills.context), demands).await;
+            // A panic is to end the fill, too: who waits for it would wait for ever.
+            let drive = drive(Arc::clone(&driven), Arc::clone(&fills.context), demands);
+            if fills.runtime.spawn(drive).await.is_err() {
+                tracing::error!(digest = %driven.digest(), "a download panicked");
+                driven.enter(Phase::Failed(FillError::Storage("the download panicked".to_owned())));
+            }
             driven.end();
             fills.forget(&driven);
         });

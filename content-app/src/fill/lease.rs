@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     fill::Fill,
-    peer::{Peer, PeerClient},
+    peer::{Peer, PeerClient, Presence},
 };
 
 /// How long a lease holds without being renewed. A holder that died is followed after this at the latest.
@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     pub(crate) db: Db,
     pub(crate) node_id: String,
     pub(crate) peers: PeerClient,
+    /// A node that has not been heard of for so long is dead.
+    pub(crate) dead_after: Duration,
 }
 
 /// Who downloads a blob from upstream.
@@ -59,10 +61,9 @@ impl Cluster {
                 let peer = Peer::new(held.node_id, base);
                 return Ok(Role::Follower(Following::watched(self.clone(), digest.clone(), peer)));
             }
-            // A holder that is not known any more cannot be asked for its bytes.
-            fills::release(&self.db, digest, &held.node_id).await?;
+            return Err(DbError::Unavailable(format!("node {} holds it, and is not known", held.node_id)));
         }
-        Err(DbError::Unavailable("the lease of a download changes hands too fast".to_owned()))
+        Err(DbError::Unavailable("it changes hands too fast".to_owned()))
     }
 
     /// Takes the lease away from a node that has no such download any more.
@@ -74,18 +75,21 @@ impl Cluster {
         }
     }
 
-    /// The other nodes that have a blob stored, or are about to.
-    ///
-    /// # Errors
-    /// The database did not answer.
-    pub(crate) async fn with(&self, digest: &Digest, alive_since: Millis) -> Result<Vec<Peer>, DbError> {
-        let live = nodes::live(&self.db, alive_since).await?;
+    /// The other nodes that have a blob stored, or are about to. None, too, when nobody can say.
+    pub(crate) async fn with(&self, digest: &Digest) -> Vec<Peer> {
+        let live = match nodes::live(&self.db, Millis::now().before(self.dead_after)).await {
+            Ok(live) => live,
+            Err(error) => {
+                tracing::warn!(%digest, "other nodes are not asked for a blob: {error}");
+                return Vec::new();
+            }
+        };
         let others = live.into_iter().filter(|node| node.id != self.node_id);
         let asked = others.map(|node| async {
             let peer = Peer::new(node.id, node.internal_url);
-            self.peers.has(&peer, digest).await.then_some(peer)
+            (self.peers.ask(&peer, digest).await == Presence::Here).then_some(peer)
         });
-        Ok(futures::future::join_all(asked).await.into_iter().flatten().collect())
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 }
 
@@ -108,10 +112,17 @@ impl Lease {
                 // A lease that could not be renewed is no reason to stop: the clients of this node wait for the bytes.
                 match fills::renew(&db, digest, &node_id, until, fill.reach(0)).await {
                     Ok(true) => {}
-                    Ok(false) => {
-                        tracing::warn!(%digest, "another node has taken over the lease of a download that goes on here");
-                        return;
-                    }
+                    // It ran out while the database was away, and was swept or taken.
+                    Ok(false) => match fills::claim(&db, digest, &node_id, until, Millis::now()).await {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            tracing::warn!(%digest, "another node has the lease of a download that goes on here");
+                            return;
+                        }
+                        Err(error) => {
+                            tracing::warn!(%digest, "the lease of a download was not taken: {error}")
+                        }
+                    },
                     Err(error) => tracing::warn!(%digest, "the lease of a download was not renewed: {error}"),
                 }
             }
@@ -157,7 +168,7 @@ impl Following {
                     // Nobody knows. The bytes come as long as they come.
                     Err(_) => true,
                 };
-                if !holds && !cluster.peers.has(&watched, &digest).await {
+                if !holds && cluster.peers.ask(&watched, &digest).await != Presence::Here {
                     // Who followed may be gone as well.
                     let _ = tell.send(());
                     return;

@@ -6,7 +6,7 @@
 pub(crate) enum Part {
     /// All of it, from the first byte on. The end is held back until the digest is right.
     Whole,
-    /// From some byte on to the end, for another node that has the bytes before. Held back like the whole.
+    /// From some byte on to the end, in order, for another node. Held back like the whole.
     Rest,
     /// Anything else: shown as it lands, where the policy says so.
     Window,

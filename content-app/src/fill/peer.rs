@@ -19,6 +19,20 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// How long a peer may take to say whether it has a blob.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// The header that names the node which is meant: an address may lead to another one.
+pub(crate) const NODE: &str = "Tidegate-Node";
+
+/// What a node says of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It fills the blob now, or has it stored.
+    Here,
+    /// It does neither, or nothing listens there any more.
+    Gone,
+    /// It did not answer in time, or not sensibly.
+    Unknown,
+}
+
 /// Another content node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
@@ -48,13 +62,18 @@ impl PeerClient {
         let path = format!("/internal/v1/fills/{digest}");
         let signature = self.keys.sign_internal(method.as_str(), &path, Millis::now());
         let url = format!("{}{path}", peer.base.trim_end_matches('/'));
-        self.http.request(method, url).header(SIGNATURE, signature)
+        self.http.request(method, url).header(SIGNATURE, signature).header(NODE, &peer.node_id)
     }
 
-    /// Whether the peer fills the blob now or has it stored. False, too, when it does not answer.
-    pub(crate) async fn has(&self, peer: &Peer, digest: &Digest) -> bool {
-        let answer = self.request(Method::HEAD, peer, digest).timeout(ANSWER).send().await;
-        answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    /// Whether the peer has the blob.
+    pub(crate) async fn ask(&self, peer: &Peer, digest: &Digest) -> Presence {
+        match self.request(Method::HEAD, peer, digest).timeout(ANSWER).send().await {
+            Ok(answer) if answer.status() == StatusCode::OK => Presence::Here,
+            Ok(answer) if answer.status() == StatusCode::NOT_FOUND => Presence::Gone,
+            // A host that is only slow to be reached is a timeout, too.
+            Err(error) if error.is_connect() && !error.is_timeout() => Presence::Gone,
+            Ok(_) | Err(_) => Presence::Unknown,
+        }
     }
 
     /// Begins to read `range` of the blob; an open end reads to its end.

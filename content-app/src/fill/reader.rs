@@ -6,7 +6,8 @@ use tokio::sync::watch;
 
 use super::{
     error::FillError,
-    fill::{Fill, Interest},
+    fill::Fill,
+    interest::Interest,
     part::Part,
     progress::{Phase, Progress},
 };
@@ -24,7 +25,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Joins `fill` for a part of the blob.
     pub(crate) fn join(fill: Arc<Fill>, part: Part) -> Self {
-        let interest = fill.join(part);
+        let interest = Interest::in_part(&fill, part);
         let progress = fill.subscribe();
         Self { fill, progress, generation: None, _interest: interest }
     }

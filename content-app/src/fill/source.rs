@@ -7,6 +7,7 @@ use upstream_client::{BlobBody, Priority, Upstream, UpstreamError};
 
 use super::{
     map::OPEN_END,
+    part::Part,
     peer::{Peer, PeerClient},
 };
 
@@ -58,11 +59,13 @@ impl Source {
         }
     }
 
-    /// Begins to read `range`; an open end reads to the end of the blob.
+    /// Begins to read `range`; an open end reads to the end of the blob. A peer is told whether it is read as a window: it
+    /// shows those as they land.
     pub(crate) async fn open(
         &self,
         digest: &Digest,
         range: &Range<u64>,
+        part: Part,
         size: Option<u64>,
         validator: Option<&str>,
     ) -> Result<BlobBody, UpstreamError> {
@@ -74,7 +77,7 @@ impl Source {
                 upstream.open_blob(repository, digest, range.start, to, if_range, Priority::Client).await
             }
             Self::Peer(client, peer) => {
-                let end = if to_the_end { OPEN_END } else { range.end };
+                let end = if to_the_end && part.runs_to_the_end() { OPEN_END } else { range.end };
                 client.open(peer, digest, &(range.start..end)).await
             }
         }

@@ -14,12 +14,10 @@ use super::{
     fill::Fill,
     fills::Context,
     lease::{Cluster, Following, Lease, Role},
+    peer::Presence,
     rotation::Rotation,
     source::Source,
 };
-
-/// A node that has not been heard of for so long is not asked for what it has stored.
-const ALIVE: Duration = Duration::from_secs(15);
 
 /// How often what a peer sent may turn out to be wrong before upstream is asked instead.
 const WRONG_FROM_PEERS: u32 = 2;
@@ -52,7 +50,7 @@ impl<'a> Supply<'a> {
         context: &'a Arc<Context>,
         recorded: Vec<BlobSource>,
         known: BlobState,
-    ) -> Result<Self, FillError> {
+    ) -> Self {
         let mut supply = Self {
             fill,
             context,
@@ -62,20 +60,31 @@ impl<'a> Supply<'a> {
             peer_failures: 0,
             wrong_from_peers: 0,
         };
-        if let Some(cluster) = &context.cluster {
-            let role = cluster.seek(fill).await?;
-            let is_holder = matches!(role, Role::Holder(_));
-            if is_holder && known == BlobState::Stored && !context.store.is_shared() {
-                let peers = cluster.with(fill.digest(), Millis::now().before(ALIVE)).await?;
-                let peers = peers.into_iter().map(|peer| Source::Peer(cluster.peers.clone(), peer));
-                supply.sources.splice(0..0, peers);
-            }
-            supply.rotation = Rotation::new(supply.sources.len());
-            supply.take(cluster, role);
-        } else {
-            supply.rotation = Rotation::new(supply.sources.len());
+        if let Some(cluster) = &context.cluster
+            && known == BlobState::Stored
+            && !context.store.is_shared()
+        {
+            let peers = cluster.with(fill.digest()).await.into_iter();
+            let peers = peers.map(|peer| Source::Peer(cluster.peers.clone(), peer));
+            supply.sources.splice(0..0, peers);
         }
-        Ok(supply)
+        supply.rotation = Rotation::new(supply.sources.len());
+        supply.seek().await;
+        supply
+    }
+
+    /// Takes the lease, or follows its holder. Goes on without it when it cannot be asked for: the bytes that clients wait
+    /// for come before a download that is saved.
+    async fn seek(&mut self) {
+        let Some(cluster) = &self.context.cluster else { return };
+        match cluster.seek(self.fill).await {
+            Ok(role) => self.take(cluster, role),
+            Err(error) => {
+                let digest = self.digest();
+                tracing::warn!(%digest, "downloading without a lease, which cannot be had: {error}");
+                self.way = Way::Own(None);
+            }
+        }
     }
 
     fn take(&mut self, cluster: &Cluster, role: Role) {
@@ -147,7 +156,7 @@ impl<'a> Supply<'a> {
         if self.peer_failures >= policy.attempts {
             self.way = Way::Own(None);
         } else if let Some(cluster) = &self.context.cluster
-            && !cluster.peers.has(&followed, self.digest()).await
+            && cluster.peers.ask(&followed, self.digest()).await == Presence::Gone
         {
             self.succeed().await;
         }
@@ -164,18 +173,10 @@ impl<'a> Supply<'a> {
 
     /// The node that is followed is gone: its lease is taken, or whoever was faster is followed.
     pub(super) async fn succeed(&mut self) {
-        let Some(cluster) = &self.context.cluster else { return };
-        if let Way::Along { following, .. } = &self.way {
+        if let (Some(cluster), Way::Along { following, .. }) = (&self.context.cluster, &self.way) {
             cluster.bereave(self.digest(), &following.peer).await;
         }
-        match cluster.seek(self.fill).await {
-            Ok(role) => self.take(cluster, role),
-            Err(error) => {
-                let digest = self.digest();
-                tracing::warn!(%digest, "going on without a lease, which cannot be asked for: {error}");
-                self.way = Way::Own(None);
-            }
-        }
+        self.seek().await;
     }
 
     /// All bytes are here, and are wrong together. Where they are all from one upstream it is asked last from now on; from
@@ -224,7 +225,9 @@ impl<'a> Supply<'a> {
     /// # Errors
     /// The fill was stopped meanwhile.
     pub(super) async fn await_turn(&mut self) -> Result<(), FillError> {
-        const LOOK_AGAIN: Duration = Duration::from_millis(500);
+        const FIRST_PAUSE: Duration = Duration::from_millis(250);
+        const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+        let mut pause = FIRST_PAUSE;
         while self.context.store.is_shared() && matches!(self.way, Way::Along { .. }) {
             // A storage that does not answer is asked again; the holder waits for it, too.
             if self.context.store.locate(self.digest()).await.is_ok_and(|found| found.is_some()) {
@@ -237,7 +240,7 @@ impl<'a> Supply<'a> {
                 return Ok(());
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
                 () = self.fill.stopped() => return Err(FillError::Stopped),
             }
         }

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use blob_store::{Partial, StoreError, Upload};
 use shared_models::{
-    Digest, Millis,
+    Millis,
     db::{
         DbError,
         blobs::{self, BlobState},
     },
 };
 use tokio::{sync::mpsc::Receiver, time::Instant};
+use upstream_client::UpstreamError;
 
 use super::{
     downloads::Downloads,
@@ -67,17 +68,14 @@ async fn fill_up(
 ) -> Result<(), FillError> {
     let digest = fill.digest();
     // Whoever started this fill looked for the blob before; the fill that stored it may have ended in between.
-    match context.store.locate(digest).await {
-        Ok(None) => {}
-        Ok(Some(_)) => return Err(FillError::AlreadyStored),
-        Err(error) if error.is_unavailable() => {}
-        Err(error) => return Err(error.into()),
+    if context.open.get(digest).await?.is_some() {
+        return Err(FillError::AlreadyStored);
     }
     let (known, recorded) =
         tokio::try_join!(blobs::find(&context.db, digest), blobs::sources(&context.db, digest))?;
     let places = places(context, &recorded).await?;
     let (state, size) = known.map_or((BlobState::OnDemand, None), |row| (row.state, row.size));
-    let supply = Supply::open(fill, context, recorded, state).await?;
+    let supply = Supply::open(fill, context, recorded, state).await;
     let partial = match open_partial(fill, context, size, supply.sources()).await {
         Ok(partial) => partial,
         Err(error) => {
@@ -88,7 +86,7 @@ async fn fill_up(
     let mut downloads = Downloads::new(fill, context, partial.clone(), supply);
     if let Err(error) = download_and_verify(fill, &partial, &mut downloads, &mut demands).await {
         downloads.into_supply().close().await;
-        return Err(error);
+        return Err(if state == BlobState::Stored { known_as_stored(error) } else { error });
     }
     fill.enter(Phase::Verified);
     // Nothing is downloaded any more, and a storage that is away is waited for.
@@ -97,6 +95,16 @@ async fn fill_up(
     let stored = store(fill, context, &mut supply, &partial, upload).await;
     supply.close().await;
     stored
+}
+
+/// That no source has a blob which is recorded as stored says nothing of the blob: its bytes are somewhere else.
+fn known_as_stored(error: FillError) -> FillError {
+    match error {
+        FillError::NoSource | FillError::Upstream(UpstreamError::NotFound | UpstreamError::Denied) => {
+            FillError::Away
+        }
+        error => error,
+    }
 }
 
 async fn download_and_verify(
@@ -123,10 +131,16 @@ async fn store(
     upload: Option<Upload>,
 ) -> Result<(), FillError> {
     let size = fill.now().size.unwrap_or_else(|| fill.landed());
+    let _waiting = match context.waiting_permits.try_acquire() {
+        Ok(permit) => permit,
+        Err(_) => {
+            return Err(FillError::Storage("too many blobs wait until the storage takes them".to_owned()));
+        }
+    };
     supply.await_turn().await?;
     commit(fill, context, partial, size, upload).await?;
     fill.enter(Phase::Stored);
-    mark_stored(context, fill.digest(), size).await;
+    mark_stored(fill, context, size).await;
     Ok(())
 }
 
@@ -157,18 +171,23 @@ async fn commit(
 }
 
 /// The row follows the file. The file alone is enough to serve, so a database that is away delays only the row.
-async fn mark_stored(context: &Arc<Context>, digest: &Digest, size: u64) {
-    const ATTEMPTS: u32 = 60;
-    for attempt in 1..=ATTEMPTS {
-        match blobs::mark_stored(&context.db, digest, size, Millis::now()).await {
+async fn mark_stored(fill: &Arc<Fill>, context: &Arc<Context>, size: u64) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let digest = fill.digest();
+    loop {
+        let error = match blobs::mark_stored(&context.db, digest, size, Millis::now()).await {
             Ok(()) => return,
-            Err(DbError::Unavailable(_)) if attempt < ATTEMPTS => {
-                tokio::time::sleep(Duration::from_secs(1)).await
+            Err(error) => error,
+        };
+        let goes_on = matches!(error, DbError::Unavailable(_)) && {
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => true,
+                () = fill.stopped() => false,
             }
-            Err(error) => {
-                tracing::error!(%digest, "a blob is stored, but could not be recorded as such: {error}");
-                return;
-            }
+        };
+        if !goes_on {
+            tracing::error!(%digest, "a blob is stored, but could not be recorded as such: {error}");
+            return;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use shared_models::{Hasher, Millis, constant_blobs, db::blobs};
+use shared_models::{Millis, constant_blobs, db::blobs};
 
 use crate::{
     Content,
@@ -37,7 +37,11 @@ pub(crate) async fn get(
         return Ok(ask.constant(bytes));
     }
     for _ in 0..JOIN_ATTEMPTS {
-        if let Some(found) = content.open.get(ask.digest()).await?
+        // Who reads along a fill need not wait for what the storage says.
+        let runs =
+            !ask.is_head() && content.fills.running(ask.digest()).is_some_and(|fill| fill.is_running());
+        if !runs
+            && let Some(found) = content.fills.context.open.get(ask.digest()).await?
             && let Some(answer) = ask.stored(&content, found).await?
         {
             content.reads.note(ask.digest());
@@ -58,10 +62,10 @@ pub(crate) async fn get(
 async fn head_of_cold(ask: &Ask, content: &Content) -> Result<HttpResponse, ContentError> {
     let size = match content.running_size(ask.digest()) {
         Some(size) => size,
-        None => blobs::find(&content.fills.context.db, ask.digest())
-            .await?
-            .and_then(|row| row.size)
-            .ok_or(ContentError::SizeUnknown)?,
+        None => match blobs::find(&content.fills.context.db, ask.digest()).await? {
+            Some(row) => row.size.ok_or(ContentError::SizeUnknown)?,
+            None => return Err(FillError::NoSource.into()),
+        },
     };
     Ok(match ask.begin(size, "tidegate; fwd=miss") {
         Ok((mut response, window)) => ask.finish(&mut response, &window, body::nothing()),
@@ -118,8 +122,7 @@ async fn bypass(ask: &Ask, content: &Content, size: Option<u64>) -> Result<HttpR
         Asked::Whole => 0..size,
         Asked::Unsatisfiable => size..size,
     };
-    let hasher = (ask.part() == Part::Whole).then(|| Hasher::new(ask.digest().algorithm()));
-    let bypass = Bypass::open(context, policy, ask.digest().clone(), size, window, hasher).await?;
+    let bypass = Bypass::open(context, policy, ask.digest().clone(), size, window, None).await?;
     let status = "tidegate; fwd=bypass; detail=no-space";
     Ok(match ask.begin(bypass.size(), status) {
         Ok((mut response, window)) => ask.finish(&mut response, &window, body::bypassing(bypass)),

@@ -101,7 +101,7 @@ pub(crate) async fn start(
 ) -> Result<HttpResponse, ContentError> {
     check(&request, &content)?;
     let digest = Digest::parse(&path.into_inner()).map_err(|_| ContentError::BadDigest)?;
-    if let Some(blob) = content.open.get(&digest).await? {
+    if let Some(blob) = content.fills.context.open.get(&digest).await? {
         return Ok(HttpResponse::Ok().json(FillState::stored(digest, blob.size())));
     }
     let limit = Instant::now() + Duration::from_secs(wait.wait).min(LONGEST_WAIT);

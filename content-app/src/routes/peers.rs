@@ -1,7 +1,7 @@
 //! `GET|HEAD /internal/v1/fills/{digest}`: the bytes of a blob that is filled or stored here, for another node, under a
 //! signature.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use shared_models::Digest;
@@ -12,7 +12,7 @@ use crate::{
     ask::Ask,
     body,
     error::ContentError,
-    fill::{Fill, FillError, Part, Reader},
+    fill::{Fill, FillError, NODE, Part, Reader},
     range::{Asked, asked},
 };
 
@@ -24,17 +24,21 @@ pub(crate) async fn read(
 ) -> Result<HttpResponse, ContentError> {
     check(&request, &content)?;
     let digest = Digest::parse(&path.into_inner()).map_err(|_| ContentError::BadDigest)?;
+    let meant = request.headers().get(NODE).and_then(|node| node.to_str().ok());
+    if meant != Some(content.config.node_id.as_str()) {
+        return Err(ContentError::NotHere);
+    }
     let ask = Ask::of_peer(&request, digest);
-    if let Some(found) = content.open.get(ask.digest()).await?
-        && let Some(answer) = ask.stored(&content, found).await?
-    {
-        return Ok(answer);
+    if let Some(fill) = content.fills.running(ask.digest()) {
+        if ask.is_head() {
+            return Ok(HttpResponse::Ok().finish());
+        }
+        return Ok(tail(ask, &content, fill).await?);
     }
-    let fill = content.fills.running(ask.digest()).ok_or(ContentError::NotHere)?;
-    if ask.is_head() {
-        return Ok(HttpResponse::Ok().finish());
+    match content.fills.context.open.get(ask.digest()).await? {
+        Some(found) => ask.stored(&content, found).await?.ok_or(ContentError::NotHere),
+        None => Err(ContentError::NotHere),
     }
-    Ok(tail(ask, &content, fill).await?)
 }
 
 /// Follows the fill. The answer begins when its first byte is here, so that a failure before it is an honest status.
@@ -48,7 +52,8 @@ async fn tail(ask: Ask, content: &Content, fill: Arc<Fill>) -> Result<HttpRespon
         Asked::Whole => 0..size,
         Asked::Window(window) => window,
     };
-    let part = part(&window, size);
+    // To the end in order a peer reads bytes that were verified, anything else as it lands: it verifies the whole itself.
+    let part = if runs_on { Part::Rest } else { Part::Window };
     if !window.is_empty() {
         reader.readable(window.start, &window, part).await?;
     }
@@ -62,9 +67,4 @@ async fn tail(ask: Ask, content: &Content, fill: Arc<Fill>) -> Result<HttpRespon
         }
         Err(unsatisfiable) => *unsatisfiable,
     })
-}
-
-/// To the end of the blob a peer reads bytes that were verified, anything else as it lands: it verifies the whole itself.
-fn part(window: &Range<u64>, size: u64) -> Part {
-    if window.end == size { Part::Rest } else { Part::Window }
 }
