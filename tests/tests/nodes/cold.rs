@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use reqwest::{StatusCode, Url};
 use tidegate_tests::{
-    cluster::{Cluster, ClusterBuilder},
+    cluster::{Cluster, ClusterBuilder, NAME},
+    http_client::http_client_without_pool,
     puller::Pull,
 };
 
@@ -45,4 +47,29 @@ async fn sixty_clients_of_one_blob_behind_hashing_cost_upstream_one_download() {
 async fn sixty_clients_of_one_blob_behind_a_balancer_cost_upstream_one_download() {
     let (_, nodes) = sixty_clients(Cluster::builder().balanced()).await;
     assert!(nodes.iter().all(|clients| *clients >= CLIENTS / 3), "{nodes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_at_the_end_comes_through_another_node_long_before_the_whole() {
+    let cluster = Cluster::builder().contents(2).start().await;
+    let cold = Cold::of(cluster, 32 * MIB, Duration::from_secs(12)).await;
+    let client = http_client_without_pool();
+    let asked = format!("{}/v2/{NAME}/blobs/{}", cold.cluster.apis[0].url(), cold.digest);
+    let answer = client.get(asked).send().await.unwrap();
+    let link = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+    // A link is not for one node alone.
+    let at = |node: usize| {
+        let path = &link[url::Position::BeforePath..];
+        client.get(format!("{}{path}", cold.cluster.contents[node].url()))
+    };
+    let whole = at(0).send().await.unwrap();
+    let holder = cold.cluster.holder(&cold.digest).await;
+    assert_eq!(holder, 0);
+    let tail = at(1).header("range", "bytes=-1000").send().await.unwrap();
+    assert_eq!(tail.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(tail.bytes().await.unwrap(), cold.bytes.slice(cold.bytes.len() - 1000..));
+    assert!(!cold.has_come(90), "it came with the whole: {}", cold.ratio());
+    assert_eq!(whole.bytes().await.unwrap(), cold.bytes);
+    assert!(cold.ratio() <= 1.01, "{}", cold.ratio());
+    cold.cluster.assert_no_leases().await;
 }

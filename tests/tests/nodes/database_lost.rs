@@ -184,6 +184,10 @@ async fn half_a_minute_without_a_database_costs_patience_and_nothing_else() {
     let recovered = back.elapsed();
     assert!(recovered <= BACK_WITHIN, "{recovered:?}");
 
+    // Its lease ran out meanwhile, and is its node's again: nobody else begins to download the blob.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let leased = format!("fills WHERE digest = '{}' AND lease_until > {now}", beyond.digest);
+    assert_eventually!(cluster.database.rows(&leased).await == 1, "the lease is lost");
     assert!(ends_beyond.await.unwrap() > AWAY, "it spans the whole time without a database");
     drop((stop, stopped));
     let mut ends = Ends::new();

@@ -200,3 +200,22 @@ async fn a_blob_of_one_repository_is_not_readable_through_another_one() {
         assert_eq!(upstream.count("HEAD", &format!("other/blobs/{digest}")), 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_blob_that_cannot_be_found_is_no_404_when_upstream_has_lost_it() {
+    let (upstream, image) = with_image().await;
+    let world = TestWorld::start(&upstream).await;
+    world.get(&manifest("1")).await;
+    let [stored, unknown] = [0, 1].map(|layer| image.layers[layer].digest.clone());
+    // As on a node whose peers have it, and are away.
+    world.execute(&format!("UPDATE blobs SET state = 1 WHERE digest = '{stored}'"));
+    upstream.delete_blob(UPSTREAM_NAME, &stored);
+    upstream.delete_blob(UPSTREAM_NAME, &unknown);
+    let answer = world.blob(NAME, &stored).await;
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")
+    );
+    assert_ne!(answer.header("retry-after"), "");
+    assert_eq!(world.blob(NAME, &unknown).await.status, StatusCode::NOT_FOUND);
+}

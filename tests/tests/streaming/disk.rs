@@ -87,10 +87,13 @@ async fn past_the_disk_a_download_that_breaks_is_resumed_and_wrong_bytes_are_not
     cold.on_blob(1, [Fault::CutAfter(half)]);
     cold.assert_served().await;
     assert_eq!(cold.asked_ranges().last().unwrap(), &format!("bytes={half}-"));
-    cold.on_blob(1, [Fault::WrongByteAt(half)]);
-    let wrong = cold.raw(&[]).await;
-    assert_eq!((wrong.status, wrong.header("cache-status")), (200, NO_SPACE));
-    assert!(!wrong.rest().await.complete);
+    let all = format!("bytes=0-{}", 20 * MIB - 1);
+    for (range, status) in [("bytes=0-", 206), (all.as_str(), 206), ("bytes=0-1,5-6", 200)] {
+        cold.on_blob(1, [Fault::WrongByteAt(half)]);
+        let wrong = cold.raw(&[("range", range)]).await;
+        assert_eq!((wrong.status, wrong.header("cache-status")), (status, NO_SPACE), "{range}");
+        assert!(!wrong.rest().await.complete, "{range}");
+    }
     cold.assert_served().await;
 }
 
