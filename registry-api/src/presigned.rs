@@ -24,7 +24,8 @@ pub(crate) struct Presigned {
     /// Whether a blob that is recorded as stored was found in the object store a moment ago. A client that is sent to one
     /// that is away, or has lost the blob, has nowhere else to go.
     found: Cache<Digest, bool>,
-    /// Whether the last blob could not be looked for or signed, so that a failure that lasts is told once.
+    /// Whether a blob could not be looked for or signed, and none was found and signed since, so that a failure that lasts
+    /// is told once. What was found before it began says nothing of it.
     failing: AtomicBool,
 }
 
@@ -43,17 +44,10 @@ impl Presigned {
     /// The address of a stored blob in the object store, for so long; `None` when the object store does not have it, is
     /// away, or no URL can be signed.
     pub(crate) async fn url(&self, digest: &Digest, lifetime: Duration) -> Option<String> {
-        let answer = self.find_and_sign(self.presigner.as_ref()?, digest, lifetime).await;
-        let failing = self.failing.swap(answer.is_err(), Ordering::Relaxed);
-        match answer {
-            Ok(url) => {
-                if failing {
-                    tracing::info!("clients are sent to the object store again");
-                }
-                url
-            }
+        match self.find_and_sign(self.presigner.as_ref()?, digest, lifetime).await {
+            Ok(url) => url,
             Err(error) => {
-                if !failing {
+                if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!("clients are not sent to the object store: {error}");
                 }
                 None
@@ -67,11 +61,18 @@ impl Presigned {
         digest: &Digest,
         lifetime: Duration,
     ) -> Result<Option<String>, Arc<StoreError>> {
-        if !self.found.try_get_with_by_ref(digest, presigner.has(digest)).await? {
-            tracing::warn!(%digest, "a blob is recorded as stored, but the object store does not have it");
+        let found = self.found.entry_by_ref(digest).or_try_insert_with(presigner.has(digest)).await?;
+        let looked_for_now = found.is_fresh();
+        if !found.into_value() {
+            if looked_for_now {
+                tracing::warn!(%digest, "a blob is recorded as stored, but the object store does not have it");
+            }
             return Ok(None);
         }
         let url = presigner.url(digest, lifetime.min(LONGEST)).await?;
+        if looked_for_now && self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("clients are sent to the object store again");
+        }
         Ok(Some(url.into()))
     }
 }
@@ -132,5 +133,20 @@ mod tests {
         assert_eq!(presigned.url(&digest, Duration::from_secs(60)).await, None);
         presigned.found.insert(digest.clone(), false).await;
         assert_eq!(presigned.url(&digest, Duration::from_secs(60)).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_was_found_before_does_not_end_a_failure() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = S3Config { endpoint: Some(format!("http://{nobody}").parse().unwrap()), ..config() };
+        let presigned = Presigned::new(Some(Presigner::new(&config).unwrap()), Duration::from_secs(60));
+        let (found, sought) = (Digest::sha256(b"found"), Digest::sha256(b"sought"));
+        presigned.found.insert(found.clone(), true).await;
+        for failing in [false, true] {
+            assert_eq!(presigned.failing.load(Ordering::Relaxed), failing);
+            assert!(presigned.url(&found, Duration::from_secs(60)).await.is_some());
+            assert_eq!(presigned.failing.load(Ordering::Relaxed), failing);
+            assert_eq!(presigned.url(&sought, Duration::from_secs(60)).await, None);
+        }
     }
 }
