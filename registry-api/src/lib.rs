@@ -110,11 +110,12 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
     let mut often = interval(HOUSEKEEPING);
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seldom = interval(EXPIRY_INTERVAL);
+    let mut last_use = LastUse { registry, failing: false };
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            _ = often.tick() => write_use(registry).await,
+            _ = often.tick() => last_use.write().await,
             _ = seldom.tick() => {
                 placement::forget_dead(registry).await;
                 let before = Millis::now().before(registry.config.pending_ttl);
@@ -126,18 +127,28 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
             }
         }
     }
-    write_use(registry).await;
+    last_use.write().await;
 }
 
-/// Writes when repositories were pulled, and blobs read that clients were sent to the object store for.
-async fn write_use(registry: &Registry) {
-    let written = registry.pulls.write(async |pulls| repositories::touch_pulls(&registry.db, pulls).await);
-    if let Err(error) = written.await {
-        tracing::warn!("the times of the last pulls were not written: {error}");
-    }
-    let written = registry.reads.write(async |reads| blobs::touch_read(&registry.db, reads).await);
-    if let Err(error) = written.await {
-        tracing::warn!("the times of the last reads were not written: {error}");
+/// When repositories were pulled, and blobs read that clients were sent to the object store for, on its way to the database.
+struct LastUse<'a> {
+    registry: &'a Registry,
+    /// Whether it could not be written the last time.
+    failing: bool,
+}
+
+impl LastUse<'_> {
+    async fn write(&mut self) {
+        let Registry { db, pulls, reads, .. } = self.registry;
+        let pulls = pulls.write(async |pulls| repositories::touch_pulls(db, pulls).await).await;
+        let reads = reads.write(async |reads| blobs::touch_read(db, reads).await).await;
+        let written = pulls.and(reads);
+        match (&written, self.failing) {
+            (Err(error), false) => tracing::warn!("the times of the last pulls are not written: {error}"),
+            (Ok(()), true) => tracing::info!("the times of the last pulls are written again"),
+            _ => {}
+        }
+        self.failing = written.is_err();
     }
 }
 
