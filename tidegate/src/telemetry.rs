@@ -10,7 +10,7 @@ use std::{
 
 use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan, util::SubscriberInitExt as _};
 
-use self::lines::Lines;
+use self::lines::{DELAY, Lines};
 use crate::config::{Log, LogFormat};
 
 /// Why logging could not be set up.
@@ -44,7 +44,7 @@ impl Drop for Logging {
 /// See [`TelemetryError`].
 pub fn init(log: &Log) -> Result<Logging, TelemetryError> {
     let filter = EnvFilter::try_new(&log.filter)?;
-    let written = Lines::to(stderr())?;
+    let written = Lines::to(stderr(), DELAY)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(written.clone())

@@ -10,8 +10,8 @@ use std::{
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long a line waits at most.
-const DELAY: Duration = Duration::from_millis(100);
+/// How long a line of this process's log waits at most.
+pub(super) const DELAY: Duration = Duration::from_millis(100);
 
 /// How many bytes of lines wait at most.
 const FULL: usize = 64 * 1024;
@@ -24,6 +24,8 @@ struct Gathered<W> {
     state: Mutex<State<W>>,
     /// Rung when the first line has come, and at the end.
     rung: Condvar,
+    /// How long a line waits at most.
+    delay: Duration,
 }
 
 struct State<W> {
@@ -39,28 +41,30 @@ impl<W> Clone for Lines<W> {
 }
 
 impl<W: Write + Send + 'static> Lines<W> {
-    /// Starts the thread that writes what has waited long enough.
+    /// Starts the thread that writes what has waited for `delay`.
     ///
     /// # Errors
     /// There can be no thread.
-    pub(super) fn to(out: W) -> io::Result<Self> {
+    pub(super) fn to(out: W, delay: Duration) -> io::Result<Self> {
         let state = State { waiting: Vec::with_capacity(FULL), open: true, out };
-        let lines = Self(Arc::new(Gathered { state: Mutex::new(state), rung: Condvar::new() }));
+        let lines = Self(Arc::new(Gathered { state: Mutex::new(state), rung: Condvar::new(), delay }));
         let writer = lines.clone();
         thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_late())?;
         Ok(lines)
     }
 
     fn write_late(&self) {
-        let Gathered { state, rung } = &*self.0;
+        let Gathered { state, rung, delay } = &*self.0;
         let mut now = lock(state);
         while now.open {
             if now.waiting.is_empty() {
                 now = rung.wait(now).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            now =
-                rung.wait_timeout_while(now, DELAY, |now| now.open).unwrap_or_else(PoisonError::into_inner).0;
+            now = rung
+                .wait_timeout_while(now, *delay, |now| now.open)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             now.write();
         }
     }
@@ -161,27 +165,45 @@ mod tests {
         }
     }
 
-    fn logging() -> (Lines<Told>, Receiver<String>, tracing::subscriber::DefaultGuard) {
+    /// A delay that no test lives to see.
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn logging(delay: Duration) -> (Lines<Told>, Receiver<String>, tracing::subscriber::DefaultGuard) {
         let (told, written) = channel();
-        let lines = Lines::to(Told(told)).unwrap();
+        let lines = Lines::to(Told(told), delay).unwrap();
         let log = fmt().with_writer(lines.clone()).without_time().with_target(false).with_ansi(false);
         (lines, written, log.finish().set_default())
     }
 
     #[test]
-    fn lines_that_can_wait_are_written_together_after_a_moment() {
-        let (_lines, written, _guard) = logging();
+    fn lines_that_can_wait_are_written_after_a_moment() {
+        let (_lines, written, _guard) = logging(Duration::from_millis(1));
+        for line in ["one", "two", "three"] {
+            tracing::info!("{line} a");
+            tracing::info!("{line} b");
+            // The moment may end between the two.
+            let expected = format!(" INFO {line} a\n INFO {line} b\n");
+            let mut text = String::new();
+            while text.len() < expected.len() {
+                text += &written.recv_timeout(Duration::from_secs(60)).unwrap();
+            }
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn lines_that_can_wait_are_written_together() {
+        let (lines, written, _guard) = logging(HOUR);
         tracing::info!("one");
         tracing::info!("two");
         assert_eq!(written.try_recv(), Err(TryRecvError::Empty));
-        assert_eq!(written.recv().unwrap(), " INFO one\n INFO two\n");
-        tracing::info!("three");
-        assert_eq!(written.recv().unwrap(), " INFO three\n");
+        lines.try_flush();
+        assert_eq!(written.try_recv().unwrap(), " INFO one\n INFO two\n");
     }
 
     #[test]
     fn a_warning_is_written_at_once_with_what_waits() {
-        let (_lines, written, _guard) = logging();
+        let (_lines, written, _guard) = logging(HOUR);
         tracing::info!("one");
         tracing::warn!("two");
         assert_eq!(written.try_recv().unwrap(), " INFO one\n WARN two\n");
@@ -189,14 +211,14 @@ mod tests {
 
     #[test]
     fn no_more_waits_than_the_limit() {
-        let (_lines, written, _guard) = logging();
+        let (_lines, written, _guard) = logging(HOUR);
         tracing::info!("{}", "x".repeat(FULL));
         assert_eq!(written.try_recv().unwrap().len(), FULL + " INFO \n".len());
     }
 
     #[test]
     fn nothing_waits_after_the_end() {
-        let (lines, written, _guard) = logging();
+        let (lines, written, _guard) = logging(HOUR);
         tracing::info!("one");
         lines.close();
         assert_eq!(written.try_recv().unwrap(), " INFO one\n");
