@@ -19,8 +19,12 @@ const TELL: Duration = Duration::from_millis(500);
 /// How many of these pass between two looks for what is new elsewhere.
 const LEARN_EVERY: u32 = 4;
 
-/// Tells and learns for as long as it is polled. Without the database each process goes by what it sees itself.
+/// Tells and learns for as long as it is polled; of no upstreams, nothing. Without the database each process goes by what
+/// it sees itself.
 pub(crate) async fn run(db: &Db, upstreams: &[Upstream]) {
+    if upstreams.is_empty() {
+        return std::future::pending().await;
+    }
     let mut told = Told::default();
     let mut ticks = interval(TELL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
