@@ -46,6 +46,8 @@ fn services(root: &Table, settings: &Settings) -> Result<(), ConfigError> {
         ("api", "catalog_max", api.catalog_max == 0),
         ("content", "workers", content.workers == Some(0)),
         ("content", "segment", content.segment.bytes() == 0),
+        // Without it the last byte goes out before the digest is known.
+        ("content", "hold_back", content.hold_back.bytes() == 0),
         ("content", "read_size", content.read_size.bytes() == 0),
         ("content", "checkpoint_bytes", content.checkpoint_bytes.bytes() == 0),
         ("content", "max_fills", content.max_fills == 0),

@@ -186,7 +186,7 @@ fn bad_names_globs_platforms_and_hosts_are_refused() {
 
 #[test]
 fn values_that_cannot_work_are_refused() {
-    for key in ["read_size", "checkpoint_bytes"] {
+    for key in ["hold_back", "read_size", "checkpoint_bytes"] {
         let expected = format!("FILE:2: `{key}` is 0, but must be more than 0");
         assert_eq!(error(&format!("[content]\n{key} = 0\n")), expected);
     }
