@@ -33,6 +33,9 @@ use crate::{
 /// client that hardly reads costs, beside one chunk of its body.
 const WRITE_BUFFER: usize = 16 * 1024;
 
+/// How long requests on the internal listener may still take when all else has ended. The services' own are over by then.
+const INTERNAL_SHUTDOWN: Duration = Duration::from_secs(5);
+
 /// How long a service waits for `tidegate migrate`.
 const SCHEMA_WAIT: Duration = Duration::from_secs(300);
 
@@ -171,7 +174,7 @@ impl Process {
             },
             service: |_| "internal",
         };
-        let internal_options = Options { workers: 1, ..options.clone() };
+        let internal_options = Options { workers: 1, shutdown_timeout: INTERNAL_SHUTDOWN, ..options.clone() };
         let background = async {
             tokio::join!(
                 async {
