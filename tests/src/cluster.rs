@@ -199,10 +199,15 @@ impl Cluster {
         }
     }
 
-    /// Waits until every content node has said that it lives.
+    /// Waits until every content node has said that it lives, since it was started the last time.
     pub async fn all_nodes_live(&self) {
-        let all = self.contents.len();
-        assert_eventually!(self.database.rows("content_nodes WHERE NOT draining").await == all);
+        for (number, node) in self.contents.iter().enumerate() {
+            let said = format!(
+                "content_nodes WHERE id = 'content-{number}' AND NOT draining AND heartbeat_at >= {}",
+                node.started_at().0
+            );
+            assert_eventually!(self.database.rows(&said).await == 1, "content-{number} does not live");
+        }
     }
 
     /// A client, by way of the balancer before the registry-api processes.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use shared_models::Millis;
 use tempfile::TempDir;
 
 use crate::eventually::Patience;
@@ -42,6 +43,7 @@ pub struct TidegateProcess {
     setup: Setup,
     // Before the folder, so that it has ended when that is removed.
     daemon: Daemon,
+    started_at: Millis,
     folder: TempDir,
     listening: SocketAddr,
     internal: SocketAddr,
@@ -87,8 +89,9 @@ impl TidegateBuilder {
     pub async fn start(self) -> TidegateProcess {
         let folder = tempfile::tempdir().unwrap();
         let anywhere = ([127, 0, 0, 1], 0).into();
+        let started_at = Millis::now();
         let (daemon, [listening, internal]) = launch(&self.setup, folder.path(), [anywhere; 2]).await;
-        TidegateProcess { setup: self.setup, daemon, folder, listening, internal }
+        TidegateProcess { setup: self.setup, daemon, started_at, folder, listening, internal }
     }
 }
 
@@ -105,6 +108,11 @@ impl TidegateProcess {
     /// When it does not come up; the message has what it said.
     pub async fn start<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Self {
         Self::builder().args(args).start().await
+    }
+
+    /// When it was started the last time.
+    pub fn started_at(&self) -> Millis {
+        self.started_at
     }
 
     /// Where it listens for clients.
@@ -168,6 +176,7 @@ impl TidegateProcess {
     pub async fn restart(&mut self) {
         self.daemon.kill9();
         let ports = [self.listening, self.internal];
+        self.started_at = Millis::now();
         (self.daemon, _) = launch(&self.setup, self.folder.path(), ports).await;
     }
 
