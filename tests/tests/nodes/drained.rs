@@ -11,12 +11,14 @@ use tidegate_tests::{
 use crate::support::{Cold, MIB};
 
 const CLIENTS: usize = 6;
-const CACHE_MAX_AGE: Duration = Duration::from_secs(2);
+/// How long registry-api goes by its list of nodes.
+const NODES_REFRESH: Duration = Duration::from_secs(2);
+/// What a busy machine may take longer.
+const SLACK: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_finishes_its_streams_and_gets_no_more() {
-    let builder = Cluster::builder().contents(3).api("cache_max_age = \"2s\"");
-    let cluster = builder.content("drain_grace = \"3s\"").start().await;
+    let cluster = Cluster::builder().contents(3).content("drain_grace = \"3s\"").start().await;
     let mut cold = Cold::of(cluster, 24 * MIB, Duration::from_secs(8)).await;
     let owner = cold.cluster.owner(&cold.digest).await;
     let pulling = {
@@ -29,7 +31,7 @@ async fn a_drained_node_finishes_its_streams_and_gets_no_more() {
     cold.cluster.contents[owner].terminate();
     let told = Instant::now();
 
-    assert_eventually!(within CACHE_MAX_AGE, cold.cluster.owner(&cold.digest).await != owner);
+    assert_eventually!(within NODES_REFRESH + SLACK, cold.cluster.owner(&cold.digest).await != owner);
     let turned = told.elapsed();
     let heir = cold.cluster.owner(&cold.digest).await;
     let late = cold.pulls(2).await;

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use tidegate_tests::{assert_eventually, cluster::Cluster, image::Image};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
-const CACHE_MAX_AGE: Duration = Duration::from_secs(1);
+/// How long registry-api goes by its list of nodes.
+const NODES_REFRESH: Duration = Duration::from_secs(2);
+/// What a busy machine may take longer.
+const SLACK: Duration = Duration::from_secs(2);
 
 /// The node of each layer.
 async fn owners(cluster: &Cluster, image: &Image) -> Vec<usize> {
@@ -18,8 +21,7 @@ async fn owners(cluster: &Cluster, image: &Image) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_node_loses_its_digests_and_gets_them_back_and_the_others_keep_theirs() {
-    let builder = Cluster::builder().contents(3).content("heartbeat = \"1s\"").api("cache_max_age = \"1s\"");
-    let mut cluster = builder.start().await;
+    let mut cluster = Cluster::builder().contents(3).content("heartbeat = \"1s\"").start().await;
     let image = Image::random(1, &(1000..1024).collect::<Vec<_>>());
     cluster.announce(&image).await;
     let before = owners(&cluster, &image).await;
@@ -30,7 +32,7 @@ async fn a_dead_node_loses_its_digests_and_gets_them_back_and_the_others_keep_th
     cluster.contents[1].kill9();
     let killed = Instant::now();
     // It counts as dead after three heartbeats, and what registry-api knows of nodes may lag behind.
-    let within = 3 * HEARTBEAT + CACHE_MAX_AGE + Duration::from_secs(1);
+    let within = 3 * HEARTBEAT + NODES_REFRESH + SLACK;
     assert_eventually!(within within, !owners(&cluster, &image).await.contains(&1), "content-1 gets clients");
     println!("no client is sent to a killed node after {:.1} s", killed.elapsed().as_secs_f64());
     let without = owners(&cluster, &image).await;
@@ -40,6 +42,6 @@ async fn a_dead_node_loses_its_digests_and_gets_them_back_and_the_others_keep_th
 
     cluster.contents[1].restart().await;
     let back = Instant::now();
-    assert_eventually!(within CACHE_MAX_AGE + 2 * HEARTBEAT, owners(&cluster, &image).await == before);
+    assert_eventually!(within NODES_REFRESH + SLACK, owners(&cluster, &image).await == before);
     println!("a node that came back has its digests again after {:.1} s", back.elapsed().as_secs_f64());
 }
