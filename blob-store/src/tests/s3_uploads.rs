@@ -172,6 +172,8 @@ async fn a_presigned_url_is_read_with_plain_http_whole_and_in_ranges_until_it_ex
     let (server, _root, store) = world().await;
     let digest = store_blob(&store, b"0123456789").await.unwrap();
     let presigner = Presigner::new(&server.config()).unwrap();
+    assert!(presigner.has(&digest).await.unwrap());
+    assert!(!presigner.has(&Digest::sha256(b"other")).await.unwrap());
     let url = presigner.url(&digest, Duration::from_secs(60)).await.unwrap();
     let client = reqwest::Client::new();
     let answer = client.get(url.clone()).send().await.unwrap();
@@ -194,7 +196,8 @@ async fn a_presigned_url_is_read_with_plain_http_whole_and_in_ranges_until_it_ex
         crate::S3Config { public_endpoint: Some("https://s3.example/".parse().unwrap()), ..server.config() };
     let url = Presigner::new(&public).unwrap().url(&digest, Duration::from_secs(60)).await.unwrap();
     assert!(url.as_str().starts_with("https://s3.example/layers/a/b/blobs/sha256/"), "{url}");
-    let host = crate::S3Config { addressing: crate::Addressing::VirtualHost, ..public };
+    let named = public.public_endpoint.clone();
+    let host = crate::S3Config { addressing: crate::Addressing::VirtualHost, endpoint: named, ..public };
     let url = Presigner::new(&host).unwrap().url(&digest, Duration::from_secs(60)).await.unwrap();
     assert!(url.as_str().starts_with("https://layers.s3.example/a/b/blobs/sha256/"), "{url}");
 }
