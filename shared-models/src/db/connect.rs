@@ -49,7 +49,7 @@ pub(super) fn pools(config: &DbConfig) -> Result<Pools, DbError> {
     if is_postgres(&config.url) {
         let server = Arc::new(Server::new(&config.url, config.prepared_statements)?);
         let lost = Lost::default();
-        let pool = postgres::pool(&server, size, &lost).map_err(failed)?;
+        let pool = postgres::pool(&server, size, config.wait, &lost).map_err(failed)?;
         return Ok(Pools::Postgres { pool, server, lost });
     }
     Err(DbError::Config("the URL must begin with sqlite:// or postgres://".to_owned()))

@@ -19,7 +19,8 @@ use super::Server;
 /// A connection that was not used for so long is asked whether it lives before somebody gets it.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long it may take to say so.
+/// How long it may take to say so, at most. It is never more than half of what a caller waits for a connection: one who
+/// gave up first would leave the others to find out by themselves.
 const PING: Duration = Duration::from_secs(2);
 
 /// When a connection was last found silent. What was last used before then is not to be trusted: the network or the
@@ -38,13 +39,15 @@ impl Lost {
     }
 }
 
-/// A pool of up to `size` connections. A closed one is noticed without asking and replaced, as is one that is silent.
+/// A pool of up to `size` connections, for callers who wait up to `wait` for one. A closed one is noticed without asking
+/// and replaced, as is one that is silent.
 ///
 /// # Errors
 /// As deadpool says.
 pub(in crate::db) fn pool(
     server: &Arc<Server>,
     size: usize,
+    wait: Duration,
     lost: &Lost,
 ) -> Result<Pool<AsyncPgConnection>, BuildError> {
     let mut config = ManagerConfig::<AsyncPgConnection>::default();
@@ -54,7 +57,7 @@ pub(in crate::db) fn pool(
         let server = Arc::clone(&server);
         async move { server.connect().await }.boxed()
     });
-    let lost = lost.clone();
+    let (lost, ping) = (lost.clone(), PING.min(wait / 2));
     let check = Hook::async_fn(move |conn: &mut AsyncPgConnection, metrics| {
         let (lost, used) = (lost.clone(), metrics.recycled.unwrap_or(metrics.created));
         async move {
@@ -64,7 +67,7 @@ pub(in crate::db) fn pool(
             if used.elapsed() < IDLE {
                 return Ok(());
             }
-            match tokio::time::timeout(PING, conn.batch_execute("")).await {
+            match tokio::time::timeout(ping, conn.batch_execute("")).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(HookError::message("it is closed")),
                 Err(_) => {
