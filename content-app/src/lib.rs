@@ -20,7 +20,7 @@ use actix_web::web;
 use blob_store::BlobStore;
 use http_server::Readiness;
 use prometheus_client::registry::Registry;
-use shared_models::{Digest, Noted, db::Db};
+use shared_models::{Change, Digest, Noted, Outage, db::Db};
 use upstream_client::Upstream;
 
 pub use config::{Config, FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
@@ -92,18 +92,25 @@ impl ContentApp {
 
     /// Adds the storage to what `/readyz` asks.
     pub fn readiness(&self, readiness: Readiness) -> Readiness {
-        let store = self.0.fills.context.store.clone();
+        let (store, outage) = (self.0.fills.context.store.clone(), Arc::new(Outage::default()));
         readiness.with(
             "storage",
             Arc::new(move || {
-                let store = store.clone();
+                let (store, outage) = (store.clone(), Arc::clone(&outage));
                 Box::pin(async move {
-                    match store.ready().await {
+                    let ready = store.ready().await;
+                    let reached = match &ready {
+                        Err(error) if error.is_unavailable() => Err(error),
+                        _ => Ok(()),
+                    };
+                    match outage.change(&reached) {
+                        Some(Change::Began(error)) => tracing::warn!("the storage is away: {error}"),
+                        Some(Change::Ended) => tracing::info!("the storage is back"),
+                        None => {}
+                    }
+                    match ready {
                         // Blobs are served all the same: from this node, and from upstream.
-                        Err(error) if error.is_unavailable() => {
-                            tracing::warn!("the storage is away: {error}");
-                            Ok(())
-                        }
+                        Err(error) if error.is_unavailable() => Ok(()),
                         ready => ready.map_err(|error| error.to_string()),
                     }
                 })

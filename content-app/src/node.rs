@@ -3,7 +3,7 @@
 use std::{collections::HashSet, future::Future, time::Duration};
 
 use shared_models::{
-    Millis,
+    Change, Millis, Outage,
     db::{
         DbError, blobs, fills,
         nodes::{self, NodeRow},
@@ -43,7 +43,9 @@ pub(crate) async fn run(
 ) {
     live(content, Standing::Serving, draining).await;
     live(content, Standing::Draining, stopped).await;
-    write_reads(content).await;
+    if let Err(error) = write_reads(content).await {
+        tracing::warn!("the times of the last reads were not written: {error}");
+    }
     let (db, id) = (&content.fills.context.db, &content.config.node_id);
     if let Err(error) = nodes::remove(db, id).await {
         tracing::warn!(node = id, "the others were not told that this node has ended: {error}");
@@ -62,9 +64,17 @@ async fn live(content: &Content, standing: Standing, end: impl Future<Output = (
 async fn beat_on(content: &Content, standing: Standing) {
     let mut heartbeat = interval(content.config.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (outage, node) = (Outage::default(), &content.config.node_id);
     loop {
         heartbeat.tick().await;
-        if beat(content, standing).await.is_err() {
+        let recorded = beat(content, standing).await;
+        match outage.change(&recorded) {
+            Some(Change::Began(error)) => tracing::warn!(node, "heartbeats are not recorded: {error}"),
+            Some(Change::Ended) => tracing::info!(node, "heartbeats are recorded again"),
+            None => {}
+        }
+        if let Err(error) = recorded {
+            tracing::debug!(node, "a heartbeat was not recorded: {error}");
             heartbeat.reset_after(BEAT_AGAIN.min(content.config.heartbeat));
         }
     }
@@ -74,11 +84,24 @@ async fn tidy_up(content: &Content) {
     let mut often = interval(content.config.heartbeat);
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = interval(SWEEP_INTERVAL);
+    let (leases, reads) = (Outage::default(), Outage::default());
     loop {
         tokio::select! {
             _ = often.tick() => {
-                remove_expired_leases(content).await;
-                write_reads(content).await;
+                match leases.change(&remove_expired_leases(content).await) {
+                    Some(Change::Began(error)) => {
+                        tracing::warn!("leases that ran out cannot be looked for: {error}");
+                    }
+                    Some(Change::Ended) => tracing::info!("leases that ran out are looked for again"),
+                    None => {}
+                }
+                match reads.change(&write_reads(content).await) {
+                    Some(Change::Began(error)) => {
+                        tracing::warn!("the times of the last reads are not written: {error}");
+                    }
+                    Some(Change::Ended) => tracing::info!("the times of the last reads are written again"),
+                    None => {}
+                }
                 let Context { store, metrics, .. } = &*content.fills.context;
                 metrics.stored_bytes(store, store.usage().await.bytes);
             }
@@ -88,19 +111,17 @@ async fn tidy_up(content: &Content) {
 }
 
 /// The leases that nodes left behind which ended without a word.
-async fn remove_expired_leases(content: &Content) {
-    match fills::remove_expired(&content.fills.context.db, Millis::now().before(EXPIRED_FOR)).await {
-        Ok(0) => {}
-        Ok(leases) => tracing::info!(leases, "removed leases of downloads that ended without a word"),
-        Err(error) => tracing::warn!("leases that ran out were not looked for: {error}"),
+async fn remove_expired_leases(content: &Content) -> Result<(), DbError> {
+    let leases = fills::remove_expired(&content.fills.context.db, Millis::now().before(EXPIRED_FOR)).await?;
+    if leases > 0 {
+        tracing::info!(leases, "removed leases of downloads that ended without a word");
     }
+    Ok(())
 }
 
-async fn write_reads(content: &Content) {
+async fn write_reads(content: &Content) -> Result<(), DbError> {
     let db = &content.fills.context.db;
-    if let Err(error) = content.reads.write(async |reads| blobs::touch_read(db, reads).await).await {
-        tracing::warn!("the times of the last reads were not written: {error}");
-    }
+    content.reads.write(async |reads| blobs::touch_read(db, reads).await).await
 }
 
 async fn beat(content: &Content, standing: Standing) -> Result<(), DbError> {
@@ -111,9 +132,7 @@ async fn beat(content: &Content, standing: Standing) -> Result<(), DbError> {
         heartbeat_at: Millis::now(),
         draining: standing == Standing::Draining,
     };
-    nodes::heartbeat(&content.fills.context.db, &row)
-        .await
-        .inspect_err(|error| tracing::warn!(node = row.id, "the heartbeat was not recorded: {error}"))
+    nodes::heartbeat(&content.fills.context.db, &row).await
 }
 
 async fn sweep_partials(content: &Content) {

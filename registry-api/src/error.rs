@@ -58,10 +58,7 @@ impl From<NameError> for ApiError {
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
-            DbError::Unavailable(reason) => {
-                tracing::warn!("the database is not available: {reason}");
-                Self::DatabaseUnavailable
-            }
+            DbError::Unavailable(_) => Self::DatabaseUnavailable,
             defect => {
                 tracing::error!("a query failed: {defect}");
                 Self::Internal

@@ -19,7 +19,7 @@ use actix_web::{FromRequest, Handler, Resource, Responder, web};
 use http_server::{Readiness, Refresh};
 use prometheus_client::registry::Registry as MetricRegistry;
 use shared_models::{
-    Millis,
+    Change, Millis, Outage,
     db::{self, Db, blobs, repositories},
 };
 use tokio::{
@@ -110,7 +110,7 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
     let mut often = interval(HOUSEKEEPING);
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seldom = interval(EXPIRY_INTERVAL);
-    let mut last_use = LastUse { registry, failing: false };
+    let last_use = LastUse { registry, outage: Outage::default() };
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -133,22 +133,22 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
 /// When repositories were pulled, and blobs read that clients were sent to the object store for, on its way to the database.
 struct LastUse<'a> {
     registry: &'a Registry,
-    /// Whether it could not be written the last time.
-    failing: bool,
+    outage: Outage,
 }
 
 impl LastUse<'_> {
-    async fn write(&mut self) {
+    async fn write(&self) {
         let Registry { db, pulls, reads, .. } = self.registry;
         let pulls = pulls.write(async |pulls| repositories::touch_pulls(db, pulls).await).await;
         let reads = reads.write(async |reads| blobs::touch_read(db, reads).await).await;
         let written = pulls.and(reads);
-        match (&written, self.failing) {
-            (Err(error), false) => tracing::warn!("the times of the last pulls are not written: {error}"),
-            (Ok(()), true) => tracing::info!("the times of the last pulls are written again"),
-            _ => {}
+        match self.outage.change(&written) {
+            Some(Change::Began(error)) => {
+                tracing::warn!("the times of the last pulls are not written: {error}");
+            }
+            Some(Change::Ended) => tracing::info!("the times of the last pulls are written again"),
+            None => {}
         }
-        self.failing = written.is_err();
     }
 }
 

@@ -38,6 +38,8 @@ use file::DatabaseFile;
 use postgres::Lost;
 pub(crate) use postgres::Server;
 
+use crate::{Change, Outage};
+
 type SqliteConnection = SyncConnectionWrapper<diesel::SqliteConnection>;
 
 /// How long a caller waits for statements, beyond the wait for a connection. What was begun goes on without it.
@@ -81,6 +83,7 @@ pub struct Db {
     pools: Pools,
     wait: Duration,
     runtime: Handle,
+    outage: Arc<Outage>,
 }
 
 #[derive(Clone)]
@@ -112,7 +115,12 @@ impl Db {
     /// # Errors
     /// [`DbError::Config`] for a URL that is not understood; [`DbError::Unavailable`] for a file that can't be opened.
     pub async fn connect(config: &DbConfig) -> Result<Self, DbError> {
-        let db = Self { pools: connect::pools(config)?, wait: config.wait, runtime: Handle::current() };
+        let db = Self {
+            pools: connect::pools(config)?,
+            wait: config.wait,
+            runtime: Handle::current(),
+            outage: Arc::default(),
+        };
         if let Pools::Sqlite { file, .. } = &db.pools {
             // The writer is the one to turn the file to WAL, before any reader opens it.
             db.write(|_| async { Ok(()) }.boxed()).await?;
@@ -201,11 +209,26 @@ impl Db {
                 }
             }
         });
-        match tokio::time::timeout(self.wait + PATIENCE, task).await {
+        let result = match tokio::time::timeout(self.wait + PATIENCE, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(join)) if join.is_panic() => Err(DbError::Broken("a query panicked".to_owned())),
-            Ok(Err(_)) => Err(DbError::Unavailable("the process is shutting down".to_owned())),
+            Ok(Err(_)) => return Err(DbError::Unavailable("the process is shutting down".to_owned())),
             Err(_) => Err(DbError::Unavailable("the database is too slow to answer".to_owned())),
+        };
+        self.tell(&result);
+        result
+    }
+
+    /// Logs when the database goes away and when it is back, so that those who need it do not each have to.
+    fn tell<R>(&self, result: &Result<R, DbError>) {
+        let answered = match result {
+            Err(DbError::Unavailable(reason)) => Err(reason),
+            _ => Ok(()),
+        };
+        match self.outage.change(&answered) {
+            Some(Change::Began(reason)) => tracing::warn!("the database is not available: {reason}"),
+            Some(Change::Ended) => tracing::info!("the database is available again"),
+            None => {}
         }
     }
 

@@ -12,6 +12,7 @@ pub mod media_type;
 pub mod migrate;
 pub mod name;
 pub mod noted;
+pub mod outage;
 pub mod schema;
 #[cfg(any(test, feature = "testing"))]
 pub mod test_fill;
@@ -25,4 +26,5 @@ pub use manifest::Manifest;
 pub use media_type::MediaType;
 pub use name::{Reference, RepositoryName, Tag};
 pub use noted::Noted;
+pub use outage::{Change, Outage};
 pub use time::Millis;

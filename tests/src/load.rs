@@ -11,6 +11,7 @@ use std::path::Path;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 
 /// The most that one receive takes, in bytes: it fits in a processor's second-level cache.
 const PIECE: usize = 256 * 1024;
@@ -85,6 +86,18 @@ pub struct Head {
     pub length: u64,
     /// Where else to go.
     pub location: Option<String>,
+}
+
+/// Runs so many readers at once, and gives what went wrong with those that failed.
+///
+/// # Panics
+/// When a reader does.
+pub async fn all<R>(readers: usize, read: impl Fn() -> R) -> Vec<String>
+where
+    R: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let ended = (0..readers).map(|_| read()).collect::<JoinSet<_>>().join_all().await;
+    ended.into_iter().filter_map(|end| Some(end.err()?.to_string())).collect()
 }
 
 /// One connection.

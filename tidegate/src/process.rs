@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_web::web::ServiceConfig;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use content_app::ContentApp;
 use http_server::{Health, HttpMetrics, Listen, Options, Readiness, serve};
 use prometheus_client::registry::Registry;
@@ -243,6 +243,13 @@ impl Listeners {
             _ => (settings.api.listen, settings.api.internal_listen),
         };
         let written = &settings.listen_written;
+        if mode == Mode::ContentApp
+            && internal.ip().is_unspecified()
+            && settings.content.internal_url.is_none()
+        {
+            // Every node would be told, and named, alike.
+            bail!("{}: `content.internal_url` must say how others reach {internal}", written.internal);
+        }
         let (public, internal) = (bind(public, &written.public)?, bind(internal, &written.internal)?);
         let at = Listening { public: public.local_addr()?, internal: internal.local_addr()? };
         Ok(Self { public, internal, at })

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use shared_models::{
-    Millis,
+    Change, Millis, Outage,
     db::{
         Db, DbError,
         upstream_states::{self, UpstreamStateRow},
@@ -28,7 +28,7 @@ pub(crate) async fn run(db: &Db, upstreams: &[Upstream]) {
     let mut told = Told::default();
     let mut ticks = interval(TELL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut tick, mut failing) = (0_u32, false);
+    let (mut tick, outage) = (0_u32, Outage::default());
     loop {
         ticks.tick().await;
         let learns = tick.is_multiple_of(LEARN_EVERY);
@@ -38,12 +38,11 @@ pub(crate) async fn run(db: &Db, upstreams: &[Upstream]) {
             continue;
         }
         let shared = share(db, upstreams, &news, &mut told).await;
-        match (&shared, failing) {
-            (Err(error), false) => tracing::warn!(%error, "the states of upstreams cannot be shared"),
-            (Ok(()), true) => tracing::info!("the states of upstreams are shared again"),
-            _ => {}
+        match outage.change(&shared) {
+            Some(Change::Began(error)) => tracing::warn!(%error, "the states of upstreams cannot be shared"),
+            Some(Change::Ended) => tracing::info!("the states of upstreams are shared again"),
+            None => {}
         }
-        failing = shared.is_err();
     }
 }
 

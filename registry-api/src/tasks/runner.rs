@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use shared_models::{
-    Millis,
+    Change, Millis, Outage,
     db::{
         DbError,
         tasks::{self, Task},
@@ -33,10 +33,11 @@ pub(crate) enum TaskError {
 pub(crate) async fn run(registry: Arc<Registry>, shutdown: impl Future<Output = ()>) {
     let permits = Arc::new(Semaphore::new(registry.config.tasks.workers));
     let mut running = JoinSet::new();
+    let outage = Outage::default();
     tokio::pin!(shutdown);
     loop {
         let claimed = match Arc::clone(&permits).try_acquire_owned() {
-            Ok(permit) => claim(&registry).await.map(|task| (task, permit)),
+            Ok(permit) => claim(&registry, &outage).await.map(|task| (task, permit)),
             Err(_) => None,
         };
         if let Some((task, permit)) = claimed {
@@ -60,15 +61,15 @@ pub(crate) async fn run(registry: Arc<Registry>, shutdown: impl Future<Output = 
     }
 }
 
-async fn claim(registry: &Registry) -> Option<Task> {
+async fn claim(registry: &Registry, outage: &Outage) -> Option<Task> {
     let lease = registry.config.tasks.lease;
-    match tasks::claim(&registry.db, &registry.config.process_id, lease, Millis::now()).await {
-        Ok(claimed) => claimed,
-        Err(error) => {
-            tracing::warn!("no task could be claimed: {error}");
-            None
-        }
+    let claimed = tasks::claim(&registry.db, &registry.config.process_id, lease, Millis::now()).await;
+    match outage.change(&claimed) {
+        Some(Change::Began(error)) => tracing::warn!("no task can be claimed: {error}"),
+        Some(Change::Ended) => tracing::info!("tasks can be claimed again"),
+        None => {}
     }
+    claimed.ok().flatten()
 }
 
 /// Runs one task with its lease renewed, and records how it ended.

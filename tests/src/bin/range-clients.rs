@@ -15,8 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde_json::json;
-use tidegate_tests::load::{Client, Expected, Place};
-use tokio::task::JoinSet;
+use tidegate_tests::load::{self, Client, Expected, Place};
 
 /// What all readers share.
 struct Blob {
@@ -47,16 +46,7 @@ async fn main() {
     });
     let readers: usize = readers.parse().expect("a number of readers");
     let started = Instant::now();
-    let mut running = JoinSet::new();
-    for _ in 0..readers {
-        running.spawn(read(Arc::clone(&blob)));
-    }
-    let mut failures = Vec::new();
-    while let Some(ended) = running.join_next().await {
-        if let Err(error) = ended.expect("no reader panics") {
-            failures.push(error.to_string());
-        }
-    }
+    let failures = load::all(readers, || read(Arc::clone(&blob))).await;
     let report = json!({
         "readers": readers,
         "windows": blob.windows.load(Ordering::Relaxed),

@@ -15,8 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_tests::load::{Client, Expected, Place};
-use tokio::task::JoinSet;
+use tidegate_tests::load::{self, Client, Expected, Place};
 use tokio::time::{Instant, sleep_until};
 
 /// How often a reader takes something.
@@ -53,16 +52,7 @@ async fn main() {
         wrong: AtomicU64::new(0),
     });
     let readers: usize = readers.parse().expect("a number of readers");
-    let mut running = JoinSet::new();
-    for _ in 0..readers {
-        running.spawn(read(Arc::clone(&blob)));
-    }
-    let mut failures = Vec::new();
-    while let Some(ended) = running.join_next().await {
-        if let Err(error) = ended.expect("no reader panics") {
-            failures.push(error.to_string());
-        }
-    }
+    let failures = load::all(readers, || read(Arc::clone(&blob))).await;
     let report = json!({
         "readers": readers,
         "started": blob.started.load(Ordering::Relaxed),

@@ -25,7 +25,8 @@ impl Config {
         // Any would do, as long as all have the same.
         let link_key = file("link.key", &"5a".repeat(32));
         let mut toml = format!(
-            "[database]\nurl = \"{database}\"\n\
+            "[log]\nfilter = \"info,content_app::node=debug\"\n\
+             [database]\nurl = \"{database}\"\n\
              [[upstream]]\nname = \"up\"\nurl = \"{upstream}\"\n{}\n\
              [[namespace]]\nprefix = \"up\"\nupstream = \"up\"\nprefetch = \"none\"\n",
             self.upstream

@@ -7,6 +7,7 @@ use shared_models::test_postgres::TestPostgres;
 use tidegate_tests::{
     assert_eventually,
     chaos::{Fault, Rule},
+    process::tidegate,
     world::{Answer, TestWorld},
 };
 
@@ -258,4 +259,19 @@ async fn storage_that_cannot_be_written_makes_it_not_ready_but_alive() {
     // Manifests need no storage.
     assert_image(&Method::GET, &world.get(&manifest("1")).await, &image);
     assert!(world.blob(NAME, &image.config.0).await.status.is_server_error());
+}
+
+#[tokio::test]
+async fn a_content_node_that_others_could_not_tell_apart_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = tidegate()
+        .args(["content-app", "--data-dir", folder.path().to_str().unwrap()])
+        .env("TIDEGATE_CONTENT__LISTEN", "127.0.0.1:0")
+        .env("TIDEGATE_CONTENT__INTERNAL_LISTEN", "0.0.0.0:0")
+        .run()
+        .await;
+    assert!(ran.status.is_some_and(|status| !status.success()), "{ran:?}");
+    let wrong =
+        "TIDEGATE_CONTENT__INTERNAL_LISTEN: `content.internal_url` must say how others reach 0.0.0.0:0";
+    assert!(ran.stderr.contains(wrong), "{ran:?}");
 }
