@@ -12,8 +12,12 @@ const OPEN_FOR: Duration = Duration::from_secs(60);
 /// How long a blob in a bucket is read there without another look: it may be in the cache tier by then.
 const FOUND_FOR: Duration = Duration::from_secs(5);
 
-/// How long a blob in a bucket is not looked for there after it could not be read.
+/// How long a blob is not looked for in a bucket after it could not be read there.
 const UNREADABLE_FOR: Duration = Duration::from_secs(30);
+
+/// How long it is not looked for after the bucket did not answer: whoever wants it next, and the fill that this one
+/// starts, do not wait for the same silence.
+const AWAY_FOR: Duration = Duration::from_secs(5);
 
 /// The most blobs that are remembered, and so the most files that are kept open.
 const MOST_OPEN: u64 = 512;
@@ -23,15 +27,15 @@ const MOST_OPEN: u64 = 512;
 pub(crate) struct OpenBlobs {
     store: BlobStore,
     open: Cache<Digest, StoredAt>,
-    /// Those that were found a moment ago and could not be read.
-    unreadable: Cache<Digest, ()>,
+    /// Those that are not looked for in the bucket for now, and how long.
+    avoided: Cache<Digest, Duration>,
 }
 
 impl OpenBlobs {
     pub(crate) fn new(store: BlobStore) -> Self {
         let open = Cache::builder().max_capacity(MOST_OPEN).expire_after(ByPlace).build();
-        let unreadable = Cache::builder().max_capacity(MOST_OPEN).time_to_live(UNREADABLE_FOR).build();
-        Self { store, open, unreadable }
+        let avoided = Cache::builder().max_capacity(MOST_OPEN).expire_after(AsLongAsSaid).build();
+        Self { store, open, avoided }
     }
 
     /// The blob, when it is stored. One in a storage that is away now, or was a moment ago, counts as not stored: upstream
@@ -40,12 +44,13 @@ impl OpenBlobs {
         if let Some(found) = self.open.get(digest).await {
             return Ok(Some(found));
         }
-        if self.unreadable.contains_key(digest) {
+        if self.avoided.contains_key(digest) {
             return Ok(self.store.stored(digest).await?.map(StoredAt::File));
         }
         let found = match self.store.locate(digest).await {
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%digest, "a blob is looked for upstream: {error}");
+                self.avoided.insert(digest.clone(), AWAY_FOR).await;
                 None
             }
             found => found?,
@@ -58,8 +63,13 @@ impl OpenBlobs {
 
     /// The blob was found, and could not be read.
     pub(crate) async fn distrust(&self, digest: &Digest) {
-        self.unreadable.insert(digest.clone(), ()).await;
+        self.avoided.insert(digest.clone(), UNREADABLE_FOR).await;
         self.open.invalidate(digest).await;
+    }
+
+    /// The blob was stored now, whatever was the matter before.
+    pub(crate) async fn trust(&self, digest: &Digest) {
+        self.avoided.invalidate(digest).await;
     }
 }
 
@@ -72,5 +82,24 @@ impl Expiry<Digest, StoredAt> for ByPlace {
             StoredAt::File(_) => OPEN_FOR,
             StoredAt::Object(_) => FOUND_FOR,
         })
+    }
+}
+
+/// What is avoided is avoided as long as was said.
+struct AsLongAsSaid;
+
+impl Expiry<Digest, Duration> for AsLongAsSaid {
+    fn expire_after_create(&self, _: &Digest, said: &Duration, _: std::time::Instant) -> Option<Duration> {
+        Some(*said)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Digest,
+        said: &Duration,
+        _: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(*said)
     }
 }

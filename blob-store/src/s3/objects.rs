@@ -79,7 +79,7 @@ impl Objects {
     /// Writes a whole object.
     pub(super) async fn put(&self, key: &Path, bytes: Bytes) -> Result<(), Failure> {
         let limit = self.limit_for(&bytes);
-        within(limit, self.bytes.put(key, PutPayload::from(bytes))).await.map(|_| ())
+        self.taken(limit, self.bytes.put(key, PutPayload::from(bytes))).await.map(|_| ())
     }
 
     pub(super) async fn delete(&self, key: &Path) -> Result<(), Failure> {
@@ -111,7 +111,7 @@ impl Objects {
         bytes: Bytes,
     ) -> Result<PartId, Failure> {
         let limit = self.limit_for(&bytes);
-        within(limit, self.bytes.put_part(key, upload, index, PutPayload::from(bytes))).await
+        self.taken(limit, self.bytes.put_part(key, upload, index, PutPayload::from(bytes))).await
     }
 
     /// Makes the parts one object. When the answer was lost, the upload may be completed all the same.
@@ -121,7 +121,8 @@ impl Objects {
         upload: &String,
         parts: Vec<PartId>,
     ) -> Result<(), Failure> {
-        within(self.timeouts.complete, self.bytes.complete_multipart(key, upload, parts)).await.map(|_| ())
+        let completed = self.bytes.complete_multipart(key, upload, parts);
+        self.taken(self.timeouts.complete, completed).await.map(|_| ())
     }
 
     /// Throws the parts of an upload away. An upload that is not there any more counts as thrown away.
@@ -167,6 +168,17 @@ impl Objects {
             _ => self.circuit.answered(),
         }
         answer
+    }
+
+    /// Sends what takes long. That it fails says little of whether the object store answers; that it succeeds says all.
+    async fn taken<T>(
+        &self,
+        limit: Duration,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, Failure> {
+        let taken = within(limit, request).await?;
+        self.circuit.answered();
+        Ok(taken)
     }
 
     fn limit_for(&self, bytes: &Bytes) -> Duration {

@@ -139,6 +139,7 @@ async fn store(
     };
     supply.await_turn().await?;
     commit(fill, context, partial, size, upload).await?;
+    context.open.trust(fill.digest()).await;
     fill.enter(Phase::Stored);
     mark_stored(fill, context, size).await;
     Ok(())

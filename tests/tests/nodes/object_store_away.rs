@@ -125,7 +125,8 @@ async fn an_object_store_that_falls_silent_costs_a_bounded_wait() {
         waits.push(pull.longest_wait);
     }
     println!("S3 silent: four clients in a row of a cold blob waited {waits:.1?}");
-    assert!(waits.iter().all(|wait| *wait < Duration::from_secs(10)), "{waits:?}");
+    // One question of `answer_timeout`, not one more for the fill.
+    assert!(waits.iter().all(|wait| *wait < Duration::from_secs(7)), "{waits:?}");
     assert!(waits[3] < Duration::from_secs(1), "by then the nodes know: {waits:?}");
     storage(&cold).network.heal();
     cold.assert_stored().await;

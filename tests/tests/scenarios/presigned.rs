@@ -106,6 +106,25 @@ async fn a_blob_that_the_object_store_has_lost_is_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_could_not_be_read_is_downloaded_once_and_read_again_when_it_is_stored_anew() {
+    let ((upstream, image), bucket) = (with_image().await, S3Server::start().await);
+    let world = with_bucket(&upstream, &bucket, "redirect = false").await;
+    let layer = &image.layers[0];
+    store(&world, &layer.digest).await;
+    bucket.fail("GET", layer.digest.strip_prefix("sha256:").unwrap(), usize::MAX);
+    let answer = world.blob(NAME, &layer.digest).await;
+    assert_eq!((answer.status, &answer.body), (StatusCode::OK, &layer.bytes));
+    assert_eq!(upstream.count("GET", &layer.digest), 2);
+    bucket.fail("GET", "", 0);
+    assert_eventually!({
+        let answer = world.blob(NAME, &layer.digest).await;
+        assert_eq!((answer.status, &answer.body), (StatusCode::OK, &layer.bytes));
+        answer.header("cache-status") == "tidegate; hit"
+    });
+    assert_eq!(upstream.count("GET", &layer.digest), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_a_client_was_sent_to_the_object_store_for_counts_as_read() {
     let ((upstream, image), bucket) = (with_image().await, S3Server::start().await);
     let world = with_bucket(&upstream, &bucket, "").await;
