@@ -96,6 +96,7 @@ fn for_fill(error: &FillError) -> OciError {
     let seconds = error.retry_after().map(|after| after.as_secs());
     match error {
         FillError::NoSource => OciError::new(OciCode::BlobUnknown, "no upstream is known to have this blob"),
+        FillError::Unconfigured => unavailable("no upstream that has this blob is configured here"),
         FillError::Upstream(UpstreamError::NotFound) => {
             OciError::new(OciCode::BlobUnknown, "upstream no longer has this blob")
         }

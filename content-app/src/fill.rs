@@ -30,6 +30,6 @@ pub(crate) use fills::Context;
 pub use fills::Fills;
 pub(crate) use lease::Cluster;
 pub(crate) use part::Part;
-pub(crate) use peer::{NODE, PeerClient};
+pub(crate) use peer::{FILLING, NODE, PeerClient};
 pub(crate) use progress::Phase;
 pub(crate) use reader::Reader;

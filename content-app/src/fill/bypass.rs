@@ -53,13 +53,17 @@ impl Bypass {
     ) -> Result<Self, FillError> {
         let known = blobs::find(&context.db, &digest).await?.and_then(|row| row.size);
         let recorded = blobs::sources(&context.db, &digest).await?;
+        let is_recorded = !recorded.is_empty();
         let sources = Source::among(recorded, |name| context.upstreams.get(name).cloned());
         let size = size.or(known).ok_or(FillError::NoSpace)?;
         let rest = window(size);
         let hasher = hasher.or_else(|| (rest == (0..size)).then(|| Hasher::new(digest.algorithm())));
         let mut bypass = Self {
             rest,
-            rotation: Rotation::new(sources.len()),
+            rotation: match sources.len() {
+                0 if is_recorded => Rotation::unconfigured(),
+                sources => Rotation::new(sources),
+            },
             context,
             policy,
             digest,

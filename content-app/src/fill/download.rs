@@ -37,6 +37,13 @@ pub(crate) enum DownloadError {
     Local(#[from] FillError),
 }
 
+impl DownloadError {
+    /// Whether the source failed, rather than this node.
+    pub(crate) fn is_of_source(&self) -> bool {
+        !matches!(self, Self::Local(_))
+    }
+}
+
 impl From<StoreError> for DownloadError {
     fn from(error: StoreError) -> Self {
         Self::Local(error.into())

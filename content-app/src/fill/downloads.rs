@@ -20,8 +20,14 @@ use super::{
     supply::Supply,
 };
 
-/// Which source a download read from, and how it ended.
-type Ended = (usize, Result<(), DownloadError>);
+/// A download that ran.
+struct Ended {
+    /// The source it read from.
+    source: usize,
+    /// How many failures had counted when it began.
+    round: u32,
+    result: Result<(), DownloadError>,
+}
 
 /// The downloads of one fill.
 pub(super) struct Downloads<'a> {
@@ -34,6 +40,10 @@ pub(super) struct Downloads<'a> {
     in_order: Option<tokio::task::Id>,
     /// After a failure, nothing is asked before this.
     not_before: Instant,
+    /// After a window was refused, no other is asked for before this.
+    no_windows_before: Instant,
+    /// How many failures have counted.
+    round: u32,
     checkpoint: Checkpoint,
     /// Goes along with what has landed in order, where the storage takes parts.
     upload: Option<Upload>,
@@ -53,6 +63,8 @@ impl<'a> Downloads<'a> {
             running: JoinSet::new(),
             in_order: None,
             not_before: Instant::now(),
+            no_windows_before: Instant::now(),
+            round: 0,
             checkpoint: Checkpoint::new(partial.clone(), fill.policy.checkpoint_bytes),
             upload: None,
             partial,
@@ -90,7 +102,9 @@ impl<'a> Downloads<'a> {
                 self.start_in_order()?;
             }
             let save = self.checkpoint.due(landed);
-            let room = self.running.len() < self.fill.policy.max_downloads_per_fill && !resting;
+            let one_too_many = Instant::now() < self.no_windows_before;
+            let full = self.running.len() >= self.fill.policy.max_downloads_per_fill;
+            let room = !full && !resting && !one_too_many;
             tokio::select! {
                 Some(claim) = demands.recv(), if room => {
                     // A claim on bytes that were thrown away since is gone.
@@ -104,6 +118,7 @@ impl<'a> Downloads<'a> {
                     self.supply.succeed().await;
                 }
                 () = sleep_until(self.not_before), if resting => {}
+                () = sleep_until(self.no_windows_before), if one_too_many => {}
                 () = sleep_until(save.unwrap_or(started)), if save.is_some() => {}
                 changed = progress.changed() => changed.map_err(|_| FillError::Stopped)?,
             }
@@ -132,9 +147,10 @@ impl<'a> Downloads<'a> {
         if claim.1.start > 0 && self.fill.contributors().is_empty() {
             self.count_resumption(&source);
         }
-        let fill = Arc::clone(self.fill);
-        let task =
-            self.running.spawn(async move { (index, download(fill, index, source, claim, part).await) });
+        let (fill, round) = (Arc::clone(self.fill), self.round);
+        let task = self.running.spawn(async move {
+            Ended { source: index, round, result: download(fill, index, source, claim, part).await }
+        });
         Ok(task.id())
     }
 
@@ -155,7 +171,7 @@ impl<'a> Downloads<'a> {
         if self.in_order == Some(id) {
             self.in_order = None;
         }
-        let (index, result) = match ended {
+        let Ended { source: index, round, result } = match ended {
             Ok((_, ended)) => ended,
             Err(lost) if lost.is_panic() => {
                 return Err(FillError::Storage("a download panicked".to_owned()));
@@ -179,7 +195,15 @@ impl<'a> Downloads<'a> {
         }
         if matches!(error, DownloadError::Changed) {
             self.start_over().await;
+        } else if error.is_of_source() && self.in_order.is_some() {
+            // One request too many beside those that bring the bytes: who waits for its window waits for them.
+            self.no_windows_before = Instant::now() + self.fill.policy.backoff_max;
+            return Ok(());
+        } else if error.is_of_source() && round < self.round {
+            // What breaks several downloads at once is one failure.
+            return Ok(());
         }
+        self.round += 1;
         let pause = self.supply.failed(index, &error, landed > 0).await?;
         self.not_before = Instant::now() + pause;
         Ok(())

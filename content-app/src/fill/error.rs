@@ -11,6 +11,9 @@ pub enum FillError {
     /// No source is recorded for the blob.
     #[error("no source is known for this blob")]
     NoSource,
+    /// The upstreams that have the blob are not configured on this node.
+    #[error("no upstream that has this blob is configured here")]
+    Unconfigured,
     /// Every source was tried; this is what the last one that mattered said.
     #[error("upstream: {0}")]
     Upstream(UpstreamError),

@@ -75,7 +75,8 @@ impl Cluster {
         }
     }
 
-    /// The other nodes that have a blob stored, or are about to. None, too, when nobody can say.
+    /// The other nodes that have a blob stored. None, too, when nobody can say. One that is filling it is none of them: two
+    /// such nodes would wait for each other's bytes. The one among those that matters holds the lease.
     pub(crate) async fn with(&self, digest: &Digest) -> Vec<Peer> {
         let live = match nodes::live(&self.db, Millis::now().before(self.dead_after)).await {
             Ok(live) => live,
@@ -87,7 +88,7 @@ impl Cluster {
         let others = live.into_iter().filter(|node| node.id != self.node_id);
         let asked = others.map(|node| async {
             let peer = Peer::new(node.id, node.internal_url);
-            (self.peers.ask(&peer, digest).await == Presence::Here).then_some(peer)
+            (self.peers.ask(&peer, digest).await == Presence::Stored).then_some(peer)
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
@@ -149,7 +150,8 @@ impl Drop for Lease {
 /// A download of another node that this node reads along.
 pub(crate) struct Following {
     pub(crate) peer: Peer,
-    lost: oneshot::Receiver<()>,
+    /// None when it was told, or will never be.
+    lost: Option<oneshot::Receiver<()>>,
     watch: JoinHandle<()>,
 }
 
@@ -168,22 +170,31 @@ impl Following {
                     // Nobody knows. The bytes come as long as they come.
                     Err(_) => true,
                 };
-                if !holds && cluster.peers.ask(&watched, &digest).await != Presence::Here {
+                let has = matches!(
+                    cluster.peers.ask(&watched, &digest).await,
+                    Presence::Stored | Presence::Filling
+                );
+                if !holds && !has {
                     // Who followed may be gone as well.
                     let _ = tell.send(());
                     return;
                 }
             }
         });
-        Self { peer, lost, watch }
+        Self { peer, lost: Some(lost), watch }
     }
 
     /// Waits until the node neither holds the lease nor has the blob.
     pub(crate) async fn lost(&mut self) {
-        if (&mut self.lost).await.is_err() {
-            // The watch panicked; a connection that breaks still tells.
-            std::future::pending::<()>().await;
+        if let Some(lost) = &mut self.lost {
+            let told = lost.await;
+            self.lost = None;
+            if told.is_ok() {
+                return;
+            }
         }
+        // The watch panicked; a connection that breaks still tells.
+        std::future::pending::<()>().await;
     }
 }
 

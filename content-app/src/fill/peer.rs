@@ -22,11 +22,16 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The header that names the node which is meant: an address may lead to another one.
 pub(crate) const NODE: &str = "Tidegate-Node";
 
+/// The header by which a node says that a blob is being filled there.
+pub(crate) const FILLING: &str = "Tidegate-Filling";
+
 /// What a node says of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// It fills the blob now, or has it stored.
-    Here,
+    /// It has it stored.
+    Stored,
+    /// It fills it now: from wherever it can, and that may be from here.
+    Filling,
     /// It does neither, or nothing listens there any more.
     Gone,
     /// It did not answer in time, or not sensibly.
@@ -68,7 +73,13 @@ impl PeerClient {
     /// Whether the peer has the blob.
     pub(crate) async fn ask(&self, peer: &Peer, digest: &Digest) -> Presence {
         match self.request(Method::HEAD, peer, digest).timeout(ANSWER).send().await {
-            Ok(answer) if answer.status() == StatusCode::OK => Presence::Here,
+            Ok(answer) if answer.status() == StatusCode::OK => {
+                if answer.headers().contains_key(FILLING) {
+                    Presence::Filling
+                } else {
+                    Presence::Stored
+                }
+            }
             Ok(answer) if answer.status() == StatusCode::NOT_FOUND => Presence::Gone,
             // A host that is only slow to be reached is a timeout, too.
             Err(error) if error.is_connect() && !error.is_timeout() => Presence::Gone,

@@ -34,6 +34,11 @@ impl Rotation {
         }
     }
 
+    /// Those of which there is none, though some are recorded.
+    pub(crate) fn unconfigured() -> Self {
+        Self { last: FillError::Unconfigured, ..Self::new(0) }
+    }
+
     /// The source to ask now.
     ///
     /// # Errors
@@ -74,8 +79,7 @@ impl Rotation {
             DownloadError::Upstream(error) => (FillError::Upstream(error.clone()), is_final(error)),
         };
         // A 404 of the second source must not hide that the first one was only too busy.
-        let is_less_telling = matches!(told, FillError::Upstream(UpstreamError::NotFound));
-        if !is_less_telling || matches!(self.last, FillError::NoSource) {
+        if weight(&told) >= weight(&self.last) {
             self.last = told.clone();
         }
         if is_final {
@@ -109,6 +113,16 @@ impl Rotation {
         if let Some(out) = self.out.get_mut(source) {
             *out = Some(error);
         }
+    }
+}
+
+/// How much an error tells of why there is no blob: who was too busy may have it, who refuses may not say so.
+fn weight(error: &FillError) -> u8 {
+    match error {
+        FillError::NoSource => 0,
+        FillError::Upstream(UpstreamError::NotFound) => 1,
+        FillError::Upstream(UpstreamError::Denied) => 2,
+        _ => 3,
     }
 }
 
@@ -155,10 +169,10 @@ mod tests {
         let mut rotation = Rotation::new(2);
         let limited = UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(7)) };
         rotation.failed(0, &DownloadError::Upstream(limited), false, &policy).unwrap();
-        let end = rotation
-            .failed(1, &DownloadError::Upstream(UpstreamError::NotFound), false, &policy)
-            .unwrap_err();
-        assert!(matches!(end, FillError::Upstream(UpstreamError::RateLimited { .. })), "{end:?}");
+        for less in [UpstreamError::NotFound, UpstreamError::Denied] {
+            let end = rotation.failed(1, &DownloadError::Upstream(less), false, &policy).unwrap_err();
+            assert!(matches!(end, FillError::Upstream(UpstreamError::RateLimited { .. })), "{end:?}");
+        }
     }
 
     #[test]

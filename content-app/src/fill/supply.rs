@@ -51,6 +51,7 @@ impl<'a> Supply<'a> {
         recorded: Vec<BlobSource>,
         known: BlobState,
     ) -> Self {
+        let is_recorded = !recorded.is_empty();
         let mut supply = Self {
             fill,
             context,
@@ -68,7 +69,10 @@ impl<'a> Supply<'a> {
             let peers = peers.map(|peer| Source::Peer(cluster.peers.clone(), peer));
             supply.sources.splice(0..0, peers);
         }
-        supply.rotation = Rotation::new(supply.sources.len());
+        supply.rotation = match supply.sources.len() {
+            0 if is_recorded => Rotation::unconfigured(),
+            sources => Rotation::new(sources),
+        };
         supply.seek().await;
         supply
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use blob_store::{Partial, StoreError, Upload};
 use shared_models::{
-    Millis,
+    Digest, Millis,
     db::{
         DbError,
         blobs::{self, BlobState},
@@ -30,6 +30,8 @@ pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: Recei
     let result = fill_up(&fill, &context, demands).await;
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let digest = fill.digest();
+    // Then its file holds nothing but the space that was reserved for it.
+    let is_empty = fill.is_running() && fill.partial().is_some() && fill.landed() == 0;
     match result {
         Ok(()) => {
             context.metrics.ended("stored");
@@ -39,25 +41,35 @@ pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: Recei
             context.metrics.ended("stopped");
             tracing::info!(%digest, bytes = fill.landed(), elapsed_ms, "stopped a download that nobody waits for");
             fill.enter(Phase::Failed(FillError::Stopped));
+            if is_empty {
+                discard(&context, digest).await;
+            }
         }
         Err(FillError::AlreadyStored) => fill.enter(Phase::Failed(FillError::AlreadyStored)),
-        Err(FillError::NoSpace) => {
+        Err(FillError::NoSpace) if fill.is_running() => {
             context.metrics.ended("no-space");
             tracing::error!(%digest, "there is no space left for a blob: its clients are served without storing it");
             fill.enter(Phase::Failed(FillError::NoSpace));
-            if let Err(error) = context.store.discard(digest).await {
-                tracing::warn!(%digest, "what had landed of a blob could not be removed: {error}");
-            }
+            discard(&context, digest).await;
         }
         Err(error) => {
             context.metrics.ended("failed");
             tracing::warn!(%digest, bytes = fill.landed(), elapsed_ms, "a blob could not be filled: {error}");
-            if matches!(fill.now().phase, Phase::Running) {
+            if fill.is_running() {
                 fill.enter(Phase::Failed(error));
             } else {
                 fill.enter(Phase::Unstored);
             }
+            if is_empty {
+                discard(&context, digest).await;
+            }
         }
+    }
+}
+
+async fn discard(context: &Context, digest: &Digest) {
+    if let Err(error) = context.store.discard(digest).await {
+        tracing::warn!(%digest, "what had landed of a blob could not be removed: {error}");
     }
 }
 

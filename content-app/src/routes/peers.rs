@@ -12,7 +12,7 @@ use crate::{
     ask::Ask,
     body,
     error::ContentError,
-    fill::{Fill, FillError, NODE, Part, Reader},
+    fill::{FILLING, Fill, FillError, NODE, Part, Reader},
     range::{Asked, asked},
 };
 
@@ -31,7 +31,7 @@ pub(crate) async fn read(
     let ask = Ask::of_peer(&request, digest);
     if let Some(fill) = content.fills.running(ask.digest()) {
         if ask.is_head() {
-            return Ok(HttpResponse::Ok().finish());
+            return Ok(HttpResponse::Ok().insert_header((FILLING, "1")).finish());
         }
         return Ok(tail(ask, &content, fill).await?);
     }

@@ -3,7 +3,10 @@
 mod links;
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, upsert::excluded,
+    BoolExpressionMethods, ExpressionMethods, Insertable, IntoSql, OptionalExtension, QueryDsl,
+    dsl::case_when,
+    sql_types::{BigInt, Nullable},
+    upsert::excluded,
 };
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
@@ -50,6 +53,9 @@ pub struct BlobSource {
 
 const ON_DEMAND: i16 = 0;
 const STORED: i16 = 1;
+
+/// The size of a blob of which different sizes were said.
+const DISPUTED: i64 = -1;
 
 type Row = (Digest, Option<i64>, i16);
 
@@ -202,6 +208,9 @@ pub async fn set_aside_source(
 }
 
 /// Makes the blobs known as on-demand, where they aren't known, each with this source. In the order of their digests.
+///
+/// A size is what somebody says, until the bytes were received. Who says another one makes it unknown for good: a manifest
+/// with a wrong size in it must not keep everybody else from the blob.
 pub(super) async fn ensure(
     conn: &mut Conn,
     new: &[(Digest, Option<u64>)],
@@ -217,12 +226,13 @@ pub(super) async fn ensure(
         })
         .collect();
     insert_all!(conn, rows, |rows| update_only_if(
-        diesel::insert_into(blobs::table)
-            .values(rows)
-            .on_conflict(blobs::digest)
-            .do_update()
-            .set(blobs::size.eq(excluded(blobs::size))),
-        blobs::size.is_null().and(excluded(blobs::size).is_not_null()),
+        diesel::insert_into(blobs::table).values(rows).on_conflict(blobs::digest).do_update().set(
+            blobs::size.eq(case_when(blobs::size.is_null(), excluded(blobs::size))
+                .otherwise(DISPUTED.into_sql::<Nullable<BigInt>>()))
+        ),
+        blobs::state.eq(ON_DEMAND).and(excluded(blobs::size).is_not_null()).and(
+            blobs::size.is_null().or(blobs::size.ne(DISPUTED).and(blobs::size.ne(excluded(blobs::size))))
+        ),
     ));
     let sources: Vec<NewSource> = new
         .iter()

@@ -219,3 +219,23 @@ async fn a_stored_blob_that_cannot_be_found_is_no_404_when_upstream_has_lost_it(
     assert_ne!(answer.header("retry-after"), "");
     assert_eq!(world.blob(NAME, &unknown).await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_names_a_wrong_size_keeps_no_other_repository_from_the_blob() {
+    let (upstream, image) = with_image().await;
+    let layer = &image.layers[0];
+    let right = format!("\"size\":{}", layer.bytes.len());
+    let manifests = String::from_utf8(image.manifest.to_vec()).unwrap();
+    for (name, wrong) in [("library/small", 1_u64), ("library/large", 1 << 50)] {
+        assert!(manifests.contains(&right), "{manifests}");
+        let lie = manifests.replace(&right, &format!("\"size\":{wrong}"));
+        upstream.put_manifest(name, "1", &image.media_type, lie.into());
+    }
+    for liar in ["library/small", "library/large"] {
+        let world = TestWorld::start(&upstream).await;
+        assert_eq!(world.get(&manifest_of(&format!("up/{liar}"), "1")).await.status, StatusCode::OK);
+        assert_eq!(world.get(&manifest("1")).await.status, StatusCode::OK);
+        let answer = world.blob(NAME, &layer.digest).await;
+        assert_eq!((answer.status, &answer.body), (StatusCode::OK, &layer.bytes), "{liar}");
+    }
+}

@@ -206,3 +206,34 @@ async fn windows_of_an_upstream_without_ranges_come_from_one_download() {
     // Each segment that was asked for before this was known costs what lies before it.
     cold.assert_upstream_bytes(3 * cold.bytes.len());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_upstream_refuses_cuts_nobody_off() {
+    let cold = Cold::start(40 * MIB).await;
+    cold.on_blob(1, [within(40 * MIB, Duration::from_secs(3))]);
+    cold.on_blob(3, [Fault::Empty(429)]);
+    let mut whole = cold.raw(&[]).await;
+    whole.read(MIB).await;
+    let range = format!("bytes={}-{}", 30 * MIB, 31 * MIB - 1);
+    let (window, whole) = tokio::join!(cold.range(&range), whole.rest());
+    assert_eq!(window.status, StatusCode::PARTIAL_CONTENT);
+    assert!(window.body == cold.bytes[30 * MIB..31 * MIB], "other bytes");
+    assert!(whole.complete, "those who read along are not cut off");
+    assert!(cold.asked().len() > 3, "it was asked for again");
+    cold.assert_upstream_bytes(2 * IN_FLIGHT);
+    cold.assert_stored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_that_break_together_are_one_failure() {
+    let cold = Cold::start(64 * MIB).await;
+    cold.on_blob(8, [Fault::CutAfter(0)]);
+    let windows = (0..8).map(|index| index * 8 * MIB..(index + 1) * 8 * MIB);
+    let readers = windows.map(async |window| {
+        let answer = cold.range(&format!("bytes={}-{}", window.start, window.end - 1)).await;
+        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT, "{window:?}");
+        assert!(answer.body == cold.bytes[window.clone()], "{window:?}: other bytes");
+    });
+    futures::future::join_all(readers).await;
+    cold.assert_served().await;
+}
