@@ -194,9 +194,18 @@ impl Connection {
             self.stream.write_all(format!("{:x}\r\n", bytes.len()).as_bytes()).await?;
         }
         while !bytes.is_empty() {
-            let written = self.stream.write(&bytes).await?;
-            entry.body_bytes.fetch_add(length(&bytes[..written]), Ordering::AcqRel);
-            bytes.advance(written);
+            self.stream.writable().await?;
+            // Counted before they go: who has received them finds them counted.
+            let all = length(&bytes);
+            entry.body_bytes.fetch_add(all, Ordering::AcqRel);
+            let written = self.stream.try_write(&bytes);
+            let sent = *written.as_ref().unwrap_or(&0);
+            entry.body_bytes.fetch_sub(all - length(&bytes[..sent]), Ordering::AcqRel);
+            match written {
+                Ok(_) => bytes.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
         if chunked { self.stream.write_all(b"\r\n").await } else { Ok(()) }
     }
