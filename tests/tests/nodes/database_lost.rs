@@ -159,7 +159,7 @@ async fn half_a_minute_without_a_database_costs_patience_and_nothing_else() {
         .map(|api| tokio::spawn(load(api.url(), world.warm.clone(), stopped.clone())))
         .collect();
     let (within, ends_within) = world.stream("within", 2, 15).await;
-    let (beyond, ends_beyond) = world.stream("beyond", 3, 45).await;
+    let (beyond, ends_beyond) = world.stream("beyond", 3, 60).await;
     let before = world.rows().await;
 
     cluster.database.stop().await;

@@ -14,7 +14,7 @@ const CLIENTS: usize = 6;
 /// How long registry-api goes by its list of nodes.
 const NODES_REFRESH: Duration = Duration::from_secs(2);
 /// What a busy machine may take longer.
-const SLACK: Duration = Duration::from_secs(1);
+const SLACK: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_finishes_its_streams_and_gets_no_more() {
@@ -56,7 +56,7 @@ async fn a_drained_node_finishes_its_streams_and_gets_no_more() {
         cold.ratio(),
         Pull::sum(&late).retries(),
     );
-    assert!(told.elapsed() < finished + Duration::from_secs(3), "it ends with its last stream");
+    assert!(told.elapsed() < finished + Duration::from_secs(15), "it ends with its last stream");
     assert!((cold.ratio() - 1.0).abs() < 0.001, "the next node gets the bytes from the one that drains");
     cold.cluster.assert_no_leases().await;
 

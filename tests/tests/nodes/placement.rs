@@ -8,7 +8,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long registry-api goes by its list of nodes.
 const NODES_REFRESH: Duration = Duration::from_secs(2);
 /// What a busy machine may take longer.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(10);
 
 /// The node of each layer.
 async fn owners(cluster: &Cluster, image: &Image) -> Vec<usize> {

@@ -77,7 +77,7 @@ async fn not_found_is_remembered_for_the_negative_ttl_and_then_asked_again() {
     let (upstream, image) = with_image().await;
     let world = TestWorld::builder()
         .upstream("up", &upstream, "")
-        .sections("[api]\nnegative_ttl = \"700ms\"")
+        .sections("[api]\nnegative_ttl = \"4s\"")
         .start()
         .await;
     for method in METHODS.iter().cycle().take(6) {

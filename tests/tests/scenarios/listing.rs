@@ -66,7 +66,7 @@ async fn tags_are_listed_as_upstream_lists_them_page_by_page() {
 async fn a_list_is_kept_for_the_tag_ttl() {
     let (upstream, image) = with_tags().await;
     let world = TestWorld::builder()
-        .upstream("up", &upstream, "tag_ttl = \"700ms\"")
+        .upstream("up", &upstream, "tag_ttl = \"4s\"")
         .upstream("checked", &upstream, ALWAYS_CHECKED)
         .start()
         .await;

@@ -179,7 +179,7 @@ async fn a_queued_task_is_visible_and_survives_a_restart() {
 async fn a_task_is_tried_again_when_upstream_fails() {
     let (upstream, image) = with_image().await;
     upstream.on(Rule::on("GET", "/blobs/").times(4).then(Fault::Empty(500)));
-    let quick = "[tasks]\nbackoff = \"50ms\"\n[content]\nfill_attempts = 1";
+    let quick = "[tasks]\nbackoff = \"1s\"\n[content]\nfill_attempts = 1";
     let world = world(&upstream, "").sections(quick).start().await;
     world.get(&manifest("1")).await;
     assert_eventually!(tasks(&world).await[0]["error"].is_string());

@@ -13,15 +13,22 @@ use crate::support::*;
 
 const CLIENTS: usize = 50;
 
-/// Long enough that all clients meet while upstream is asked.
+/// Long enough that clients meet while upstream is asked.
 const PAUSE: Duration = Duration::from_millis(400);
+
+/// Long enough that all do, however busy the machine is.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 async fn all_ask(world: &TestWorld, method: &Method, path: &str) -> Vec<Answer> {
     join_all((0..CLIENTS).map(|_| world.ask(method, path))).await
 }
 
 fn slow(upstream: &ChaosUpstream) {
-    upstream.on(Rule::on("*", "").then(Fault::Delay(PAUSE)));
+    slow_by(upstream, PAUSE);
+}
+
+fn slow_by(upstream: &ChaosUpstream, pause: Duration) {
+    upstream.on(Rule::on("*", "").then(Fault::Delay(pause)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +56,7 @@ async fn fifty_first_pulls_of_one_tag_make_one_head_one_get_and_one_task() {
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_joined_are_told_and_counted() {
     let (upstream, _) = with_image().await;
-    slow(&upstream);
+    slow_by(&upstream, LONG_PAUSE);
     let world = TestWorld::start(&upstream).await;
     let answers = all_ask(&world, &Method::GET, &manifest("1")).await;
     let with = |status: &str| answers.iter().filter(|answer| answer.header("cache-status") == status).count();
@@ -62,10 +69,14 @@ async fn those_who_joined_are_told_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_asks_for_a_stale_tag_make_one_check() {
     let (upstream, image) = with_image().await;
-    let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
+    let world = TestWorld::builder()
+        .upstream("up", &upstream, "tag_ttl = \"0\"")
+        .sections("[api]\nrevalidate_wait = \"20s\"")
+        .start()
+        .await;
     world.get(&manifest("1")).await;
     upstream.clear_requests();
-    slow(&upstream);
+    slow_by(&upstream, LONG_PAUSE);
     for answer in all_ask(&world, &Method::GET, &manifest("1")).await {
         assert_image(&Method::GET, &answer, &image);
     }

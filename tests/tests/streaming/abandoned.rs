@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use tidegate_tests::chaos::Fault;
+
 use crate::cold::{Cold, MIB, within};
 
 /// Socket buffers between upstream and us, when a download is given up.
 const IN_FLIGHT: usize = 3 * MIB / 2;
 
-/// Three clients that read until upstream has sent so much, and leave.
-async fn leave_at(policy: &str, percent: usize) -> Cold {
+/// How far upstream is ahead of clients that leave, before it stands still, in percent.
+const AHEAD: usize = 5;
+
+/// Three clients that read so much, and leave. Upstream then stands still, unless the download is to go on.
+async fn leave_at(policy: &str, percent: usize, upstream: fn(&Cold, usize) -> Fault) -> Cold {
     let cold = Cold::with(10 * MIB, &format!("finish_abandoned = \"{policy}\"")).await;
-    cold.on_blob(1, [within(10 * MIB, Duration::from_secs(1))]);
+    cold.on_blob(1, [upstream(&cold, percent)]);
     let mut clients = Vec::new();
     for _ in 0..3 {
         clients.push(cold.raw(&[]).await);
@@ -22,9 +27,17 @@ async fn leave_at(policy: &str, percent: usize) -> Cold {
     cold
 }
 
+fn stands_still(cold: &Cold, percent: usize) -> Fault {
+    Fault::StallForever(u64::try_from(cold.percent(percent + AHEAD)).unwrap())
+}
+
+fn goes_on(_: &Cold, _: usize) -> Fault {
+    within(10 * MIB, Duration::from_secs(1))
+}
+
 /// It stopped, and the next ask goes on where it stopped.
 async fn assert_stops_and_resumes(policy: &str, percent: usize) {
-    let cold = leave_at(policy, percent).await;
+    let cold = leave_at(policy, percent, stands_still).await;
     cold.idle().await;
     assert!(!cold.world.blob_path(&cold.digest).exists());
     let sent = cold.upstream_bytes();
@@ -39,7 +52,7 @@ async fn assert_stops_and_resumes(policy: &str, percent: usize) {
 }
 
 async fn assert_goes_on(policy: &str, percent: usize) {
-    let cold = leave_at(policy, percent).await;
+    let cold = leave_at(policy, percent, goes_on).await;
     cold.assert_stored().await;
     assert_eq!(cold.asked().len(), 1);
     cold.assert_upstream_bytes(0);
@@ -97,7 +110,7 @@ async fn clients_that_come_and_go_pass_one_download_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_left_is_resumed_after_a_restart_without_the_bytes_that_are_there() {
-    let cold = leave_at("never", 40).await;
+    let cold = leave_at("never", 40, stands_still).await;
     cold.idle().await;
     let before = cold.asked().len();
     let cold = cold.restart("").await;

@@ -136,7 +136,7 @@ async fn killed_at_full_speed_it_loses_little_and_the_blob_is_right() {
     real.assert_served().await;
     let ranges = real.ranges();
     assert!(ranges[1].starts_with("bytes=") && ranges[1] != "bytes=0-", "{ranges:?}");
-    // A checkpoint is written every 16 MiB, while more bytes come.
+    // A checkpoint is written every 8 MiB, while more bytes come.
     real.assert_upstream_bytes(24 * MIB);
 }
 

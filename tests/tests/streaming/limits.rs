@@ -25,7 +25,7 @@ const PROMPT: Duration = Duration::from_secs(3);
 async fn a_download_that_stands_still_is_taken_up_after_the_read_timeout() {
     let upstream = ChaosUpstream::start().await;
     let builder =
-        TestWorld::builder().sections(&sections("")).upstream("up", &upstream, "read_timeout = \"300ms\"");
+        TestWorld::builder().sections(&sections("")).upstream("up", &upstream, "read_timeout = \"2s\"");
     let cold = Cold::build(4 * MIB, upstream, builder).await;
     cold.on_blob(1, [Fault::StallForever(count(3 * MIB))]);
     cold.assert_served().await;

@@ -16,7 +16,7 @@ use crate::cold::{Cold, MIB, NAME, REPOSITORY, know, sections, within};
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_clients_share_one_download_and_have_their_first_bytes_at_once() {
     let cold = Cold::start(10 * MIB).await;
-    cold.on_blob(1, [within(10 * MIB, Duration::from_millis(1500))]);
+    cold.on_blob(1, [within(10 * MIB, Duration::from_secs(8))]);
     let clients = join_all((0..50).map(|_| async {
         let mut client = cold.raw(&[]).await;
         let first = client.read(MIB / 2).await;
@@ -87,7 +87,7 @@ async fn a_slow_reader_slows_nobody() {
     // It reads no more, and all the others finish.
     let started = Instant::now();
     join_all((0..5).map(|_| cold.assert_served())).await;
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     cold.assert_stored().await;
     // It has lost nothing by it.
     let rest = slow.rest().await;
@@ -98,7 +98,7 @@ async fn a_slow_reader_slows_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_at_sixty_percent_gets_the_beginning_at_once_and_all_of_it() {
     let cold = Cold::start(10 * MIB).await;
-    cold.on_blob(1, [within(10 * MIB, Duration::from_secs(1))]);
+    cold.on_blob(1, [within(10 * MIB, Duration::from_secs(5))]);
     let early = cold.raw(&[]).await;
     cold.until_sent(cold.percent(60)).await;
     let mut late = cold.raw(&[]).await;

@@ -52,7 +52,7 @@ on_both! {
     }
 
     async fn a_connection_that_does_not_become_free_in_time_is_unavailable(db: TestDb) {
-        let one = Db::connect(&DbConfig { max_connections: 1, wait: Duration::from_millis(100), ..db.config.clone() })
+        let one = Db::connect(&DbConfig { max_connections: 1, wait: Duration::from_secs(2), ..db.config.clone() })
             .await
             .unwrap();
         let (release, held) = oneshot::channel::<()>();
