@@ -170,11 +170,11 @@ impl Following {
                     // Nobody knows. The bytes come as long as they come.
                     Err(_) => true,
                 };
-                let has = matches!(
-                    cluster.peers.ask(&watched, &digest).await,
-                    Presence::Stored | Presence::Filling
-                );
-                if !holds && !has {
+                if holds {
+                    continue;
+                }
+                let presence = cluster.peers.ask(&watched, &digest).await;
+                if !matches!(presence, Presence::Stored | Presence::Filling) {
                     // Who followed may be gone as well.
                     let _ = tell.send(());
                     return;

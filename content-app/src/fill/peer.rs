@@ -22,13 +22,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The header that names the node which is meant: an address may lead to another one.
 pub(crate) const NODE: &str = "Tidegate-Node";
 
-/// The header by which a node says that a blob is being filled there.
+/// The header by which a node says that it does not have all bytes of a blob yet.
 pub(crate) const FILLING: &str = "Tidegate-Filling";
 
 /// What a node says of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// It has it stored.
+    /// It has all of it.
     Stored,
     /// It fills it now: from wherever it can, and that may be from here.
     Filling,

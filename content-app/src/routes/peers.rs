@@ -31,7 +31,11 @@ pub(crate) async fn read(
     let ask = Ask::of_peer(&request, digest);
     if let Some(fill) = content.fills.running(ask.digest()) {
         if ask.is_head() {
-            return Ok(HttpResponse::Ok().insert_header((FILLING, "1")).finish());
+            let mut answer = HttpResponse::Ok();
+            if fill.is_running() {
+                answer.insert_header((FILLING, "1"));
+            }
+            return Ok(answer.finish());
         }
         return Ok(tail(ask, &content, fill).await?);
     }
