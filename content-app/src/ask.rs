@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    body::SizedStream,
+    body::{None as NoBody, SizedStream},
     http::{Method, StatusCode, header},
     web,
 };
@@ -129,11 +129,24 @@ impl Ask {
             Asked::Whole => (StatusCode::OK, 0..size),
             Asked::Window(window) => (StatusCode::PARTIAL_CONTENT, window),
         };
-        let mut response = HttpResponse::build(status);
+        let mut response = self.headers(status, cache_status);
         if status == StatusCode::PARTIAL_CONTENT {
             let content_range = format!("bytes {}-{}/{size}", window.start, window.end.saturating_sub(1));
             response.insert_header((header::CONTENT_RANGE, content_range));
         }
+        Ok((response, window))
+    }
+
+    /// The answer to `HEAD` for a blob of unknown size. It has no `Content-Length` (RFC 9110, section 8.6).
+    pub(crate) fn without_size(&self, cache_status: &str) -> HttpResponse {
+        self.headers(StatusCode::OK, cache_status)
+            .finish()
+            .map_body(|_, _| NoBody::new())
+            .map_into_boxed_body()
+    }
+
+    fn headers(&self, status: StatusCode, cache_status: &str) -> HttpResponseBuilder {
+        let mut response = HttpResponse::build(status);
         response
             .insert_header(("Docker-Content-Digest", self.digest.as_str()))
             .insert_header((header::ACCEPT_RANGES, "bytes"))
@@ -143,7 +156,7 @@ impl Ask {
         if let Some(etag) = &self.etag {
             response.insert_header((header::ETAG, etag.as_str()));
         }
-        Ok((response, window))
+        response
     }
 
     /// The answer with its body, or without it for `HEAD`.

@@ -16,8 +16,6 @@ pub(crate) enum ContentError {
     BadLink,
     /// The digest of a path of the internal API is none.
     BadDigest,
-    /// The size of a blob that is not here is not known without a download.
-    SizeUnknown,
     /// The blob is neither filled nor stored on this node.
     NotHere,
     /// The fill ended without the blob.
@@ -51,7 +49,6 @@ impl fmt::Display for ContentError {
         match self {
             Self::BadLink => out.write_str("the link is not valid"),
             Self::BadDigest => out.write_str("this is not a digest"),
-            Self::SizeUnknown => out.write_str("the size of the blob is not known"),
             Self::NotHere => out.write_str("the blob is neither filled nor stored here"),
             Self::Fill(error) => error.fmt(out),
             Self::Store(error) => error.fmt(out),
@@ -71,7 +68,6 @@ impl ResponseError for ContentError {
         match self {
             Self::BadLink => OciError::new(OciCode::Denied, "the link is not valid").response(),
             Self::BadDigest => OciError::new(OciCode::DigestInvalid, "this is not a digest").response(),
-            Self::SizeUnknown => unavailable("the size of the blob is not known yet").response(),
             Self::NotHere => {
                 OciError::new(OciCode::BlobUnknown, "the blob is neither filled nor stored here").response()
             }

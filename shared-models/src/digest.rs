@@ -92,6 +92,13 @@ impl Digest {
         Self::of(self.algorithm, bytes) == *self
     }
 
+    /// Whether content with this digest can be `size` bytes long: only the digest of no bytes admits 0.
+    ///
+    /// A size that a manifest or a registry states is a hint. A false 0 would make a blob complete before its first byte.
+    pub fn admits_size(&self, size: u64) -> bool {
+        size > 0 || self.matches(b"")
+    }
+
     pub(crate) fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Self {
         Self { text: format!("{}:{}", algorithm.as_str(), hex::encode(hash)), algorithm }
     }
@@ -161,6 +168,16 @@ mod tests {
         let long = Digest::of(Algorithm::Sha512, b"x");
         assert_eq!(Digest::parse(long.as_str()).unwrap(), long);
         assert_eq!(long.hex().len(), 128);
+    }
+
+    #[test]
+    fn only_the_digests_of_no_bytes_admit_size_zero() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let (empty, other) = (Digest::of(algorithm, b""), Digest::of(algorithm, b"x"));
+            assert!(empty.admits_size(0));
+            assert!(!other.admits_size(0));
+            assert!(other.admits_size(1));
+        }
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Drop for Release<'_> {
 fn check_size(fill: &Fill, body: &BlobBody) -> Result<(), DownloadError> {
     match (fill.now().size, body.total) {
         (Some(size), Some(total)) if size != total => Err(DownloadError::WrongSize),
+        (None, Some(total)) if !fill.digest().admits_size(total) => Err(DownloadError::WrongSize),
         (None, Some(total)) => {
             fill.learn_size(total);
             Ok(())
@@ -129,6 +130,9 @@ async fn receive(claim: &Release<'_>, body: BlobBody, range: Range<u64>) -> Resu
     }
     let end = fill.end_of(claim.id).unwrap_or(position);
     match fill.now().size {
+        None if end == OPEN_END && !fill.digest().admits_size(position) => {
+            return Err(DownloadError::WrongSize);
+        }
         None if end == OPEN_END => fill.learn_size(position),
         Some(size) if position < end.min(size) => return Err(DownloadError::WrongSize),
         Some(size) if position == size && incoming.has_more().await => return Err(DownloadError::WrongSize),

@@ -175,6 +175,12 @@ impl Fill {
         self.life().contributors.clone()
     }
 
+    /// Whether bytes came from a source or from an earlier fill.
+    pub(crate) fn has_contributors(&self) -> bool {
+        let life = self.life();
+        life.inherited || !life.contributors.is_empty()
+    }
+
     /// The one source, by index, that every landed byte came from, if there is just one.
     pub(crate) fn only_contributor(&self) -> Option<usize> {
         let life = self.life();

@@ -40,7 +40,8 @@ pub(super) async fn open_partial(
     let opened = partial.clone();
     let (saved, size) = blocking(move || {
         let saved = opened.load_map();
-        let size = size.or_else(|| saved.as_ref().and_then(|saved| saved.size));
+        let admitted = |size: &u64| opened.digest().admits_size(*size);
+        let size = size.or_else(|| saved.as_ref().and_then(|saved| saved.size).filter(admitted));
         if let Some(size) = size {
             opened.reserve(size)?;
         }

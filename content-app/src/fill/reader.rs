@@ -49,7 +49,8 @@ impl Reader {
         }
     }
 
-    /// How far a reader of `window` may read from `offset` on; waits until that is at least one byte.
+    /// How far a reader of `window` may read from `offset` on; waits until that is at least one byte. An empty window is
+    /// all of an empty blob: its reader waits until the digest is verified.
     ///
     /// The last bytes of a blob that is not verified are kept back from whoever reads it whole, and from readers of
     /// windows where the policy says so.
@@ -75,7 +76,7 @@ impl Reader {
                 let limit = self.unverified_limit(now.size.unwrap_or(0), window, part);
                 self.fill.reach(offset).min(limit)
             };
-            if end > offset {
+            if end > offset || (window.is_empty() && verified) {
                 self.generation = Some(now.generation);
                 return Ok(end);
             }

@@ -33,6 +33,8 @@ pub(super) struct Supply<'a> {
     /// Failures of peers in a row, without a byte in between.
     peer_failures: u32,
     wrong_from_peers: u32,
+    /// How often all bytes were here and did not match the digest.
+    mismatches: usize,
 }
 
 /// With what right bytes are fetched.
@@ -60,6 +62,7 @@ impl<'a> Supply<'a> {
             way: Way::Own(None),
             peer_failures: 0,
             wrong_from_peers: 0,
+            mismatches: 0,
         };
         if let Some(cluster) = &context.cluster
             && known == BlobState::Stored
@@ -187,9 +190,14 @@ impl<'a> Supply<'a> {
     /// several, nobody is blamed, and the next attempt keeps to one source.
     ///
     /// # Errors
-    /// No other source is left.
+    /// No other source is left, no source has sent a byte, or the attempts are used up: one for each source and peer, one
+    /// for bytes of an earlier fill, and one for bytes of several sources.
     pub(super) async fn spoiled(&mut self) -> Result<(), FillError> {
         let digest = self.digest();
+        self.mismatches += 1;
+        if !self.fill.has_contributors() || self.mismatches > self.sources.len() + 2 {
+            return Err(FillError::WrongDigest);
+        }
         let culprit = self.fill.only_contributor();
         match culprit.and_then(|index| Some((index, self.sources.get(index)?))) {
             Some((index, source)) => {

@@ -60,14 +60,16 @@ pub(crate) async fn get(
 
 /// The headers of a blob that is not here. Nothing is downloaded for them.
 async fn head_of_cold(ask: &Ask, content: &Content) -> Result<HttpResponse, ContentError> {
+    const STATUS: &str = "tidegate; fwd=miss";
     let size = match content.running_size(ask.digest()) {
-        Some(size) => size,
+        Some(size) => Some(size),
         None => match blobs::find(&content.fills.context.db, ask.digest()).await? {
-            Some(row) => row.size.ok_or(ContentError::SizeUnknown)?,
+            Some(row) => row.size,
             None => return Err(FillError::NoSource.into()),
         },
     };
-    Ok(match ask.begin(size, "tidegate; fwd=miss") {
+    let Some(size) = size else { return Ok(ask.without_size(STATUS)) };
+    Ok(match ask.begin(size, STATUS) {
         Ok((mut response, window)) => ask.finish(&mut response, &window, body::nothing()),
         Err(unsatisfiable) => *unsatisfiable,
     })
@@ -89,11 +91,9 @@ async fn join(ask: &Ask, content: &Content) -> Result<HttpResponse, FillError> {
         Asked::Window(window) => window,
     };
     let part = if window == (0..size) { Part::Whole } else { Part::Window };
-    if !window.is_empty() {
-        match reader.readable(window.start, &window, part).await {
-            Err(FillError::NoSpace) => return bypass(ask, content, Some(size)).await,
-            readable => drop(readable?),
-        }
+    match reader.readable(window.start, &window, part).await {
+        Err(FillError::NoSpace) => return bypass(ask, content, Some(size)).await,
+        readable => drop(readable?),
     }
     let status = match (joined, reader.is_unverified(part)) {
         (false, false) => "tidegate; fwd=miss; stored",

@@ -58,9 +58,7 @@ async fn tail(ask: Ask, content: &Content, fill: Arc<Fill>) -> Result<HttpRespon
     };
     // To the end in order a peer reads bytes that were verified, anything else as it lands: it verifies the whole itself.
     let part = if runs_on { Part::Rest } else { Part::Window };
-    if !window.is_empty() {
-        reader.readable(window.start, &window, part).await?;
-    }
+    reader.readable(window.start, &window, part).await?;
     let ask = ask.tagged(format!("\"g{}\"", reader.generation()));
     let chunk = content.config.read_size;
     Ok(match ask.begin(size, "tidegate; fwd=miss; collapsed") {

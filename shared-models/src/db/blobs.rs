@@ -209,8 +209,8 @@ pub async fn set_aside_source(
 
 /// Makes the blobs known as on-demand, where they aren't known, each with this source. In the order of their digests.
 ///
-/// A size is what somebody says, until the bytes were received. Who says another one makes it unknown for good: a manifest
-/// with a wrong size in it must not keep everybody else from the blob.
+/// A size is a claim until the bytes were received. A claim that the digest does not admit is no claim; two that differ make
+/// the size unknown for good: a manifest with a wrong size in it must not keep everybody else from the blob.
 pub(super) async fn ensure(
     conn: &mut Conn,
     new: &[(Digest, Option<u64>)],
@@ -221,7 +221,7 @@ pub(super) async fn ensure(
         .iter()
         .map(|(digest, size)| NewBlob {
             digest: digest.clone(),
-            size: size.map(size_number),
+            size: size.filter(|size| digest.admits_size(*size)).map(size_number),
             state: ON_DEMAND,
         })
         .collect();
@@ -270,7 +270,8 @@ fn blob((digest, size, state): Row) -> Result<BlobRow, DbError> {
         STORED => BlobState::Stored,
         other => return Err(DbError::Broken(format!("{other} is no state of a blob"))),
     };
-    Ok(BlobRow { digest, size: size.and_then(|size| u64::try_from(size).ok()), state })
+    let size = size.and_then(|size| u64::try_from(size).ok()).filter(|size| digest.admits_size(*size));
+    Ok(BlobRow { digest, size, state })
 }
 
 fn size_number(size: u64) -> i64 {

@@ -14,6 +14,7 @@ mod kill;
 mod limits;
 mod model;
 mod raw;
+mod sizes;
 mod together;
 mod windows;
 mod wrong;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    body::SizedStream,
+    body::{self, SizedStream},
     http::{Method, header},
     web,
 };
@@ -54,6 +54,7 @@ fn describe(response: &mut actix_web::HttpResponseBuilder, size: Option<u64>) ->
     response.content_type("application/octet-stream").insert_header((header::ACCEPT_RANGES, "bytes"));
     match size {
         Some(size) => response.body(SizedStream::new(size, stream::empty::<Result<web::Bytes, ApiError>>())),
-        None => response.finish(),
+        // RFC 9110, 8.6: a length that is not known is omitted. 0 would be a claim.
+        None => response.finish().map_body(|_, _| body::None::new()).map_into_boxed_body(),
     }
 }
