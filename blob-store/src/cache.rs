@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use shared_models::Digest;
+use oci_types::Digest;
 use tokio::runtime::Handle;
 
 use self::lru::Lru;

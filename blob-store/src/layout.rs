@@ -29,7 +29,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shared_models::{Algorithm, Digest};
+use oci_types::{Algorithm, Digest};
 
 /// The file of a partial folder that holds the bytes.
 pub(crate) const DATA: &str = "data";

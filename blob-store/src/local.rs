@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use shared_models::{Algorithm, Digest};
+use oci_types::{Algorithm, Digest};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use self::usage::{Change, UsageCounter};

@@ -15,11 +15,11 @@ use std::{
     },
 };
 
+use oci_types::Digest;
 use rustix::{
     fs::{FallocateFlags, fallocate},
     io::{Errno, retry_on_intr},
 };
-use shared_models::Digest;
 
 pub(crate) use self::lock::{Attempt, PartialLock};
 pub use self::map::SavedMap;

@@ -27,7 +27,7 @@ mod warm;
 use std::{collections::HashSet, fmt, future::Future, path::Path, sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use shared_models::Digest;
+use oci_types::Digest;
 use tokio::{runtime::Handle, sync::mpsc};
 
 pub use self::{

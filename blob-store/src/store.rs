@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs::File, sync::Arc, time::Duration, time::SystemTime};
 
-use shared_models::Digest;
+use oci_types::Digest;
 use tokio::sync::mpsc;
 
 use crate::{LocalStore, Partial, S3Store, StoreError, StoredObject, Upload};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use shared_models::Digest;
+use oci_types::Digest;
 
 use crate::{BlobStore, StoreError, StoredAt};
 

@@ -10,7 +10,7 @@ use actix_web::{
 };
 use blob_store::StoredAt;
 use futures::stream;
-use shared_models::Digest;
+use oci_types::Digest;
 
 use crate::{
     Content, body,

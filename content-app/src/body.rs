@@ -8,7 +8,7 @@ use futures::{
     Stream, StreamExt,
     stream::{BoxStream, try_unfold},
 };
-use shared_models::Hasher;
+use oci_types::Hasher;
 
 use crate::{
     fill::{Bypass, Context, FillError, Part, Reader},

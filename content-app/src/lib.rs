@@ -19,8 +19,9 @@ use std::{collections::HashMap, future::Future, sync::Arc};
 use actix_web::web;
 use blob_store::BlobStore;
 use http_server::Readiness;
+use oci_types::Digest;
 use prometheus_client::registry::Registry;
-use shared_models::{Change, Digest, Noted, Outage, db::Db};
+use shared_models::{Change, Noted, Outage, db::Db};
 use upstream_client::Upstream;
 
 pub use config::{Config, FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};

@@ -2,8 +2,9 @@
 
 use std::{collections::HashSet, future::Future, time::Duration};
 
+use oci_types::Millis;
 use shared_models::{
-    Change, Millis, Outage,
+    Change, Outage,
     db::{
         DbError, blobs, fills,
         nodes::{self, NodeRow},

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use blob_store::{BlobStore, StoreError, StoredAt};
 use moka::{Expiry, future::Cache};
-use shared_models::Digest;
+use oci_types::Digest;
 
 /// How long a file stays open after it was opened. A blob that was removed can be read for this long.
 const OPEN_FOR: Duration = Duration::from_secs(60);

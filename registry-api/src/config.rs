@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use blob_store::Presigner;
 use globset::GlobSet;
-use shared_models::{content_link::LinkKeys, manifest::Platform};
+use internal_api::content_link::LinkKeys;
+use oci_types::manifest::Platform;
 use upstream_client::Upstream;
 
 /// Everything that can be set of registry-api.

@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use internal_api::content_link::LinkKeys;
+use oci_types::{Digest, Millis};
 use reqwest::StatusCode;
 use serde::Deserialize;
-use shared_models::{Digest, Millis, content_link::LinkKeys};
 
 /// The header with the signature of an internal request.
 const SIGNATURE: &str = "Tidegate-Signature";

@@ -4,7 +4,8 @@ use std::fmt;
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use http_server::{OciCode, OciError};
-use shared_models::{db::DbError, name::NameError};
+use oci_types::name::NameError;
+use shared_models::db::DbError;
 
 use crate::pull_through::decide::{Failure, Refusal};
 

@@ -17,9 +17,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use actix_web::{FromRequest, Handler, Resource, Responder, web};
 use http_server::{Readiness, Refresh};
+use oci_types::Millis;
 use prometheus_client::registry::Registry as MetricRegistry;
 use shared_models::{
-    Change, Millis, Outage,
+    Change, Outage,
     db::{self, Db, blobs, repositories},
 };
 use tokio::{

@@ -3,12 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::future::Cache;
-use shared_models::{
-    Digest, Millis, RepositoryName,
-    db::{
-        DbError,
-        nodes::{self, NodeRow},
-    },
+use oci_types::{Digest, Millis, RepositoryName};
+use shared_models::db::{
+    DbError,
+    nodes::{self, NodeRow},
 };
 
 use crate::{config::Placement, error::ApiError, registry::Registry};

@@ -10,7 +10,7 @@ use std::{
 
 use blob_store::{Presigner, StoreError};
 use moka::future::Cache;
-use shared_models::Digest;
+use oci_types::Digest;
 
 /// No URL is signed for longer (AWS Signature Version 4, "Authenticating Requests: Using Query Parameters").
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);

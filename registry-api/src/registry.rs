@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared_models::{Digest, Noted, RepositoryName, Tag, db::Db, db::manifests::StoredManifest};
+use oci_types::{Digest, RepositoryName, Tag};
+use shared_models::{
+    Noted,
+    db::{Db, manifests::StoredManifest},
+};
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{

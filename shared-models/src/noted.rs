@@ -6,7 +6,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Millis, db::DbError};
+use crate::db::DbError;
+use oci_types::Millis;
 
 /// When each thing was used last, as far as it is not written yet.
 #[derive(Debug)]

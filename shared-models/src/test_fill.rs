@@ -7,10 +7,8 @@
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection, sql_types::Text};
 use diesel_async::SimpleAsyncConnection;
 
-use crate::{
-    Digest, RepositoryName, Tag,
-    db::{DbConfig, DbError, Server, sqlite_path},
-};
+use crate::db::{DbConfig, DbError, Server, sqlite_path};
+use oci_types::{Digest, RepositoryName, Tag};
 
 /// How much there is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

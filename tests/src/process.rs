@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use shared_models::Millis;
+use oci_types::Millis;
 use tempfile::TempDir;
 
 use crate::eventually::Patience;

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use oci_types::{Digest, Manifest, Millis, RepositoryName, Tag};
 use shared_models::{
-    Digest, Manifest, Millis, RepositoryName, Tag,
     db::{
         Db, DbConfig, DbError, blobs, manifests,
         record::{self, NewManifest, NewRepository, TagCheck},

@@ -4,12 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use content_app::{FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
+use internal_api::content_link::{LinkKey, LinkKeys};
+use oci_types::manifest::Platform;
 use registry_api::{Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
 use secrecy::ExposeSecret;
-use shared_models::{
-    content_link::{LinkKey, LinkKeys},
-    manifest::Platform,
-};
 use upstream_client::{Credentials, Observer, Upstream, UpstreamConfig};
 
 use crate::{

@@ -3,8 +3,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use oci_types::Millis;
 use shared_models::{
-    Change, Millis, Outage,
+    Change, Outage,
     db::{
         Db, DbError,
         upstream_states::{self, UpstreamStateRow},

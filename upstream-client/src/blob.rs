@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use shared_models::{Digest, RepositoryName};
+use oci_types::{Digest, RepositoryName};
 
 use crate::{
     Priority, Upstream, UpstreamError,

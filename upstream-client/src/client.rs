@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{HeaderMap, Method};
-use shared_models::RepositoryName;
+use oci_types::RepositoryName;
 use url::Url;
 
 use crate::{

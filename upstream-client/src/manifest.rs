@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use shared_models::{Algorithm, Digest, MediaType, Reference, RepositoryName, media_type::MANIFEST_TYPES};
+use oci_types::{Algorithm, Digest, MediaType, Reference, RepositoryName, media_type::MANIFEST_TYPES};
 
 use crate::{
     Priority, Upstream, UpstreamError,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared_models::Millis;
+use oci_types::Millis;
 
 use crate::Upstream;
 

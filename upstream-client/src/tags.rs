@@ -1,8 +1,8 @@
 //! Lists of tags (distribution-spec: end-8a, end-8b).
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use oci_types::{RepositoryName, Tag};
 use serde::Deserialize;
-use shared_models::{RepositoryName, Tag};
 use url::Url;
 
 use crate::{Priority, Upstream, UpstreamError, dial::Lane, error::Failure, transport::Ask};

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use shared_models::Digest;
+use oci_types::Digest;
 
 /// Blobs in the order in which they were read last. Holds no bytes.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::{
     sync::{MutexGuard, PoisonError},
 };
 
-use shared_models::Digest;
+use oci_types::Digest;
 
 use super::{Inner, usage::Change};
 use crate::{

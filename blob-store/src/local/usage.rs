@@ -73,7 +73,7 @@ impl UsageCounter {
 
 #[cfg(test)]
 mod tests {
-    use shared_models::Digest;
+    use oci_types::Digest;
 
     use super::*;
 

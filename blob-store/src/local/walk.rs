@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use shared_models::Digest;
+use oci_types::Digest;
 
 use crate::{
     ListedBlob, StoreError,

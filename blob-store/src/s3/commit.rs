@@ -1,6 +1,6 @@
 //! From a verified partial to a stored object.
 
-use shared_models::Digest;
+use oci_types::Digest;
 
 use super::{
     Inner,

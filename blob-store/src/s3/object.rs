@@ -4,7 +4,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use shared_models::Digest;
+use oci_types::Digest;
 
 use super::{Inner, read};
 use crate::StoreError;

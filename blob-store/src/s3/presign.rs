@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use object_store::{aws::AmazonS3, signer::Signer};
+use oci_types::Digest;
 use reqwest::Method;
-use shared_models::Digest;
 use tokio::{runtime::Handle, time::timeout};
 use url::Url;
 

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use shared_models::{Digest, Hasher};
+use oci_types::{Digest, Hasher};
 use tokio::{sync::Semaphore, task::AbortHandle};
 
 use super::Inner;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use shared_models::Algorithm;
+use oci_types::Algorithm;
 use tempfile::TempDir;
 
 use super::{s3_server::S3Server, *};

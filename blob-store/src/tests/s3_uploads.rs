@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use shared_models::Digest;
+use oci_types::Digest;
 use tempfile::TempDir;
 
 use super::{

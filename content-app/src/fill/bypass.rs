@@ -4,7 +4,8 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use shared_models::{Digest, Hasher, db::blobs};
+use oci_types::{Digest, Hasher};
+use shared_models::db::blobs;
 use upstream_client::UpstreamError;
 
 use super::{

@@ -9,7 +9,7 @@ use std::{
 };
 
 use blob_store::{Partial, Segments};
-use shared_models::Digest;
+use oci_types::Digest;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 
 use super::{

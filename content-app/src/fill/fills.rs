@@ -7,7 +7,8 @@ use std::{
 };
 
 use blob_store::BlobStore;
-use shared_models::{Digest, db::Db};
+use oci_types::Digest;
+use shared_models::db::Db;
 use tokio::sync::{Semaphore, mpsc};
 use upstream_client::Upstream;
 

@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared_models::{
-    Digest, Millis,
-    db::{Db, DbError, fills, nodes},
-};
+use oci_types::{Digest, Millis};
+use shared_models::db::{Db, DbError, fills, nodes};
 use tokio::{
     sync::oneshot,
     task::JoinHandle,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blob_store::Segments;
-use shared_models::Digest;
+use oci_types::Digest;
 
 use super::{map::Map, verifier::Verifier};
 

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use blob_store::{Partial, SavedMap, StoreError};
-use shared_models::{Digest, db::blobs::BlobSource};
+use oci_types::Digest;
+use shared_models::db::blobs::BlobSource;
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::{error::FillError, fill::Fill, fills::Context, life::Origin, source::Source};

@@ -3,8 +3,9 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use futures::StreamExt;
+use internal_api::content_link::LinkKeys;
+use oci_types::{Digest, Millis};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, header};
-use shared_models::{Digest, Millis, content_link::LinkKeys};
 use upstream_client::{BlobBody, UpstreamError};
 
 use super::map::OPEN_END;

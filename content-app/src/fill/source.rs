@@ -2,7 +2,8 @@
 
 use std::{fmt, ops::Range};
 
-use shared_models::{Digest, RepositoryName, db::blobs::BlobSource};
+use oci_types::{Digest, RepositoryName};
+use shared_models::db::blobs::BlobSource;
 use upstream_client::{BlobBody, Priority, Upstream, UpstreamError};
 
 use super::{

@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared_models::{
-    Digest, Millis,
-    db::blobs::{self, BlobSource, BlobState},
-};
+use oci_types::{Digest, Millis};
+use shared_models::db::blobs::{self, BlobSource, BlobState};
 use upstream_client::UpstreamError;
 
 use super::{

@@ -7,7 +7,7 @@ use std::{
 
 use blob_store::Partial;
 use bytes::Bytes;
-use shared_models::{Algorithm, Digest, Hasher};
+use oci_types::{Algorithm, Digest, Hasher};
 
 /// How much is read back at once when the hash catches up with bytes that landed ahead of it.
 const CATCH_UP_BYTES: usize = 1024 * 1024;

@@ -3,12 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use blob_store::{Partial, StoreError, Upload};
-use shared_models::{
-    Digest, Millis,
-    db::{
-        DbError,
-        blobs::{self, BlobState},
-    },
+use oci_types::{Digest, Millis};
+use shared_models::db::{
+    DbError,
+    blobs::{self, BlobState},
 };
 use tokio::{sync::mpsc::Receiver, time::Instant};
 use upstream_client::UpstreamError;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use shared_models::{Millis, constant_blobs, db::blobs};
+use oci_types::{Millis, constant_blobs};
+use shared_models::db::blobs;
 
 use crate::{
     Content,

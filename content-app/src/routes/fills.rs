@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use oci_types::{Digest, Millis};
 use serde::{Deserialize, Serialize};
-use shared_models::{Digest, Millis};
 use tokio::time::Instant;
 
 use super::blobs::JOIN_ATTEMPTS;

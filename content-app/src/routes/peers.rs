@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use shared_models::Digest;
+use oci_types::Digest;
 
 use super::fills::check;
 use crate::{

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use shared_models::{
-    Digest, Millis, RepositoryName, constant_blobs,
-    db::blobs::{self, BlobRow, BlobState, NewPending},
-};
+use oci_types::{Digest, Millis, RepositoryName, constant_blobs};
+use shared_models::db::blobs::{self, BlobRow, BlobState, NewPending};
 use upstream_client::Priority;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared_models::Digest;
+use oci_types::Digest;
 
 /// What upstream said of a manifest or a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]

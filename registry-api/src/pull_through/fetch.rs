@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use shared_models::{
-    Manifest, Reference,
-    db::{
-        manifests::{NewManifest, StoredManifest},
-        record::TagCheck,
-    },
+use oci_types::{Manifest, Reference};
+use shared_models::db::{
+    manifests::{NewManifest, StoredManifest},
+    record::TagCheck,
 };
 use upstream_client::Priority;
 

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use shared_models::{
-    Digest, MediaType, Millis, Reference, RepositoryName,
-    db::{
-        manifests::{self, StoredManifest},
-        platforms,
-        record::TagCheck,
-    },
+use oci_types::{Digest, MediaType, Millis, Reference, RepositoryName};
+use shared_models::db::{
+    manifests::{self, StoredManifest},
+    platforms,
+    record::TagCheck,
 };
 use upstream_client::Priority;
 

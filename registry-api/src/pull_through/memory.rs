@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::{Equivalent, future::Cache};
-use shared_models::{
-    Digest, RepositoryName, Tag,
-    db::{blobs::BlobRow, manifests::StoredManifest, tags::TagRow},
-};
+use oci_types::{Digest, RepositoryName, Tag};
+use shared_models::db::{blobs::BlobRow, manifests::StoredManifest, tags::TagRow};
 
 /// What a name in a repository may be: the key of what upstream was found not to have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

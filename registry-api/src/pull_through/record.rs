@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use shared_models::{
-    Digest, Manifest, Millis,
-    db::{
-        manifests::{NewManifest, StoredManifest},
-        record::{self, TagCheck},
-        tags,
-    },
+use oci_types::{Digest, Manifest, Millis};
+use shared_models::db::{
+    manifests::{NewManifest, StoredManifest},
+    record::{self, TagCheck},
+    tags,
 };
 
 use super::resolve::Target;

@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use shared_models::{RepositoryName, db::repositories::NewRepository};
+use oci_types::RepositoryName;
+use shared_models::db::repositories::NewRepository;
 
 use crate::{
     config::{Namespace, UpstreamPolicy},

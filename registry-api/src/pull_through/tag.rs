@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use shared_models::{
-    MediaType, Millis, Reference, RepositoryName, Tag,
-    db::{
-        manifests::{self, StoredManifest},
-        record::TagCheck,
-        tags::{self, TagRow},
-    },
-    media_type::OCI_MANIFEST,
+use oci_types::{MediaType, Millis, Reference, RepositoryName, Tag, media_type::OCI_MANIFEST};
+use shared_models::db::{
+    manifests::{self, StoredManifest},
+    record::TagCheck,
+    tags::{self, TagRow},
 };
 use tokio::sync::watch;
 use upstream_client::{ManifestHead, Priority};

@@ -6,7 +6,8 @@ use std::{
 };
 
 use moka::future::Cache;
-use shared_models::{RepositoryName, Tag, db::tags};
+use oci_types::{RepositoryName, Tag};
+use shared_models::db::tags;
 use upstream_client::Priority;
 
 use super::{decide::Failure, failure::failure, flights::Flights, memory::Missing, resolve::Target};

@@ -5,12 +5,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use futures::{StreamExt, stream};
-use serde::{Deserialize, Serialize};
-use shared_models::{
+use oci_types::{
     Digest, Manifest, Millis, RepositoryName,
-    db::{platforms, tasks},
     manifest::{Item, Platform},
 };
+use serde::{Deserialize, Serialize};
+use shared_models::db::{platforms, tasks};
 use upstream_client::Priority;
 
 use super::runner::TaskError;
@@ -142,7 +142,7 @@ impl Wanted {
 async fn fill_all(registry: &Arc<Registry>, blobs: Vec<Digest>) -> Result<(), TaskError> {
     let fills = blobs
         .into_iter()
-        .filter(|digest| shared_models::constant_blobs::bytes(digest).is_none())
+        .filter(|digest| oci_types::constant_blobs::bytes(digest).is_none())
         .map(|digest| async move { fill(registry, &digest).await });
     let mut ended = stream::iter(fills).buffer_unordered(BLOBS_AT_ONCE);
     let mut first_error = None;

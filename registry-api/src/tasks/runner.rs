@@ -2,9 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use oci_types::Millis;
 use rand::RngExt;
 use shared_models::{
-    Change, Millis, Outage,
+    Change, Outage,
     db::{
         DbError,
         tasks::{self, Task},

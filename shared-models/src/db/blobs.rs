@@ -12,10 +12,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Conn, Db, DbError, insert_all, on, update_only_if};
-use crate::{
-    Digest, Millis, RepositoryName,
-    schema::{blob_sources, blobs, repositories, repository_blobs},
-};
+use crate::schema::{blob_sources, blobs, repositories, repository_blobs};
+use oci_types::{Digest, Millis, RepositoryName};
 
 pub(super) use links::confirm;
 pub use links::{NewPending, expire_pending, record_pending, touch_read};

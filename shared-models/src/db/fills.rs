@@ -5,7 +5,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Db, DbError, on, update_only_if};
-use crate::{Digest, Millis, schema::fills};
+use crate::schema::fills;
+use oci_types::{Digest, Millis};
 
 /// Who fetches a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Conn, Db, DbError, insert_all, on};
-use crate::{
+use crate::schema::{manifest_items, manifests, repositories, repository_manifests};
+use oci_types::{
     Digest, Manifest, MediaType, Millis, RepositoryName,
     manifest::{Item, ItemKind, Platform},
-    schema::{manifest_items, manifests, repositories, repository_manifests},
 };
 
 /// A manifest whose bytes are here.

@@ -5,7 +5,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Db, DbError, on};
-use crate::{Millis, schema::content_nodes};
+use crate::schema::content_nodes;
+use oci_types::Millis;
 
 /// A content-app process.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Db, DbError, on};
-use crate::{Millis, manifest::Platform, schema::namespace_platforms};
+use crate::schema::namespace_platforms;
+use oci_types::{Millis, manifest::Platform};
 
 /// Writes that a client of the namespace asked for the platform.
 ///

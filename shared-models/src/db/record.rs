@@ -6,10 +6,10 @@ use diesel::Insertable;
 use futures::FutureExt;
 
 use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags};
-use crate::{
+use crate::schema::repository_manifests;
+use oci_types::{
     Digest, Millis,
     manifest::{Item, ItemKind, MAX_ITEMS},
-    schema::repository_manifests,
 };
 
 pub use super::{manifests::NewManifest, repositories::NewRepository, tags::TagCheck};

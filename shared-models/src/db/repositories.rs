@@ -8,7 +8,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Conn, Db, DbError, each, on, update_only_if};
-use crate::{Millis, RepositoryName, schema::repositories};
+use crate::schema::repositories;
+use oci_types::{Millis, RepositoryName};
 
 /// A name that clients use.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Conn, Db, DbError, on};
-use crate::{
-    Digest, Millis, RepositoryName, Tag,
-    schema::{repositories, tag_moves, tags},
-};
+use crate::schema::{repositories, tag_moves, tags};
+use oci_types::{Digest, Millis, RepositoryName, Tag};
 
 /// Where a tag points.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Conn, Db, DbError, on};
-use crate::{Millis, schema::tasks};
+use crate::schema::tasks;
+use oci_types::Millis;
 
 pub use claim::{Task, claim};
 

@@ -26,10 +26,8 @@ use super::{
     Db, DbConfig,
     record::{NewRepository, TagCheck},
 };
-use crate::{
-    Digest, Manifest, Millis, RepositoryName, Tag, db::record::NewManifest, migrate::migrate,
-    test_postgres::TestPostgres,
-};
+use crate::{db::record::NewManifest, migrate::migrate, test_postgres::TestPostgres};
+use oci_types::{Digest, Manifest, Millis, RepositoryName, Tag};
 
 /// A database and what must outlive it.
 pub(crate) struct TestDb {

@@ -5,7 +5,8 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{Db, DbError, on, update_only_if};
-use crate::{Millis, schema::upstream_states};
+use crate::schema::upstream_states;
+use oci_types::Millis;
 
 /// The state of an upstream as one node saw it last.
 #[derive(Debug, Clone, PartialEq, Eq)]

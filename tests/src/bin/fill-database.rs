@@ -15,9 +15,9 @@
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use oci_types::{Digest, Millis, RepositoryName, Tag};
 use serde_json::{Map, Value, json};
 use shared_models::{
-    Digest, Millis, RepositoryName, Tag,
     db::{Db, DbConfig, DbError, blobs, fills, manifests, repositories, tags, tasks},
     migrate::migrate,
     test_fill::{self, Counts},

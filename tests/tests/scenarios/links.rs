@@ -2,11 +2,9 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use internal_api::content_link::{LinkKey, LinkKeys};
+use oci_types::{Digest, Millis, RepositoryName};
 use reqwest::Method;
-use shared_models::{
-    Digest, Millis, RepositoryName,
-    content_link::{LinkKey, LinkKeys},
-};
 use tempfile::TempDir;
 use tidegate_tests::{chaos::ChaosUpstream, image::Image, world::TestWorld};
 

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use internal_api::content_link::{LinkKey, LinkKeys};
+use oci_types::Millis;
 use reqwest::StatusCode;
-use shared_models::{
-    Millis,
-    content_link::{LinkKey, LinkKeys},
-};
 use tidegate_tests::{
     assert_eventually,
     chaos::{ChaosUpstream, Fault, Rule},

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use globset::GlobBuilder;
-use shared_models::RepositoryName;
+use oci_types::RepositoryName;
 use tracing_subscriber::EnvFilter;
 
 use super::{

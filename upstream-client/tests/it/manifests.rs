@@ -1,4 +1,4 @@
-use shared_models::{Algorithm, Digest, MediaType, media_type};
+use oci_types::{Algorithm, Digest, MediaType, media_type};
 use upstream_client::{ManifestHead, Priority::Client, UpstreamError};
 
 use crate::support::{Server, digest, reference, reply, repository};

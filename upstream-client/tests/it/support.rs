@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use shared_models::{Digest, Reference, RepositoryName};
+use oci_types::{Digest, Reference, RepositoryName};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpListener,

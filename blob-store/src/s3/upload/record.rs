@@ -7,8 +7,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use oci_types::Digest;
 use serde::{Deserialize, Serialize};
-use shared_models::Digest;
 
 use crate::{
     StoreError,

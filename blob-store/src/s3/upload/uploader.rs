@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use object_store::{multipart::PartId, path::Path};
-use shared_models::{Digest, Hasher};
+use oci_types::{Digest, Hasher};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},

@@ -3,7 +3,7 @@
 //! A manifest is stored in one form and never converted, so a type that the client does not list is served all the same, as
 //! other registries do. Only a type that it refuses in so many words, with `q=0`, is not.
 
-use shared_models::MediaType;
+use oci_types::MediaType;
 
 /// Whether `media_type` may be served to a client that sent these `Accept` headers.
 pub(super) fn accepts<'a>(headers: impl Iterator<Item = &'a str>, media_type: &MediaType) -> bool {
@@ -42,7 +42,7 @@ fn is_zero_weight(parameter: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use shared_models::media_type::OCI_INDEX;
+    use oci_types::media_type::OCI_INDEX;
 
     use super::*;
 

@@ -9,7 +9,7 @@ use actix_web::{
     web,
 };
 use futures::stream;
-use shared_models::{Digest, name::NameError};
+use oci_types::{Digest, name::NameError};
 
 use crate::{
     error::ApiError,

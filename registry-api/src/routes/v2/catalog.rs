@@ -1,8 +1,9 @@
 //! `GET /v2/_catalog`: the repositories that are known here, in lexical order.
 
 use actix_web::{HttpRequest, HttpResponse};
+use oci_types::RepositoryName;
 use serde::Serialize;
-use shared_models::{RepositoryName, db::repositories};
+use shared_models::db::repositories;
 
 use super::page;
 use crate::{error::ApiError, registry::Registry};

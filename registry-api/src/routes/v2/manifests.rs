@@ -9,7 +9,7 @@ use actix_web::{
     web,
 };
 use futures::stream;
-use shared_models::{Digest, MediaType, Reference};
+use oci_types::{Digest, MediaType, Reference};
 
 use super::accept::accepts;
 use crate::{

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse};
+use oci_types::Tag;
 use serde::Serialize;
-use shared_models::Tag;
 
 use super::page;
 use crate::{

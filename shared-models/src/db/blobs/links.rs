@@ -8,7 +8,6 @@ use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use crate::{
-    Digest, Millis,
     db::{
         Conn, Db, DbError, each, insert_all, on,
         repositories::{self, NewRepository},
@@ -16,6 +15,7 @@ use crate::{
     },
     schema::{blobs, repository_blobs},
 };
+use oci_types::{Digest, Millis};
 
 /// A blob that upstream has confirmed and that no manifest of the repository names yet.
 #[derive(Debug, Clone)]

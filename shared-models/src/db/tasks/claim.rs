@@ -9,10 +9,8 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
-use crate::{
-    Millis,
-    db::{Conn, Db, DbError, on},
-};
+use crate::db::{Conn, Db, DbError, on};
+use oci_types::Millis;
 
 /// A task that a worker has claimed.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]

@@ -1,11 +1,9 @@
 use super::{TestDb, digest, image, name, on_both, repository};
-use crate::{
-    Millis,
-    db::{
-        blobs::{self, BlobState, NewPending},
-        record::{self, NewRepository},
-    },
+use crate::db::{
+    blobs::{self, BlobState, NewPending},
+    record::{self, NewRepository},
 };
+use oci_types::Millis;
 
 fn pending(repository_name: &str, blob: &str, now: i64) -> NewPending {
     NewPending {

@@ -1,15 +1,13 @@
 //! What nodes tell each other through the database.
 
 use super::{TestDb, digest, on_both};
-use crate::{
-    Millis,
-    db::{
-        fills,
-        nodes::{self, NodeRow},
-        platforms,
-        upstream_states::{self, UpstreamStateRow},
-    },
+use crate::db::{
+    fills,
+    nodes::{self, NodeRow},
+    platforms,
+    upstream_states::{self, UpstreamStateRow},
 };
+use oci_types::Millis;
 
 fn node(id: &str, heartbeat_at: i64, draining: bool) -> NodeRow {
     NodeRow {

@@ -4,10 +4,8 @@ use futures::FutureExt;
 use tokio::sync::oneshot;
 
 use super::{TestDb, check, digest, image, name, on_both, repository, sqlite_config, tag};
-use crate::{
-    Millis,
-    db::{Db, DbConfig, DbError, blobs, record, tags},
-};
+use crate::db::{Db, DbConfig, DbError, blobs, record, tags};
+use oci_types::Millis;
 
 fn config(url: &str) -> DbConfig {
     DbConfig {

@@ -16,7 +16,6 @@ use futures::FutureExt;
 
 use super::{TestDb, check, digest, image, index, name, postgres_config, repository, tag};
 use crate::{
-    Digest, Millis,
     db::{
         Conn, Db, DbConfig, blobs, fills, manifests, nodes, platforms, record, repositories, tags, tasks,
         upstream_states,
@@ -25,6 +24,7 @@ use crate::{
     test_fill::{self, Counts},
     test_postgres::TestPostgres,
 };
+use oci_types::{Digest, Millis};
 
 const COUNTS: Counts =
     Counts { blobs: 50_000, manifests: 5_000, repositories: 1_000, tags: 2_000, tasks: 5_000 };

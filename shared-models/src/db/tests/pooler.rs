@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use super::{check, digest, image, name, repository, tag};
 use crate::{
-    Millis,
     db::{Db, DbConfig, blobs, manifests, record, tags, tasks},
     migrate::migrate,
 };
+use oci_types::Millis;
 
 struct Pooler {
     child: Child,

@@ -2,14 +2,16 @@ use bytes::Bytes;
 
 use super::{TestDb, check, digest, image, index, manifest, name, on_both, repository, tag};
 use crate::{
-    Millis,
     db::{
         DbError,
         blobs::{self, BlobState, NewPending},
         manifests, record, repositories, tags,
     },
-    manifest::{ItemKind, Platform},
     schema,
+};
+use oci_types::{
+    Millis,
+    manifest::{ItemKind, Platform},
 };
 
 on_both! {

@@ -12,10 +12,10 @@ use futures::FutureExt;
 
 use super::{TestDb, digest, image, migrated, name, repository, tag};
 use crate::{
-    Millis,
     db::{Conn, Db, DbConfig, DbError, blobs, manifests, on, record, tags},
     test_postgres::TestPostgres,
 };
+use oci_types::Millis;
 
 fn config(url: String) -> DbConfig {
     DbConfig { url, max_connections: 5, wait: Duration::from_secs(2), prepared_statements: true }

@@ -1,11 +1,9 @@
 use super::{TestDb, check, digest, image, name, on_both, repository, tag};
-use crate::{
-    Millis,
-    db::{
-        Db, manifests, record,
-        tags::{self, TagCause},
-    },
+use crate::db::{
+    Db, manifests, record,
+    tags::{self, TagCause},
 };
+use oci_types::Millis;
 
 on_both! {
     async fn a_move_makes_exactly_one_row_of_history(db: TestDb) {

@@ -1,10 +1,8 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{TestDb, on_both};
-use crate::{
-    Millis,
-    db::tasks::{self, TaskState},
-};
+use crate::db::tasks::{self, TaskState};
+use oci_types::Millis;
 
 const LEASE: Duration = Duration::from_millis(100);
 

@@ -2,7 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use diesel::{deserialize::FromSqlRow, expression::AsExpression, sql_types};
 use serde::{Deserialize, Serialize};
 
 use crate::Hasher;
@@ -34,8 +33,8 @@ impl Algorithm {
 }
 
 /// `algorithm:hex`, checked: a known algorithm and exactly its number of lower-case hexadecimal digits.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, AsExpression, FromSqlRow)]
-#[diesel(sql_type = sql_types::Text)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow), diesel(sql_type = diesel::sql_types::Text))]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest {
     text: String,
@@ -153,7 +152,7 @@ impl From<Digest> for String {
     }
 }
 
-crate::name::text_column!(Digest);
+crate::column::text_column!(Digest);
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{INTERNAL_WINDOW, LinkError, LinkKey, LinkKeyError, LinkKeys};
-use crate::{Digest, Millis, RepositoryName};
+use oci_types::{Digest, Millis, RepositoryName};
 
 const NOW: Millis = Millis(1_700_000_000_000);
 

@@ -9,7 +9,7 @@ mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Digest, Millis, RepositoryName};
+use oci_types::{Digest, Millis, RepositoryName};
 
 /// The shortest secret, in bytes: the output length of the hash.
 pub const MIN_SECRET_BYTES: usize = 32;

@@ -2,10 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
-use diesel::{deserialize::FromSqlRow, expression::AsExpression, sql_types};
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, DigestError};
+use crate::{
+    column::text_column,
+    digest::{Digest, DigestError},
+};
 
 /// The longest repository name that is accepted, in bytes (what clients and other registries keep to).
 pub const MAX_NAME_LENGTH: usize = 255;
@@ -33,35 +35,6 @@ pub enum NameError {
     #[error(transparent)]
     Digest(#[from] DigestError),
 }
-
-/// Reads and writes a checked newtype as a text column.
-macro_rules! text_column {
-    ($type:ty) => {
-        impl<DB> ::diesel::serialize::ToSql<::diesel::sql_types::Text, DB> for $type
-        where
-            DB: ::diesel::backend::Backend,
-            str: ::diesel::serialize::ToSql<::diesel::sql_types::Text, DB>,
-        {
-            fn to_sql<'b>(
-                &'b self,
-                out: &mut ::diesel::serialize::Output<'b, '_, DB>,
-            ) -> ::diesel::serialize::Result {
-                self.as_str().to_sql(out)
-            }
-        }
-
-        impl<DB> ::diesel::deserialize::FromSql<::diesel::sql_types::Text, DB> for $type
-        where
-            DB: ::diesel::backend::Backend,
-            String: ::diesel::deserialize::FromSql<::diesel::sql_types::Text, DB>,
-        {
-            fn from_sql(bytes: DB::RawValue<'_>) -> ::diesel::deserialize::Result<Self> {
-                Ok(Self::parse(&String::from_sql(bytes)?)?)
-            }
-        }
-    };
-}
-pub(crate) use text_column;
 
 macro_rules! checked_text {
     ($type:ident) => {
@@ -111,8 +84,8 @@ macro_rules! checked_text {
 }
 
 /// A repository name such as `docker.io/library/alpine`: no registry host, no tag.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, AsExpression, FromSqlRow)]
-#[diesel(sql_type = sql_types::Text)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow), diesel(sql_type = diesel::sql_types::Text))]
 #[serde(try_from = "String", into = "String")]
 pub struct RepositoryName(String);
 
@@ -176,8 +149,8 @@ fn is_path_segment(segment: &str) -> bool {
 }
 
 /// A tag: a name for a manifest that may move.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, AsExpression, FromSqlRow)]
-#[diesel(sql_type = sql_types::Text)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow), diesel(sql_type = diesel::sql_types::Text))]
 #[serde(try_from = "String", into = "String")]
 pub struct Tag(String);
 

@@ -1,0 +1,3 @@
+//! What passes between the processes of Tidegate: content links, signed requests and their client.
+
+pub mod content_link;

@@ -1,0 +1,19 @@
+//! Types of the OCI image and distribution specifications, validated where they are parsed.
+//!
+//! Nothing in this crate does I/O. The feature `diesel` lets the types be stored as database columns.
+
+mod column;
+pub mod constant_blobs;
+pub mod digest;
+pub mod hasher;
+pub mod manifest;
+pub mod media_type;
+pub mod name;
+pub mod time;
+
+pub use digest::{Algorithm, Digest};
+pub use hasher::Hasher;
+pub use manifest::Manifest;
+pub use media_type::MediaType;
+pub use name::{Reference, RepositoryName, Tag};
+pub use time::Millis;
