@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use internal_api::content_link::LinkKeys;
+use internal_api::LinkKeys;
 
 /// Everything that can be set of a content node.
 #[derive(Debug, Clone)]

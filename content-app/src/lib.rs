@@ -19,16 +19,16 @@ use std::{collections::HashMap, future::Future, sync::Arc};
 use actix_web::web;
 use blob_store::BlobStore;
 use http_server::Readiness;
+use internal_api::NodeClient;
 use oci_types::Digest;
 use prometheus_client::registry::Registry;
 use shared_models::{Change, Noted, Outage, db::Db};
 use upstream_client::Upstream;
 
 pub use config::{Config, FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
-use fill::{Cluster, Context, Fills, PeerClient};
+use fill::{Cluster, Context, Fills};
 use metrics::FillMetrics;
 use open_blobs::OpenBlobs;
-pub use routes::fills::SIGNATURE;
 
 /// A content node: its fills and what it was told at its start.
 pub struct Content {
@@ -58,7 +58,7 @@ impl ContentApp {
         let cluster = match config.sharing {
             Sharing::Alone => None,
             Sharing::Nodes => {
-                let peers = PeerClient::new(Arc::clone(&config.link_keys))?;
+                let peers = NodeClient::new(Arc::clone(&config.link_keys))?;
                 let dead_after = config.heartbeat.saturating_mul(node::DEAD_AFTER);
                 Some(Cluster { db: db.clone(), node_id: config.node_id.clone(), peers, dead_after })
             }

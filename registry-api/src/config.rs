@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use blob_store::Presigner;
 use globset::GlobSet;
-use internal_api::content_link::LinkKeys;
+use internal_api::LinkKeys;
 use oci_types::manifest::Platform;
 use upstream_client::Upstream;
 

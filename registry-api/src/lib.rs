@@ -3,7 +3,6 @@
 //! It owns every decision about pulling and carries no blob bytes but the two constants.
 
 mod config;
-mod content_client;
 mod error;
 mod metrics;
 mod placement;

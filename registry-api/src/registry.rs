@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use internal_api::NodeClient;
 use oci_types::{Digest, RepositoryName, Tag};
 use shared_models::{
     Noted,
@@ -11,7 +12,6 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
     config::Config,
-    content_client::ContentClient,
     error::ApiError,
     metrics::ApiMetrics,
     placement::Nodes,
@@ -34,7 +34,7 @@ pub(crate) struct Registry {
     pub(crate) tag_lists: TagLists,
     pub(crate) nodes: Nodes,
     pub(crate) presigned: Presigned,
-    pub(crate) content: ContentClient,
+    pub(crate) content: NodeClient,
     pub(crate) metrics: ApiMetrics,
     /// When each repository was pulled last.
     pub(crate) pulls: Noted<RepositoryName>,
@@ -58,7 +58,7 @@ impl Registry {
             tag_lists: TagLists::new(runtime),
             nodes: Nodes::new(),
             presigned: Presigned::new(config.presigner.take(), config.cache_max_age),
-            content: ContentClient::new(Arc::clone(&config.link_keys))?,
+            content: NodeClient::new(Arc::clone(&config.link_keys))?,
             metrics,
             pulls: Noted::default(),
             reads: Noted::default(),

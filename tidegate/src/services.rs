@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use content_app::{FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
-use internal_api::content_link::{LinkKey, LinkKeys};
+use internal_api::{LinkKey, LinkKeys};
 use oci_types::manifest::Platform;
 use registry_api::{Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
 use secrecy::ExposeSecret;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use internal_api::{BlobPresence, Node, NodeClient};
 use oci_types::{Digest, Millis};
 use shared_models::db::{Db, DbError, fills, nodes};
 use tokio::{
@@ -10,10 +11,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{
-    fill::Fill,
-    peer::{Peer, PeerClient, Presence},
-};
+use super::fill::Fill;
 
 /// How long a lease holds without being renewed. A holder that died is followed after this at the latest.
 const LASTS: Duration = Duration::from_secs(6);
@@ -29,7 +27,7 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct Cluster {
     pub(crate) db: Db,
     pub(crate) node_id: String,
-    pub(crate) peers: PeerClient,
+    pub(crate) peers: NodeClient,
     /// A node that has not been heard of for so long is dead.
     pub(crate) dead_after: Duration,
 }
@@ -56,7 +54,7 @@ impl Cluster {
             }
             let Some(held) = fills::holder(&self.db, digest, Millis::now()).await? else { continue };
             if let Some(base) = nodes::internal_url(&self.db, &held.node_id).await? {
-                let peer = Peer::new(held.node_id, base);
+                let peer = Node { id: held.node_id, internal_url: base };
                 return Ok(Role::Follower(Following::watched(self.clone(), digest.clone(), peer)));
             }
             return Err(DbError::Unavailable(format!("node {} holds it, and is not known", held.node_id)));
@@ -65,8 +63,8 @@ impl Cluster {
     }
 
     /// Takes the lease away from a node that has no such download any more.
-    pub(crate) async fn bereave(&self, digest: &Digest, holder: &Peer) {
-        let node = holder.node_id();
+    pub(crate) async fn bereave(&self, digest: &Digest, holder: &Node) {
+        let node = holder.id.as_str();
         tracing::info!(%digest, node, "the node that downloaded a blob is gone or has let go of it");
         if let Err(error) = fills::release(&self.db, digest, node).await {
             tracing::warn!(%digest, node, "the lease of a node that is gone runs until its end: {error}");
@@ -75,7 +73,7 @@ impl Cluster {
 
     /// The other nodes that have a blob stored. None, too, when nobody can say. One that is filling it is none of them: two
     /// such nodes would wait for each other's bytes. The one among those that matters holds the lease.
-    pub(crate) async fn with(&self, digest: &Digest) -> Vec<Peer> {
+    pub(crate) async fn with(&self, digest: &Digest) -> Vec<Node> {
         let live = match nodes::live(&self.db, Millis::now().before(self.dead_after)).await {
             Ok(live) => live,
             Err(error) => {
@@ -85,8 +83,8 @@ impl Cluster {
         };
         let others = live.into_iter().filter(|node| node.id != self.node_id);
         let asked = others.map(|node| async {
-            let peer = Peer::new(node.id, node.internal_url);
-            (self.peers.ask(&peer, digest).await == Presence::Stored).then_some(peer)
+            let peer = Node { id: node.id, internal_url: node.internal_url };
+            (self.peers.probe(&peer, digest).await == BlobPresence::Stored).then_some(peer)
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
@@ -147,7 +145,7 @@ impl Drop for Lease {
 
 /// A download of another node that this node reads along.
 pub(crate) struct Following {
-    pub(crate) peer: Peer,
+    pub(crate) peer: Node,
     /// None when it was told, or will never be.
     lost: Option<oneshot::Receiver<()>>,
     watch: JoinHandle<()>,
@@ -155,7 +153,7 @@ pub(crate) struct Following {
 
 impl Following {
     /// A connection to a host that lost its power breaks late; its lease runs out soon.
-    fn watched(cluster: Cluster, digest: Digest, peer: Peer) -> Self {
+    fn watched(cluster: Cluster, digest: Digest, peer: Node) -> Self {
         let (tell, lost) = oneshot::channel();
         let watched = peer.clone();
         let watch = tokio::spawn(async move {
@@ -164,15 +162,15 @@ impl Following {
             loop {
                 look.tick().await;
                 let holds = match fills::holder(&cluster.db, &digest, Millis::now()).await {
-                    Ok(held) => held.is_some_and(|held| held.node_id == watched.node_id()),
+                    Ok(held) => held.is_some_and(|held| held.node_id == watched.id),
                     // Nobody knows. The bytes come as long as they come.
                     Err(_) => true,
                 };
                 if holds {
                     continue;
                 }
-                let presence = cluster.peers.ask(&watched, &digest).await;
-                if !matches!(presence, Presence::Stored | Presence::Filling) {
+                let presence = cluster.peers.probe(&watched, &digest).await;
+                if !matches!(presence, BlobPresence::Stored | BlobPresence::Filling) {
                     // Who followed may be gone as well.
                     let _ = tell.send(());
                     return;

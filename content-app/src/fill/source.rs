@@ -2,15 +2,13 @@
 
 use std::{fmt, ops::Range};
 
+use futures::{StreamExt, TryStreamExt};
+use internal_api::{Node, NodeBody, NodeClient, NodeError};
 use oci_types::{Digest, RepositoryName};
 use shared_models::db::blobs::BlobSource;
 use upstream_client::{BlobBody, Priority, Upstream, UpstreamError};
 
-use super::{
-    map::OPEN_END,
-    part::Part,
-    peer::{Peer, PeerClient},
-};
+use super::{map::OPEN_END, part::Part};
 
 /// One place where the blob can be read.
 #[derive(Clone)]
@@ -18,7 +16,7 @@ pub(crate) enum Source {
     /// A repository of an upstream that is recorded to have it.
     Upstream(UpstreamSource),
     /// Another node.
-    Peer(PeerClient, Peer),
+    Peer(NodeClient, Node),
 }
 
 /// A repository of an upstream.
@@ -78,8 +76,9 @@ impl Source {
                 upstream.open_blob(repository, digest, range.start, to, if_range, Priority::Client).await
             }
             Self::Peer(client, peer) => {
-                let end = if to_the_end && part.runs_to_the_end() { OPEN_END } else { range.end };
-                client.open(peer, digest, &(range.start..end)).await
+                let is_open = range.end == OPEN_END || (to_the_end && part.runs_to_the_end());
+                let end = (!is_open).then_some(range.end);
+                Ok(of_peer(client.open(peer, digest, range.start, end).await.map_err(peer_error)?))
             }
         }
     }
@@ -90,7 +89,30 @@ impl fmt::Display for Source {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream(source) => write!(out, "{}/{}", source.upstream(), source.repository),
-            Self::Peer(_, peer) => write!(out, "node {}", peer.node_id()),
+            Self::Peer(_, peer) => write!(out, "node {}", peer.id),
         }
+    }
+}
+
+/// A peer is a source like an upstream.
+fn of_peer(body: NodeBody) -> BlobBody {
+    BlobBody {
+        start: body.start,
+        total: body.size,
+        length: body.length,
+        validator: body.etag,
+        stream: body.stream.map_err(peer_error).boxed(),
+    }
+}
+
+fn peer_error(error: NodeError) -> UpstreamError {
+    match error {
+        NodeError::NotFound => UpstreamError::NotFound,
+        NodeError::RangeNotSatisfiable => UpstreamError::RangeNotSatisfiable,
+        NodeError::RateLimited { retry_after } => UpstreamError::RateLimited { retry_after },
+        NodeError::Status(status) => UpstreamError::Server { status },
+        NodeError::Timeout => UpstreamError::Timeout,
+        NodeError::Connection(_) => UpstreamError::Unreachable(error.to_string()),
+        NodeError::InvalidResponse(_) => UpstreamError::BadAnswer(error.to_string()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use internal_api::BlobPresence;
 use oci_types::{Digest, Millis};
 use shared_models::db::blobs::{self, BlobSource, BlobState};
 use upstream_client::UpstreamError;
@@ -12,7 +13,6 @@ use super::{
     fill::Fill,
     fills::Context,
     lease::{Cluster, Following, Lease, Role},
-    peer::Presence,
     rotation::Rotation,
     source::Source,
 };
@@ -96,7 +96,7 @@ impl<'a> Supply<'a> {
         self.way = match role {
             Role::Holder(lease) => Way::Own(Some(lease)),
             Role::Follower(following) => {
-                let (digest, node) = (self.fill.digest(), following.peer.node_id());
+                let (digest, node) = (self.fill.digest(), following.peer.id.as_str());
                 tracing::info!(%digest, node, "reading along a download of another node");
                 self.sources.push(Source::Peer(cluster.peers.clone(), following.peer.clone()));
                 Way::Along { following, source: self.sources.len() - 1 }
@@ -161,7 +161,7 @@ impl<'a> Supply<'a> {
         if self.peer_failures >= policy.attempts {
             self.way = Way::Own(None);
         } else if let Some(cluster) = &self.context.cluster
-            && cluster.peers.ask(&followed, self.digest()).await == Presence::Gone
+            && cluster.peers.probe(&followed, self.digest()).await == BlobPresence::Absent
         {
             self.succeed().await;
         }

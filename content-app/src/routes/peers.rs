@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use internal_api::{FILLING_HEADER, NODE_HEADER};
 use oci_types::Digest;
 
 use super::fills::check;
@@ -12,7 +13,7 @@ use crate::{
     ask::Ask,
     body,
     error::ContentError,
-    fill::{FILLING, Fill, FillError, NODE, Part, Reader},
+    fill::{Fill, FillError, Part, Reader},
     range::{Asked, asked},
 };
 
@@ -24,7 +25,7 @@ pub(crate) async fn read(
 ) -> Result<HttpResponse, ContentError> {
     check(&request, &content)?;
     let digest = Digest::parse(&path.into_inner()).map_err(|_| ContentError::BadDigest)?;
-    let meant = request.headers().get(NODE).and_then(|node| node.to_str().ok());
+    let meant = request.headers().get(NODE_HEADER).and_then(|node| node.to_str().ok());
     if meant != Some(content.config.node_id.as_str()) {
         return Err(ContentError::NotHere);
     }
@@ -33,7 +34,7 @@ pub(crate) async fn read(
         if ask.is_head() {
             let mut answer = HttpResponse::Ok();
             if fill.is_running() {
-                answer.insert_header((FILLING, "1"));
+                answer.insert_header((FILLING_HEADER, "1"));
             }
             return Ok(answer.finish());
         }

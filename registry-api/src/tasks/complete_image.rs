@@ -5,6 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use futures::{StreamExt, stream};
+use internal_api::FillState;
 use oci_types::{
     Digest, Manifest, Millis, RepositoryName,
     manifest::{Item, Platform},
@@ -16,7 +17,6 @@ use upstream_client::Priority;
 use super::runner::TaskError;
 use crate::{
     config::Prefetch,
-    content_client::FillRefused,
     error::ApiError,
     pull_through::{decide::Failure, fetch::FetchError, manifest::fetch_once, resolve::Target},
     registry::Registry,
@@ -157,14 +157,17 @@ async fn fill_all(registry: &Arc<Registry>, blobs: Vec<Digest>) -> Result<(), Ta
 async fn fill(registry: &Registry, digest: &Digest) -> Result<(), TaskError> {
     loop {
         let base = registry.nodes.internal_url(registry, digest).await.map_err(ours)?;
-        match registry.content.fill(&base, digest).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(FillRefused::Failed { error, retry_after }) => {
-                return Err(TaskError::Again { reason: error, after: retry_after });
-            }
-            Err(error @ FillRefused::Node(_)) => {
-                return Err(TaskError::Again { reason: error.to_string(), after: None });
+        let status = registry
+            .content
+            .start_fill(&base, digest)
+            .await
+            .map_err(|error| TaskError::Again { reason: format!("content node: {error}"), after: None })?;
+        match status.state {
+            FillState::Stored => return Ok(()),
+            FillState::Running => {}
+            FillState::Failed => {
+                let after = status.retry_after();
+                return Err(TaskError::Again { reason: status.error.unwrap_or_default(), after });
             }
         }
     }

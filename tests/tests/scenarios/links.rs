@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use internal_api::content_link::{LinkKey, LinkKeys};
+use internal_api::{LinkKey, LinkKeys};
 use oci_types::{Digest, Millis, RepositoryName};
 use reqwest::Method;
 use tempfile::TempDir;
@@ -182,10 +182,10 @@ async fn the_internal_api_takes_no_link_and_no_stranger() {
     let long_ago = Millis::now().before(Duration::from_secs(61));
     for (what, signature) in [
         ("none", String::new()),
-        ("another key", keys.sign_internal("POST", &path, Millis::now())),
-        ("another method", own.sign_internal("GET", &path, Millis::now())),
-        ("another path", own.sign_internal("POST", "/internal/v1/fills", Millis::now())),
-        ("too old", own.sign_internal("POST", &path, long_ago)),
+        ("another key", keys.sign_request("POST", &path, Millis::now())),
+        ("another method", own.sign_request("GET", &path, Millis::now())),
+        ("another path", own.sign_request("POST", "/internal/v1/fills", Millis::now())),
+        ("too old", own.sign_request("POST", &path, long_ago)),
     ] {
         let request = world.client().post(format!("{}{path}", world.internal()));
         let answer = world.send(request.header("Tidegate-Signature", signature)).await;
@@ -193,7 +193,7 @@ async fn the_internal_api_takes_no_link_and_no_stranger() {
     }
     assert_eq!(world.internal_get("/internal/v1/fills").await.status, 403);
     assert!(upstream.requests().is_empty());
-    let signature = own.sign_internal("POST", &path, Millis::now());
+    let signature = own.sign_request("POST", &path, Millis::now());
     let request = world.client().post(format!("{}{path}", world.internal()));
     world.send(request.header("Tidegate-Signature", signature)).await;
     world.assert_stored(cold, &image.layers[1].bytes).await;

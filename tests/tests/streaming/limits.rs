@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use internal_api::content_link::{LinkKey, LinkKeys};
+use internal_api::{LinkKey, LinkKeys};
 use oci_types::Millis;
 use reqwest::StatusCode;
 use tidegate_tests::{
@@ -93,14 +93,15 @@ async fn the_internal_api_lists_what_runs_to_whoever_has_the_key() {
     let key = std::fs::read_to_string(cold.world.data_dir().join("link.key")).unwrap();
     let keys = LinkKeys::new(key_of(&key), Vec::new());
     let list = || async {
-        let signature = keys.sign_internal("GET", path, Millis::now());
+        let signature = keys.sign_request("GET", path, Millis::now());
         let url = format!("{}{path}", cold.world.internal());
-        let answer = cold.world.client().get(url).header(content_app::SIGNATURE, signature);
+        let answer =
+            cold.world.client().get(url).header(internal_api::signed_request::SIGNATURE_HEADER, signature);
         let answer = cold.world.send(answer).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap()
     };
-    assert_eventually!(list().await[0]["landed"] == MIB);
+    assert_eventually!(list().await[0]["present"] == MIB);
     let fill = &list().await[0];
     assert_eq!(fill["digest"], cold.digest);
     assert_eq!((&fill["state"], &fill["readers"]), (&"running".into(), &1.into()));

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{INTERNAL_WINDOW, LinkError, LinkKey, LinkKeyError, LinkKeys};
+use crate::{LinkKey, LinkKeyError, LinkKeys, SignatureError, signed_request::MAX_CLOCK_SKEW};
 use oci_types::{Digest, Millis, RepositoryName};
 
 const NOW: Millis = Millis(1_700_000_000_000);
@@ -33,7 +33,7 @@ fn a_signed_link_verifies_until_it_expires() {
     let (name, blob) = verify(NOW).unwrap();
     assert_eq!((name.as_str(), blob), ("docker.io/library/alpine", Digest::sha256(b"blob")));
     assert!(verify(NOW.after(Duration::from_millis(59_999))).is_ok());
-    assert_eq!(verify(NOW.after(Duration::from_secs(60))), Err(LinkError));
+    assert_eq!(verify(NOW.after(Duration::from_secs(60))), Err(SignatureError));
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn old_keys_verify_and_unknown_ones_do_not() {
     assert!(rotated.verify(&repository, &digest, &query, NOW).is_ok());
     assert!(link(&rotated, "a", NOW).2.contains("key=k2"));
     let forgotten = LinkKeys::new(key("k2"), Vec::new());
-    assert_eq!(forgotten.verify(&repository, &digest, &query, NOW), Err(LinkError));
+    assert_eq!(forgotten.verify(&repository, &digest, &query, NOW), Err(SignatureError));
     let other_secret = LinkKey::new("k1", &[7; 32]).unwrap();
     let impostor = LinkKeys::new(other_secret, Vec::new());
-    assert_eq!(impostor.verify(&repository, &digest, &query, NOW), Err(LinkError));
+    assert_eq!(impostor.verify(&repository, &digest, &query, NOW), Err(SignatureError));
 }
 
 #[test]
@@ -65,11 +65,11 @@ fn parameters_of_others_are_ignored_and_ours_stand_once() {
     parts.reverse();
     assert!(verify(&parts.join("&")).is_ok(), "their order doesn't matter");
     for part in &parts {
-        assert_eq!(verify(&format!("{query}&{part}")), Err(LinkError), "{part} twice");
+        assert_eq!(verify(&format!("{query}&{part}")), Err(SignatureError), "{part} twice");
         let without: Vec<_> = parts.iter().filter(|other| *other != part).copied().collect();
-        assert_eq!(verify(&without.join("&")), Err(LinkError), "no {part}");
+        assert_eq!(verify(&without.join("&")), Err(SignatureError), "no {part}");
     }
-    assert_eq!(verify(""), Err(LinkError));
+    assert_eq!(verify(""), Err(SignatureError));
 }
 
 #[test]
@@ -87,17 +87,37 @@ fn a_secret_is_long_enough_and_is_not_shown() {
 
 #[test]
 fn a_request_between_services_verifies_within_the_window_only() {
-    let header = keys().sign_internal("POST", "/internal/v1/fills/x?y=1", NOW);
-    let verify = |now| keys().verify_internal("POST", "/internal/v1/fills/x?y=1", &header, now);
-    for now in [NOW, NOW.after(INTERNAL_WINDOW), NOW.before(INTERNAL_WINDOW)] {
+    let header = keys().sign_request("POST", "/internal/v1/fills/x?y=1", NOW);
+    let verify = |now| keys().verify_request("POST", "/internal/v1/fills/x?y=1", &header, now);
+    for now in [NOW, NOW.after(MAX_CLOCK_SKEW), NOW.before(MAX_CLOCK_SKEW)] {
         assert_eq!(verify(now), Ok(()));
     }
-    let more = INTERNAL_WINDOW + Duration::from_millis(1);
-    assert_eq!(verify(NOW.after(more)), Err(LinkError));
-    assert_eq!(verify(NOW.before(more)), Err(LinkError));
-    assert_eq!(keys().verify_internal("GET", "/internal/v1/fills/x?y=1", &header, NOW), Err(LinkError));
-    assert_eq!(keys().verify_internal("POST", "/internal/v1/fills/x?y=2", &header, NOW), Err(LinkError));
-    assert_eq!(keys().verify_internal("POST", "/internal/v1/fills/x?y=1", "Bearer x", NOW), Err(LinkError));
+    let more = MAX_CLOCK_SKEW + Duration::from_millis(1);
+    assert_eq!(verify(NOW.after(more)), Err(SignatureError));
+    assert_eq!(verify(NOW.before(more)), Err(SignatureError));
+    assert_eq!(keys().verify_request("GET", "/internal/v1/fills/x?y=1", &header, NOW), Err(SignatureError));
+    assert_eq!(keys().verify_request("POST", "/internal/v1/fills/x?y=2", &header, NOW), Err(SignatureError));
+    assert_eq!(
+        keys().verify_request("POST", "/internal/v1/fills/x?y=1", "Bearer x", NOW),
+        Err(SignatureError)
+    );
+}
+
+/// Computed by another implementation of HMAC-SHA-256. Processes of two versions run side by side during an upgrade, so
+/// these values never change.
+#[test]
+fn signatures_have_a_fixed_form() {
+    let repository = RepositoryName::parse("docker.io/library/alpine").unwrap();
+    let link = keys().sign(&repository, &Digest::sha256(b"blob"), NOW.after(Duration::from_secs(60)));
+    assert_eq!(
+        link,
+        "/content/v1/docker.io/library/alpine/blobs/sha256:fa2c8cc4f28176bbeed4b736df569a34c79cd3723e9ec42f9674b4d46ac6b8b8\
+         ?expires=1700000060&key=k1&sig=9d254dc0b4fd48495bfc2800fbf2e9dc350e2d1b4263e693c1bcb126d6a91e4c"
+    );
+    assert_eq!(
+        keys().sign_request("POST", "/internal/v1/fills/x?y=1", NOW),
+        "Tidegate key=k1,at=1700000000000,sig=2b63e74e0cb2cd4aa9c3c9ee1d58dbcdc57e0bb33f766e896c5fd119ca4928dc"
+    );
 }
 
 /// `text` with the byte at `at` (counted around) made another, where that is text still.
@@ -118,27 +138,27 @@ proptest! {
         let Some(changed) = altered(&parts[part], at, by) else { return Ok(()) };
         parts[part] = changed;
         let [repository, digest, query] = parts;
-        prop_assert_eq!(keys().verify(&repository, &digest, &query, NOW), Err(LinkError));
+        prop_assert_eq!(keys().verify(&repository, &digest, &query, NOW), Err(SignatureError));
     }
 
     #[test]
     fn a_header_with_any_byte_altered_is_refused(at in any::<usize>(), by in 1..=255u8) {
-        let header = keys().sign_internal("GET", "/x", NOW);
+        let header = keys().sign_request("GET", "/x", NOW);
         let Some(changed) = altered(&header, at, by) else { return Ok(()) };
-        prop_assert_eq!(keys().verify_internal("GET", "/x", &changed, NOW), Err(LinkError));
+        prop_assert_eq!(keys().verify_request("GET", "/x", &changed, NOW), Err(SignatureError));
     }
 
     #[test]
     fn moving_a_byte_from_one_field_to_the_next_is_refused(text in "[a-z]{2,20}", at in 1..20usize) {
         let at = at.min(text.len() - 1);
-        let header = keys().sign_internal(&text[..at], &text[at..], NOW);
-        prop_assert_eq!(keys().verify_internal(&text, "", &header, NOW), Err(LinkError));
-        prop_assert_eq!(keys().verify_internal(&text[..at], &text[at..], &header, NOW), Ok(()));
+        let header = keys().sign_request(&text[..at], &text[at..], NOW);
+        prop_assert_eq!(keys().verify_request(&text, "", &header, NOW), Err(SignatureError));
+        prop_assert_eq!(keys().verify_request(&text[..at], &text[at..], &header, NOW), Ok(()));
     }
 
     #[test]
     fn no_input_makes_verifying_panic(repository in ".*", digest in ".*", query in ".*", header in ".*") {
-        prop_assert_eq!(keys().verify(&repository, &digest, &query, NOW), Err(LinkError));
-        prop_assert_eq!(keys().verify_internal(&repository, &digest, &header, NOW), Err(LinkError));
+        prop_assert_eq!(keys().verify(&repository, &digest, &query, NOW), Err(SignatureError));
+        prop_assert_eq!(keys().verify_request(&repository, &digest, &header, NOW), Err(SignatureError));
     }
 }

@@ -1,0 +1,232 @@
+//! The client for the internal API of content nodes.
+
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use oci_types::{Digest, Millis};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
+
+use crate::{FillStatus, LinkKeys, signed_request::SIGNATURE_HEADER};
+
+/// The header that names the node a request is for: an address may lead to another one.
+pub const NODE_HEADER: &str = "Tidegate-Node";
+
+/// The header of a node that does not have all bytes of a blob yet.
+pub const FILLING_HEADER: &str = "Tidegate-Filling";
+
+/// Nodes are close to each other.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The maximum time without a byte. The node's own upstream may be slow and is retried: longer than one attempt there.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The maximum time until a node reports whether it has a blob.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the node waits for the end of a fill before it reports that the fill is running, in seconds.
+const FILL_WAIT_SECONDS: u64 = 20;
+
+/// The maximum time of a request to start a fill.
+const FILL_TIMEOUT: Duration = Duration::from_secs(FILL_WAIT_SECONDS + 10);
+
+/// The path of the fill of a blob.
+fn fill_path(digest: &Digest) -> String {
+    format!("/internal/v1/fills/{digest}")
+}
+
+/// A content node: its id and the URL of its internal API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The id.
+    pub id: String,
+    /// The URL, with or without a slash at its end.
+    pub internal_url: String,
+}
+
+/// Whether a node has a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobPresence {
+    /// The node has all of it.
+    Stored,
+    /// The node is filling it, perhaps from this very process.
+    Filling,
+    /// The node neither has nor fills it, or nothing listens at its address.
+    Absent,
+    /// The node did not answer in time, or the answer is invalid.
+    Unknown,
+}
+
+/// A failed request to a node.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NodeError {
+    /// The node neither has nor fills the blob.
+    #[error("the node does not have the blob")]
+    NotFound,
+    /// The range lies beyond the end of the blob.
+    #[error("the range is not satisfiable")]
+    RangeNotSatisfiable,
+    /// The upstream of the node is rate limited.
+    #[error("the upstream of the node is rate limited")]
+    RateLimited {
+        /// The `Retry-After` of the node.
+        retry_after: Option<Duration>,
+    },
+    /// Another status.
+    #[error("status {0}")]
+    Status(u16),
+    /// No answer in time.
+    #[error("timeout")]
+    Timeout,
+    /// The connection failed or broke.
+    #[error("connection failed")]
+    Connection(#[source] Arc<reqwest::Error>),
+    /// The answer has an unexpected form.
+    #[error("invalid response: {0}")]
+    InvalidResponse(&'static str),
+}
+
+impl From<reqwest::Error> for NodeError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_timeout() { Self::Timeout } else { Self::Connection(Arc::new(error.without_url())) }
+    }
+}
+
+/// The bytes of a blob from a node.
+pub struct NodeBody {
+    /// The offset of the first byte in the blob.
+    pub start: u64,
+    /// The size of the blob in bytes.
+    pub size: Option<u64>,
+    /// The length of this body in bytes.
+    pub length: Option<u64>,
+    /// The strong validator of these bytes: they come from one download (RFC 9110, section 8.8.1).
+    pub etag: Option<String>,
+    /// The bytes.
+    pub stream: BoxStream<'static, Result<Bytes, NodeError>>,
+}
+
+impl fmt::Debug for NodeBody {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("NodeBody")
+            .field("start", &self.start)
+            .field("size", &self.size)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client for the internal API of every node.
+#[derive(Clone)]
+pub struct NodeClient {
+    http: Client,
+    keys: Arc<LinkKeys>,
+}
+
+impl NodeClient {
+    /// A client that signs with `keys`. Proxies of the environment are ignored.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be built.
+    pub fn new(keys: Arc<LinkKeys>) -> Result<Self, reqwest::Error> {
+        let http = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self { http, keys })
+    }
+
+    /// Starts or joins the fill of a blob at `internal_url`, which is a node or a load balancer before several. Waits for
+    /// its end for up to 20 seconds.
+    ///
+    /// # Errors
+    /// [`NodeError`]. A fill that failed is a status and no error.
+    pub async fn start_fill(&self, internal_url: &str, digest: &Digest) -> Result<FillStatus, NodeError> {
+        let path = format!("{}?wait={FILL_WAIT_SECONDS}", fill_path(digest));
+        let response = self.request(Method::POST, internal_url, &path).timeout(FILL_TIMEOUT).send().await?;
+        if !matches!(response.status(), StatusCode::OK | StatusCode::ACCEPTED) {
+            return Err(NodeError::Status(response.status().as_u16()));
+        }
+        let body = response.bytes().await?;
+        serde_json::from_slice(&body).map_err(|_| NodeError::InvalidResponse("not the status of a fill"))
+    }
+
+    /// Whether `node` has the blob.
+    pub async fn probe(&self, node: &Node, digest: &Digest) -> BlobPresence {
+        match self.blob_request(Method::HEAD, node, digest).timeout(PROBE_TIMEOUT).send().await {
+            Ok(response) if response.status() == StatusCode::OK => {
+                match response.headers().contains_key(FILLING_HEADER) {
+                    true => BlobPresence::Filling,
+                    false => BlobPresence::Stored,
+                }
+            }
+            Ok(response) if response.status() == StatusCode::NOT_FOUND => BlobPresence::Absent,
+            // A connection that times out proves nothing: the host may only be slow.
+            Err(error) if error.is_connect() && !error.is_timeout() => BlobPresence::Absent,
+            Ok(_) | Err(_) => BlobPresence::Unknown,
+        }
+    }
+
+    /// Opens the bytes `range` of a blob at `node`; without an end, up to the end of the blob.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn open(
+        &self,
+        node: &Node,
+        digest: &Digest,
+        start: u64,
+        end: Option<u64>,
+    ) -> Result<NodeBody, NodeError> {
+        let last = end.map(|end| end.saturating_sub(1).to_string()).unwrap_or_default();
+        let request = self
+            .blob_request(Method::GET, node, digest)
+            .header(header::RANGE, format!("bytes={start}-{last}"));
+        let response = request.send().await?;
+        let length = header_text(&response, header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        let (start, size) = match response.status() {
+            StatusCode::OK => (0, length),
+            StatusCode::PARTIAL_CONTENT => {
+                let content_range = header_text(&response, header::CONTENT_RANGE);
+                let (range, size) = content_range
+                    .and_then(content_range_of)
+                    .ok_or(NodeError::InvalidResponse("no valid Content-Range"))?;
+                (range.start, Some(size))
+            }
+            StatusCode::NOT_FOUND => return Err(NodeError::NotFound),
+            StatusCode::RANGE_NOT_SATISFIABLE => return Err(NodeError::RangeNotSatisfiable),
+            StatusCode::TOO_MANY_REQUESTS => {
+                let seconds = header_text(&response, header::RETRY_AFTER).and_then(|text| text.parse().ok());
+                return Err(NodeError::RateLimited { retry_after: seconds.map(Duration::from_secs) });
+            }
+            status => return Err(NodeError::Status(status.as_u16())),
+        };
+        let etag = header_text(&response, header::ETAG).map(str::to_owned);
+        let stream = response.bytes_stream().map(|chunk| chunk.map_err(NodeError::from)).boxed();
+        Ok(NodeBody { start, size, length, etag, stream })
+    }
+
+    fn blob_request(&self, method: Method, node: &Node, digest: &Digest) -> RequestBuilder {
+        self.request(method, &node.internal_url, &fill_path(digest)).header(NODE_HEADER, &node.id)
+    }
+
+    fn request(&self, method: Method, internal_url: &str, path: &str) -> RequestBuilder {
+        let signature = self.keys.sign_request(method.as_str(), path, Millis::now());
+        let url = format!("{}{path}", internal_url.trim_end_matches('/'));
+        self.http.request(method, url).header(SIGNATURE_HEADER, signature)
+    }
+}
+
+fn header_text(response: &Response, name: header::HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// The range and the size in a `Content-Range` of a node, which always states both: `bytes 0-9/10`.
+fn content_range_of(text: &str) -> Option<(Range<u64>, u64)> {
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, size) = (first.parse().ok()?, last.parse::<u64>().ok()?, size.parse().ok()?);
+    (first <= last && last < size).then(|| (first..last + 1, size))
+}
