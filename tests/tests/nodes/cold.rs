@@ -22,13 +22,6 @@ async fn sixty_clients(builder: ClusterBuilder) -> (Cold, Vec<usize>) {
         Some(balancer) => balancer.connections(),
         None => by_node(&cold.cluster, &pulls),
     };
-    println!(
-        "{CLIENTS} clients on nodes {nodes:?}: upstream sent {:.3} of the blob in {} requests, {} retries, {:.1} s",
-        cold.ratio(),
-        cold.cluster.upstream.count("GET", &cold.digest),
-        all.retries(),
-        all.took.as_secs_f64(),
-    );
     assert_eq!(cold.cluster.upstream.blob_bytes(&cold.digest), u64::try_from(cold.bytes.len()).unwrap());
     assert_eq!(all.retries(), 0, "{all:?}");
     cold.cluster.assert_no_leases().await;

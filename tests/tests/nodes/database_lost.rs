@@ -197,7 +197,6 @@ async fn half_a_minute_without_a_database_costs_patience_and_nothing_else() {
     for load in loads {
         load.await.unwrap().into_iter().for_each(|(end, times)| *ends.entry(end).or_default() += times);
     }
-    println!("{AWAY:?} without a database, back to normal {recovered:.2?} after it: {ends:?}");
     for kind in ["warm tag", "warm digest", "warm blob", "cold tag", "cold blob"] {
         assert!(ends.contains_key(&(kind, End::Right)), "{kind} is served before and after");
     }

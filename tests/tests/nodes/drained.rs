@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tidegate_tests::{
     assert_eventually,
     cluster::{Cluster, NAME},
-    puller::Pull,
 };
 
 use crate::support::{Cold, MIB};
@@ -32,7 +31,6 @@ async fn a_drained_node_finishes_its_streams_and_gets_no_more() {
     let told = Instant::now();
 
     assert_eventually!(within NODES_REFRESH + SLACK, cold.cluster.owner(&cold.digest).await != owner);
-    let turned = told.elapsed();
     let heir = cold.cluster.owner(&cold.digest).await;
     let late = cold.pulls(2).await;
     for url in late.iter().flat_map(|pull| &pull.sent_by) {
@@ -47,15 +45,6 @@ async fn a_drained_node_finishes_its_streams_and_gets_no_more() {
         assert!(pull.sent_by[0].as_str().starts_with(&cold.cluster.contents[owner].url()));
     }
     assert!(cold.cluster.contents[owner].wait().await.success());
-    println!(
-        "content-{owner} drained: registry-api turned to content-{heir} after {:.2} s, {CLIENTS} streams ended after \
-         {:.1} s, the process after {:.1} s; upstream sent {:.3} of the blob; late clients: {} retries",
-        turned.as_secs_f64(),
-        finished.as_secs_f64(),
-        told.elapsed().as_secs_f64(),
-        cold.ratio(),
-        Pull::sum(&late).retries(),
-    );
     assert!(told.elapsed() < finished + Duration::from_secs(15), "it ends with its last stream");
     assert!((cold.ratio() - 1.0).abs() < 0.001, "the next node gets the bytes from the one that drains");
     cold.cluster.assert_no_leases().await;

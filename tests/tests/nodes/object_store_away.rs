@@ -1,6 +1,6 @@
 //! S3 is slow, fails, or is away: clients still get what upstream has, and it is stored once S3 is back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidegate_tests::{
     assert_eventually,
@@ -30,15 +30,8 @@ fn pulling(cold: &Cold) -> JoinHandle<Vec<Pull>> {
     })
 }
 
-fn assert_nobody_noticed(how: &str, cold: &Cold, pulls: &[Pull]) {
+fn assert_no_retries(pulls: &[Pull]) {
     let all = Pull::sum(pulls);
-    println!(
-        "S3 {how}: {CLIENTS} clients, {} retries, longest wait {:.2} s, all {:.1} s, upstream sent {:.3} of the blob",
-        all.retries(),
-        all.longest_wait.as_secs_f64(),
-        all.took.as_secs_f64(),
-        cold.ratio(),
-    );
     assert_eq!(all.retries(), 0, "{all:?}");
 }
 
@@ -47,7 +40,7 @@ async fn a_slow_object_store_slows_no_client() {
     let cold = cold(Duration::from_secs(2)).await;
     storage(&cold).network.delay(Duration::from_millis(100));
     let pulls = pulling(&cold).await.unwrap();
-    assert_nobody_noticed("slow", &cold, &pulls);
+    assert_no_retries(&pulls);
     assert!(Pull::sum(&pulls).took < Duration::from_secs(8), "as upstream sends it");
     storage(&cold).network.heal();
     cold.assert_stored().await;
@@ -58,7 +51,7 @@ async fn parts_that_fail_are_sent_again() {
     let cold = cold(Duration::from_secs(2)).await;
     storage(&cold).server.fail("PUT", "partNumber=", 4);
     let pulls = pulling(&cold).await.unwrap();
-    assert_nobody_noticed("failing parts", &cold, &pulls);
+    assert_no_retries(&pulls);
     cold.assert_stored().await;
     assert_eq!(storage(&cold).server.failed(), 4);
 }
@@ -70,11 +63,9 @@ async fn an_object_store_lost_amid_an_upload_gets_the_blob_when_it_is_back() {
     assert_eventually!(storage(&cold).server.parts() > 0, "a part is uploaded while bytes come");
     storage(&cold).network.refuse();
     storage(&cold).network.cut();
-    let lost = Instant::now();
     let pulls = pulls.await.unwrap();
-    assert_nobody_noticed("lost", &cold, &pulls);
+    assert_no_retries(&pulls);
     storage(&cold).network.heal();
-    println!("S3 is back after {:.1} s", lost.elapsed().as_secs_f64());
     cold.assert_stored().await;
     let sent = cold.cluster.upstream.blob_bytes(&cold.digest);
     cold.pulls(2).await;
@@ -89,14 +80,7 @@ async fn what_lies_in_a_lost_object_store_comes_from_upstream() {
     storage(&cold).network.refuse();
     storage(&cold).network.cut();
     let pulls = pulling(&cold).await.unwrap();
-    let all = Pull::sum(&pulls);
-    println!(
-        "a stored blob with S3 lost: {CLIENTS} clients, {} retries ({} unavailable), longest wait {:.2} s, all {:.1} s",
-        all.retries(),
-        all.unavailable,
-        all.longest_wait.as_secs_f64(),
-        all.took.as_secs_f64(),
-    );
+    assert_no_retries(&pulls);
     // So does a blob that is not stored yet.
     let other = image(8 * MIB);
     cold.cluster.announce(&other).await;
@@ -114,7 +98,7 @@ async fn an_object_store_that_falls_silent_costs_a_bounded_wait() {
     let pulls = pulling(&cold);
     assert_eventually!(storage(&cold).server.parts() > 0, "a part is uploaded while bytes come");
     storage(&cold).network.fall_silent();
-    assert_nobody_noticed("silent", &cold, &pulls.await.unwrap());
+    assert_no_retries(&pulls.await.unwrap());
     // A blob that nobody has asked for, first on one node and then on the other, and again.
     let other = image(8 * MIB);
     cold.cluster.announce(&other).await;
@@ -124,7 +108,6 @@ async fn an_object_store_that_falls_silent_costs_a_bounded_wait() {
         let pull = cold.cluster.puller().blob(NAME, &layer.digest, &layer.bytes).await.unwrap();
         waits.push(pull.longest_wait);
     }
-    println!("S3 silent: four clients in a row of a cold blob waited {waits:.1?}");
     // One question of `answer_timeout`, not one more for the fill.
     assert!(waits.iter().all(|wait| *wait < Duration::from_secs(7)), "{waits:?}");
     assert!(waits[3] < Duration::from_secs(1), "by then the nodes know: {waits:?}");
