@@ -136,6 +136,7 @@ impl Connection {
         if delivery.chunked {
             headers.push(("Transfer-Encoding".into(), "chunked".into()));
         }
+        entry.length.store(if bodiless { 0 } else { body.len() }, Ordering::Release);
         entry.status.store(status, Ordering::Release);
         self.stream.write_all(head(status, &headers, delivery.close).as_bytes()).await?;
         let after = if bodiless { After::KeepAlive } else { self.send_body(body, &delivery, entry).await? };

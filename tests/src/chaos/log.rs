@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use super::http::Request;
 use super::rule::matches;
@@ -22,8 +21,8 @@ pub struct Seen {
     pub status: u16,
     /// Body bytes given to the kernel so far. Up to half a megabyte of them may lie in a socket's buffer.
     pub body_bytes: u64,
-    /// When it came.
-    pub at: Instant,
+    /// How many earlier requests had not been sent all of their body when this one came.
+    pub unfinished: usize,
 }
 
 impl Seen {
@@ -41,9 +40,18 @@ pub(super) struct Entry {
     path: String,
     query: String,
     headers: Vec<(String, String)>,
-    at: Instant,
+    unfinished: usize,
+    /// Of the body; all of 64 bits until the answer begins.
+    pub(super) length: AtomicU64,
     pub(super) status: AtomicU16,
     pub(super) body_bytes: AtomicU64,
+}
+
+impl Entry {
+    /// Bytes are counted before they are sent, so a client that has them all finds the request finished.
+    fn is_finished(&self) -> bool {
+        self.body_bytes.load(Ordering::Acquire) >= self.length.load(Ordering::Acquire)
+    }
 }
 
 /// Every request since the last `clear`.
@@ -52,17 +60,19 @@ pub(super) struct Log(Mutex<Vec<Arc<Entry>>>);
 
 impl Log {
     pub(super) fn add(&self, request: &Request) -> Arc<Entry> {
+        let mut entries = self.0.lock().unwrap();
         let entry = Arc::new(Entry {
             method: request.method.clone(),
             target: request.target(),
             path: request.path.clone(),
             query: request.query.clone(),
             headers: request.headers.clone(),
-            at: Instant::now(),
+            unfinished: entries.iter().filter(|entry| !entry.is_finished()).count(),
+            length: AtomicU64::new(u64::MAX),
             status: AtomicU16::new(0),
             body_bytes: AtomicU64::new(0),
         });
-        self.0.lock().unwrap().push(Arc::clone(&entry));
+        entries.push(Arc::clone(&entry));
         entry
     }
 
@@ -81,7 +91,7 @@ impl Log {
                 headers: entry.headers.clone(),
                 status: entry.status.load(Ordering::Acquire),
                 body_bytes: entry.body_bytes.load(Ordering::Acquire),
-                at: entry.at,
+                unfinished: entry.unfinished,
             })
             .collect()
     }
