@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take to come true unless told.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The default time limit of a condition. It is reached only by a test that fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The time a condition has left.
 #[derive(Debug)]
