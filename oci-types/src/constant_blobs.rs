@@ -1,4 +1,4 @@
-//! The two blobs that every builder makes and no upstream need be asked for.
+//! Two blobs that many images share: they are served as constants, without a request to an upstream.
 
 use crate::Digest;
 
@@ -15,7 +15,7 @@ const EMPTY_LAYER: (&str, &[u8]) = (
 const EMPTY_CONFIG: (&str, &[u8]) =
     ("sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", b"{}");
 
-/// The bytes of `digest` when it is one of the two.
+/// The bytes of `digest`, if it is one of the two.
 pub fn bytes(digest: &Digest) -> Option<&'static [u8]> {
     [EMPTY_LAYER, EMPTY_CONFIG].iter().find(|(known, _)| *known == digest.as_str()).map(|(_, bytes)| *bytes)
 }

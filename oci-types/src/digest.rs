@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Hasher;
 
-/// A hash algorithm that a digest may name. Both are registered in the image specification; no others are served.
+/// A hash algorithm of a digest. Both are registered by the image specification; others are not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     /// 32 bytes, 64 hexadecimal digits.
@@ -16,7 +16,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The name as written before the colon.
+    /// The name before the colon.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -32,7 +32,7 @@ impl Algorithm {
     }
 }
 
-/// `algorithm:hex`, checked: a known algorithm and exactly its number of lower-case hexadecimal digits.
+/// A digest, `algorithm:hex`: a supported algorithm and exactly its number of lower-case hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow), diesel(sql_type = diesel::sql_types::Text))]
 #[serde(try_from = "String", into = "String")]
@@ -41,17 +41,17 @@ pub struct Digest {
     algorithm: Algorithm,
 }
 
-/// Why a text is not a digest.
+/// An invalid digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// There is no colon.
-    #[error("a digest is written algorithm:hex")]
+    #[error("a digest has the form algorithm:hex")]
     Form,
     /// The algorithm is neither sha256 nor sha512.
     #[error("the digest algorithm is not sha256 or sha512")]
     Algorithm,
-    /// The length is wrong for the algorithm, or a character is not a lower-case hexadecimal digit.
-    #[error("the digest is not the right number of lower-case hexadecimal digits")]
+    /// The length does not match the algorithm, or a character is not a lower-case hexadecimal digit.
+    #[error("the digest does not have the number of lower-case hexadecimal digits of its algorithm")]
     Hex,
 }
 
@@ -59,7 +59,7 @@ impl Digest {
     /// Parses `algorithm:hex`.
     ///
     /// # Errors
-    /// [`DigestError`] names what is wrong; the input is never echoed.
+    /// [`DigestError`]. Its message does not contain the input.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let (name, hex) = text.split_once(':').ok_or(DigestError::Form)?;
         let algorithm = match name {
@@ -102,7 +102,7 @@ impl Digest {
         Self { text: format!("{}:{}", algorithm.as_str(), hex::encode(hash)), algorithm }
     }
 
-    /// The whole text, `algorithm:hex`.
+    /// The digest as text, `algorithm:hex`.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -1,10 +1,10 @@
-//! One hasher for every algorithm that a digest may name.
+//! A hasher for every supported digest algorithm.
 
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::{Algorithm, Digest};
 
-/// A hash over bytes in order.
+/// An incremental hash.
 #[derive(Debug, Clone)]
 pub struct Hasher(State);
 
@@ -15,7 +15,7 @@ enum State {
 }
 
 impl Hasher {
-    /// A hasher that has seen no bytes.
+    /// A hasher without input.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::Sha256 => State::Sha256(Sha256::new()),
@@ -23,7 +23,7 @@ impl Hasher {
         })
     }
 
-    /// Takes in the next bytes.
+    /// Appends bytes to the input.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Sha256(hash) => hash.update(bytes),
@@ -31,7 +31,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of everything taken in.
+    /// The digest of the input.
     pub fn finish(self) -> Digest {
         match self.0 {
             State::Sha256(hash) => Digest::from_hash(Algorithm::Sha256, &hash.finalize()),

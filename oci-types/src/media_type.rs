@@ -1,10 +1,10 @@
-//! Media types of manifests and what they hold.
+//! Media types of manifests and descriptors.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A media type as it stands in a descriptor or a `Content-Type`, without parameters, in lower case.
+/// A media type of a descriptor or a `Content-Type`, in lower case and without parameters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct MediaType(String);
@@ -18,26 +18,26 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 /// Docker image manifest, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
-/// Every manifest type that is asked for upstream and kept here. Schema 1 is refused: it cannot be served by digest.
+/// The supported manifest types. Docker schema 1 is not supported: its digest is not that of its bytes.
 pub const MANIFEST_TYPES: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 
 impl MediaType {
-    /// Takes the type before any parameter, trimmed and in lower case.
+    /// Parses the type before any parameter, trimmed and in lower case.
     pub fn new(text: &str) -> Self {
         Self(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
     }
 
-    /// The text without parameters.
+    /// The type as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it names a list of manifests.
+    /// Whether this is the type of an index.
     pub fn is_index(&self) -> bool {
         matches!(self.as_str(), OCI_INDEX | DOCKER_LIST)
     }
 
-    /// Whether it names a manifest of one image or artifact.
+    /// Whether this is the type of an image manifest.
     pub fn is_image_manifest(&self) -> bool {
         matches!(self.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
     }

@@ -9,21 +9,21 @@ use crate::{
     digest::{Digest, DigestError},
 };
 
-/// The longest repository name that is accepted, in bytes (what clients and other registries keep to).
+/// The maximum length of a repository name, in bytes. Clients and other registries have the same limit.
 pub const MAX_NAME_LENGTH: usize = 255;
 
-/// The longest tag, in bytes (distribution-spec).
+/// The maximum length of a tag, in bytes (distribution-spec: "Pulling manifests").
 pub const MAX_TAG_LENGTH: usize = 128;
 
-/// Why a text is not a repository name, a tag or a reference. The input is never echoed.
+/// An invalid repository name, tag or reference. The message does not contain the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Longer than [`MAX_NAME_LENGTH`].
     #[error("a repository name has at most {MAX_NAME_LENGTH} characters")]
     NameTooLong,
-    /// A path segment is empty or has characters or separators that are not allowed.
+    /// A path component is empty, or has characters or separators that are not allowed.
     #[error(
-        "a repository name is lower-case letters and digits, parted by '.', '_', '__' or dashes, in segments parted by '/'"
+        "a repository name has components of lower-case letters and digits, separated by '.', '_', '__' or dashes; '/' separates components"
     )]
     Name,
     /// Longer than [`MAX_TAG_LENGTH`], empty, or with characters that are not allowed.
@@ -31,7 +31,7 @@ pub enum NameError {
         "a tag is at most {MAX_TAG_LENGTH} letters, digits, '_', '.' or '-', and begins with a letter, digit or '_'"
     )]
     Tag,
-    /// The reference has a colon, so it was read as a digest, and is none.
+    /// The reference has a colon and is not a digest.
     #[error(transparent)]
     Digest(#[from] DigestError),
 }
@@ -39,7 +39,7 @@ pub enum NameError {
 macro_rules! checked_text {
     ($type:ident) => {
         impl $type {
-            /// The text as given.
+            /// The value as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -103,12 +103,12 @@ impl RepositoryName {
         if text.split('/').all(is_path_segment) { Ok(Self(text.to_owned())) } else { Err(NameError::Name) }
     }
 
-    /// The path segments, of which there is at least one.
+    /// The path components, at least one.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
     }
 
-    /// What follows `prefix` when it is made of whole leading segments of this name and something is left.
+    /// The rest of the name after the whole components of `prefix`, if there is one.
     pub fn strip_prefix(&self, prefix: &str) -> Option<Self> {
         if prefix.is_empty() {
             return Some(self.clone());
@@ -148,7 +148,7 @@ fn is_path_segment(segment: &str) -> bool {
     seen_letter && separator.is_empty()
 }
 
-/// A tag: a name for a manifest that may move.
+/// A tag: a mutable name of a manifest.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow), diesel(sql_type = diesel::sql_types::Text))]
 #[serde(try_from = "String", into = "String")]
@@ -173,17 +173,17 @@ impl Tag {
     }
 }
 
-/// What follows `/manifests/`: a tag or a digest.
+/// A reference to a manifest: a tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Reference {
-    /// A name that may move.
+    /// A mutable name.
     Tag(Tag),
-    /// Exactly these bytes.
+    /// The digest of the manifest.
     Digest(Digest),
 }
 
 impl Reference {
-    /// Parses a digest where there is a colon, else a tag.
+    /// Parses a digest if the text has a colon, otherwise a tag.
     ///
     /// # Errors
     /// [`NameError::Digest`], [`NameError::Tag`].
@@ -195,7 +195,7 @@ impl Reference {
         }
     }
 
-    /// The text as given.
+    /// The reference as text.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Tag(tag) => tag.as_str(),
