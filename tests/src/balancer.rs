@@ -66,7 +66,7 @@ impl Balancer {
         format!("http://{}", self.address)
     }
 
-    /// How many connections each server has had.
+    /// The number of connections of each server.
     pub fn connections(&self) -> Vec<usize> {
         self.shared.servers.iter().map(|server| server.connections.load(Ordering::SeqCst)).collect()
     }
@@ -87,13 +87,13 @@ impl Shared {
     async fn pass(&self, mut client: TcpStream) {
         let Some(mut server) = self.connect().await else {
             self.lost.fetch_add(1, Ordering::SeqCst);
-            // A reset, as from a port where nobody listens.
+            // A reset, as from a port without a listener.
             client.set_zero_linger().unwrap();
             return;
         };
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
-        // Either side may break off, which the other one sees by the end of its own connection.
+        // Either side may disconnect; the other side then sees the end of its own connection.
         drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
     }
 

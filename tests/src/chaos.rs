@@ -1,6 +1,6 @@
-//! The chaos upstream: a registry in memory that does what it is told, also the wrong thing, and keeps count.
+//! The chaos upstream: a registry in memory with configurable faults and counters.
 //!
-//! It speaks the distribution API for reading, on a port of the loopback interface and on threads of its own.
+//! It serves the read-only distribution API on a port of the loopback interface, on its own threads.
 
 mod answer;
 mod auth;
@@ -45,19 +45,19 @@ impl ChaosBuilder {
         Credentials { username: username.to_owned(), password: password.to_owned() }
     }
 
-    /// Serves only who has a token of this upstream's `/token`, which asks for these credentials.
+    /// Requires a token of this upstream's `/token`, which requires these credentials.
     pub fn bearer(mut self, username: &str, password: &str) -> Self {
         self.auth.scheme = Scheme::Bearer(Some(Self::credentials(username, password)));
         self
     }
 
-    /// Serves only who has a token of this upstream's `/token`, which gives one to anybody.
+    /// Requires a token of this upstream's `/token`, which requires no credentials.
     pub fn anonymous_bearer(mut self) -> Self {
         self.auth.scheme = Scheme::Bearer(None);
         self
     }
 
-    /// Serves only who sends these credentials with every request.
+    /// Requires these credentials with every request.
     pub fn basic(mut self, username: &str, password: &str) -> Self {
         self.auth.scheme = Scheme::Basic(Self::credentials(username, password));
         self
@@ -69,7 +69,7 @@ impl ChaosBuilder {
         self
     }
 
-    /// The lifetime of tokens in seconds; 300 unless told.
+    /// The lifetime of tokens in seconds; 300 by default.
     pub fn expires_in(mut self, seconds: u64) -> Self {
         self.auth.expires_in = Some(seconds);
         self
@@ -209,12 +209,12 @@ impl ChaosUpstream {
         self.state.log.seen()
     }
 
-    /// How many requests of `method` (`*` for any) had `path_contains` in their path and query.
+    /// The number of requests of `method` (`*` for any) with `path_contains` in path or query.
     pub fn count(&self, method: &str, path_contains: &str) -> usize {
         self.state.log.count(method, path_contains)
     }
 
-    /// How many requests the token endpoint has had.
+    /// The number of requests of the token endpoint.
     pub fn token_requests(&self) -> usize {
         self.requests().iter().filter(|seen| seen.path == "/token").count()
     }
@@ -224,17 +224,17 @@ impl ChaosUpstream {
         self.state.log.bytes(&format!("/blobs/{digest}"))
     }
 
-    /// Forgets the requests seen.
+    /// Clears the log of requests.
     pub fn clear_requests(&self) {
         self.state.log.clear();
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::Acquire)
     }
 
-    /// Adds a rule, behind those that are there.
+    /// Appends a rule.
     pub fn on(&self, rule: Rule) {
         self.state.rules.add(rule);
     }
@@ -249,12 +249,12 @@ impl ChaosUpstream {
         self.state.auth.tokens.revoke();
     }
 
-    /// Counts `GET`s of manifests against a quota, names it in `ratelimit-…` headers, and answers 429 beyond it.
+    /// Counts `GET`s of manifests against a quota, states it in `ratelimit-…` headers, and responds with 429 beyond it.
     pub fn set_rate_limit(&self, limit: u64, remaining: u64) {
         self.state.quota.set(Some((limit, remaining)));
     }
 
-    /// No quota any more.
+    /// Removes the quota.
     pub fn clear_rate_limit(&self) {
         self.state.quota.set(None);
     }

@@ -37,7 +37,7 @@ enum Way {
     Balancer,
 }
 
-/// A cluster that is still to be started: of two content nodes and one registry-api, unless told.
+/// A cluster to be started: two content nodes and one registry-api by default.
 #[derive(Debug)]
 pub struct ClusterBuilder {
     contents: usize,

@@ -1,11 +1,11 @@
-//! Waiting for what will be true soon.
+//! Waiting for a condition.
 
 use std::time::{Duration, Instant};
 
 /// The default time limit of a condition. It is reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time a condition has left.
+/// The remaining time of a condition.
 #[derive(Debug)]
 pub struct Patience {
     until: Instant,
@@ -13,12 +13,12 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// So much from now on.
+    /// A time limit from now on.
     pub fn of(timeout: Duration) -> Self {
         Self { until: Instant::now() + timeout, pause: Duration::from_millis(1) }
     }
 
-    /// Pauses before the next look, a little longer each time; false when the time is over.
+    /// Pauses before the next evaluation, a little longer each time; false at the time limit.
     pub async fn lasts(&mut self) -> bool {
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(Duration::from_millis(50));
@@ -26,7 +26,7 @@ impl Patience {
     }
 }
 
-/// Asserts that a condition (which may `.await`) comes true: `assert_eventually!(a == b)`,
+/// Asserts that a condition (which may `.await`) becomes true: `assert_eventually!(a == b)`,
 /// `assert_eventually!(a == b, "with {a}")`, `assert_eventually!(within Duration::from_secs(60), a == b)`.
 #[macro_export]
 macro_rules! assert_eventually {

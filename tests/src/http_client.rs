@@ -1,11 +1,11 @@
 //! A plain HTTP client for tests.
 
-/// A client that follows no redirect, uses no proxy, and gives up after a minute without a byte.
+/// A client that follows no redirects, uses no proxy, and fails after a minute without a byte.
 pub fn http_client() -> reqwest::Client {
     builder().build().expect("an HTTP client")
 }
 
-/// The same, with a connection of its own for each request.
+/// The same client, with a new connection for each request.
 pub fn http_client_without_pool() -> reqwest::Client {
     builder().pool_max_idle_per_host(0).build().expect("an HTTP client")
 }

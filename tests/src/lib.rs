@@ -4,7 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
+    reason = "this crate is tests: an unexpected result fails the test at its line"
 )]
 
 pub mod balancer;

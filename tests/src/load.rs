@@ -1,7 +1,7 @@
-//! Clients that take bytes from a server at little cost: for measuring servers, not clients.
+//! Clients that receive bytes from a server at little cost: for measuring servers, not clients.
 //!
-//! Plain sockets and one buffer a thread. What arrives is compared with what it should be: every byte, or the beginning
-//! of every piece where comparing all would cost more than receiving.
+//! Plain sockets and one buffer for each thread. Received bytes are compared with the expected ones: all of them, or the
+//! beginning of every piece where a full comparison would cost more than receiving.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,18 +13,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-/// The most that one receive takes, in bytes: it fits in a processor's second-level cache.
+/// The maximum length of one receive, in bytes: it fits in the second-level cache of a processor.
 const PIECE: usize = 256 * 1024;
-/// How much of each piece is compared where not all of it is, in bytes.
+/// The length of the beginning of each piece that is compared, in bytes.
 const SAMPLE: usize = 512;
-/// The most that an answer's head may have, in bytes.
+/// The maximum length of the head of a response, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE]);
 }
 
-/// Where a URL leads.
+/// The parts of a URL.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The server.
@@ -37,7 +37,7 @@ impl Place {
     /// Reads `http://IP:PORT/PATH`.
     ///
     /// # Panics
-    /// When it is something else.
+    /// If it has another form.
     pub fn parse(url: &str) -> Self {
         let rest = url.strip_prefix("http://").expect("a URL begins with http://");
         let (address, path) = rest.split_once('/').expect("a URL has a path");
@@ -45,50 +45,50 @@ impl Place {
     }
 }
 
-/// What the bytes of a blob should be.
+/// The expected bytes of a blob.
 #[derive(Debug)]
 pub struct Expected(Vec<u8>);
 
 impl Expected {
-    /// Reads them from a file.
+    /// Reads a file.
     pub fn from_file(path: impl AsRef<Path>) -> io::Result<Self> {
         std::fs::read(path).map(Self)
     }
 
-    /// How many there are.
+    /// The number of bytes.
     pub fn len(&self) -> u64 {
         length(&self.0)
     }
 
-    /// Whether there are none.
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `piece` is what stands at `offset`.
+    /// Whether the bytes at `offset` are `piece`.
     pub fn has(&self, offset: u64, piece: &[u8]) -> bool {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         self.0.get(from..).is_some_and(|rest| rest.starts_with(piece))
     }
 
-    /// Whether `piece` begins with what stands at `offset`, and does not go beyond the end.
+    /// Whether `piece` begins with the bytes at `offset` and ends within the blob.
     pub fn begins(&self, offset: u64, piece: &[u8]) -> bool {
         offset + length(piece) <= self.len() && self.has(offset, &piece[..piece.len().min(SAMPLE)])
     }
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Its status.
+    /// The status.
     pub status: u16,
     /// Bytes of its body.
     pub length: u64,
-    /// Where else to go.
+    /// The target of a redirect.
     pub location: Option<String>,
 }
 
-/// Runs so many readers at once, and gives what went wrong with those that failed.
+/// Runs `readers` at once and returns the errors.
 ///
 /// # Panics
 /// When a reader does.
@@ -124,7 +124,7 @@ impl Client {
         Ok(Self { stream, host: address.to_string(), early: Vec::new(), position: 0, length: 0 })
     }
 
-    /// Asks for a path, or a range of it, and follows one redirect on the same server.
+    /// Requests a path, or a range of it, and follows one redirect on the same server.
     pub async fn get(&mut self, path: &str, range: Option<Range<u64>>) -> io::Result<Head> {
         let head = self.ask(path, range.clone()).await?;
         let Some(location) = head.location.as_ref().filter(|_| (300..400).contains(&head.status)) else {
@@ -155,7 +155,7 @@ impl Client {
         Ok(head)
     }
 
-    /// Waits for bytes of the body, at most `most`, and shows them with their offset in it; false at its end.
+    /// Receives at most `most` bytes of the body and shows them with their offset; false at the end.
     pub async fn receive(&mut self, most: usize, mut show: impl FnMut(u64, &[u8])) -> io::Result<bool> {
         let left = self.length - self.position;
         let most = usize::try_from(left).unwrap_or(PIECE).min(most).min(PIECE);

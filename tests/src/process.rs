@@ -1,4 +1,4 @@
-//! The real `tidegate` as a process of its own.
+//! The real `tidegate` as a process.
 
 mod binary;
 mod daemon;
@@ -18,7 +18,7 @@ use crate::http_client::http_client;
 use crate::tool::Tool;
 pub use daemon::Daemon;
 
-/// How long a process may take to come up, and to end.
+/// The time limit for the start and the end of a process.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// `tidegate` to be run to its end: `migrate`, `check-config`, what cannot start.
@@ -31,7 +31,7 @@ pub fn tidegate() -> Tool {
     foreign_variables().fold(tool, |tool, name| tool.env(name, ""))
 }
 
-/// What the caller of the tests configures for a Tidegate of their own.
+/// Variables of the environment that would configure Tidegate.
 fn foreign_variables() -> impl Iterator<Item = OsString> {
     let names = std::env::vars_os().map(|(name, _)| name);
     names.filter(|name| name == "RUST_LOG" || name.to_string_lossy().starts_with("TIDEGATE_"))
@@ -49,7 +49,7 @@ pub struct TidegateProcess {
     internal: SocketAddr,
 }
 
-/// How a process is to be started.
+/// The arguments of a process.
 #[derive(Clone, Debug, Default)]
 struct Setup {
     args: Vec<OsString>,
@@ -57,7 +57,7 @@ struct Setup {
     data_dir: Option<PathBuf>,
 }
 
-/// A process that is still to be started: on free ports, with a data folder of its own, unless told.
+/// A process to be started: on free ports and with a new data directory by default.
 #[derive(Debug, Default)]
 pub struct TidegateBuilder {
     setup: Setup,
@@ -70,7 +70,7 @@ impl TidegateBuilder {
         self
     }
 
-    /// What stands in its configuration file.
+    /// The content of its configuration file.
     pub fn config(mut self, toml: impl Into<String>) -> Self {
         self.setup.config = Some(toml.into());
         self
@@ -85,7 +85,7 @@ impl TidegateBuilder {
     /// Starts it and waits until it listens.
     ///
     /// # Panics
-    /// When it does not come up; the message has what it said.
+    /// If it does not start; the message has its output.
     pub async fn start(self) -> TidegateProcess {
         let folder = tempfile::tempdir().unwrap();
         let anywhere = ([127, 0, 0, 1], 0).into();
@@ -105,7 +105,7 @@ impl TidegateProcess {
     /// waits until it listens.
     ///
     /// # Panics
-    /// When it does not come up; the message has what it said.
+    /// If it does not start; the message has its output.
     pub async fn start<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> Self {
         Self::builder().args(args).start().await
     }
@@ -172,7 +172,7 @@ impl TidegateProcess {
     /// Starts it again with the same data folder and on the same ports, after SIGKILL if it still runs.
     ///
     /// # Panics
-    /// When it does not come up; the message has what it said.
+    /// If it does not start; the message has its output.
     pub async fn restart(&mut self) {
         self.daemon.kill9();
         let ports = [self.listening, self.internal];

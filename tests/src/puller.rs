@@ -1,4 +1,4 @@
-//! A client that pulls as docker and containerd do: when a connection breaks it asks registry-api again, for the rest.
+//! A client that pulls like docker and containerd: after a broken connection it requests the rest from registry-api.
 
 use std::time::{Duration, Instant};
 
@@ -8,45 +8,45 @@ use url::Url;
 
 use crate::{http_client::http_client_without_pool, image::Image};
 
-/// The most redirects that are followed for one request.
+/// The maximum number of redirects of one request.
 const MAX_HOPS: usize = 4;
 
-/// The waits between attempts: the first, and the longest that doubling it comes to.
+/// The pauses between attempts: the first, and the maximum of its doublings.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
 /// A client of one registry.
 #[derive(Debug)]
 pub struct Puller {
     registry: Url,
-    // A connection a request, which a balancer sends where it likes.
+    // One connection for each request, so that a balancer distributes them.
     http: reqwest::Client,
     gives_up_after: Duration,
 }
 
-/// What a pull met with before it came to its end.
+/// The events of one pull.
 #[derive(Clone, Debug, Default)]
 pub struct Pull {
-    /// Connections that were refused, or ended before an answer.
+    /// Connections that were refused or ended before a response.
     pub refused: usize,
-    /// Bodies that broke off.
+    /// Bodies that were cut.
     pub broken: usize,
-    /// Answers of 503 with `Retry-After`.
+    /// Responses of 503 with `Retry-After`.
     pub unavailable: usize,
-    /// Where the bytes came from, with each attempt.
+    /// The URL of each response with bytes.
     pub sent_by: Vec<Url>,
     /// The longest time without a byte.
     pub longest_wait: Duration,
-    /// How long all of it took.
+    /// The duration of the pull.
     pub took: Duration,
 }
 
 impl Pull {
-    /// How often it had to ask again.
+    /// The number of retries.
     pub fn retries(&self) -> usize {
         self.refused + self.broken + self.unavailable
     }
 
-    /// What several pulls met with in all; of times, the longest.
+    /// The sum over several pulls; the maximum of durations.
     pub fn sum<'a>(pulls: impl IntoIterator<Item = &'a Pull>) -> Self {
         pulls.into_iter().fold(Self::default(), |mut sum, pull| {
             sum.refused += pull.refused;
@@ -60,16 +60,16 @@ impl Pull {
     }
 }
 
-/// How one attempt ended that did not bring everything.
+/// The end of an incomplete attempt.
 enum Setback {
     Refused,
     Broken,
     Unavailable,
-    /// What a client does not ask for again.
+    /// An error that clients do not retry.
     Wrong(String),
 }
 
-/// A body on its way to a client.
+/// A body that is being received.
 struct Receiving<'a> {
     expected: &'a [u8],
     at: usize,
@@ -78,7 +78,7 @@ struct Receiving<'a> {
 }
 
 impl Puller {
-    /// A client of this registry, which gives up when it got no byte for 10 seconds.
+    /// A client of this registry that fails after 10 seconds without a byte.
     ///
     /// # Panics
     /// When it is no URL.
@@ -90,17 +90,16 @@ impl Puller {
         }
     }
 
-    /// For how long it asks again when no byte comes.
+    /// The time without a byte after which the pull fails.
     pub fn gives_up_after(mut self, patience: Duration) -> Self {
         self.gives_up_after = patience;
         self
     }
 
-    /// Pulls a tag: the manifest, then every blob that it names.
+    /// Pulls a tag: the manifest, then its blobs.
     ///
     /// # Errors
-    /// What went wrong: an answer that is neither right nor "later", bytes that are not the expected ones, no byte for
-    /// too long.
+    /// The cause: a response that is neither right nor a 503 with `Retry-After`, wrong bytes, or no byte for too long.
     pub async fn image(&self, repository: &str, tag: &str, image: &Image) -> Result<Pull, String> {
         let began = Instant::now();
         let mut pulls = vec![self.image_manifest(repository, tag, image).await?];
@@ -110,7 +109,7 @@ impl Puller {
         Ok(Pull { took: began.elapsed(), ..Pull::sum(&pulls) })
     }
 
-    /// Pulls a tag's manifest alone.
+    /// Pulls the manifest of a tag.
     ///
     /// # Errors
     /// As for an image.
@@ -153,7 +152,7 @@ impl Puller {
         Ok(receiving.pull)
     }
 
-    /// Asks for what is still to come, and follows where the answer leads.
+    /// Requests the rest of the body and follows redirects.
     async fn attempt(&self, path: &str, receiving: &mut Receiving<'_>) -> Result<(), Setback> {
         let mut url = self.registry.join(path).unwrap();
         for _ in 0..MAX_HOPS {

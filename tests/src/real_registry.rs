@@ -27,7 +27,7 @@ impl RealRegistry {
     /// Starts it on a free port and waits until it answers.
     ///
     /// # Panics
-    /// When it is not installed or does not come up.
+    /// If it is not installed or does not start.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let client = http_client();
@@ -66,7 +66,7 @@ impl RealRegistry {
         self.put_manifest(repo, tag, &image.media_type, &image.manifest).await;
     }
 
-    /// Pushes an index with its images (by digest) and tags it. Of nested indexes this registry knows nothing.
+    /// Pushes an index with its images (by digest) and tags it. This registry does not support nested indexes.
     pub async fn push_index(&self, repo: &str, tag: &str, index: &Index) {
         assert!(index.indexes.is_empty(), "docker-registry takes no nested indexes");
         for image in &index.images {

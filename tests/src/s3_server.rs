@@ -46,7 +46,7 @@ struct State {
     asked: Mutex<Vec<String>>,
 }
 
-/// Requests of a method, with this in their path and query, are answered 500 so many more times.
+/// A number of requests of a method, with this text in path or query, that fail with 500.
 #[derive(Debug)]
 struct Failing {
     method: String,
@@ -58,7 +58,7 @@ impl S3Server {
     /// Starts it on a free port.
     ///
     /// # Panics
-    /// When there is none, or no room for its files.
+    /// If it cannot start.
     pub async fn start() -> Self {
         let files = TempDir::with_prefix("tdg-s3-").unwrap();
         std::fs::create_dir(files.path().join(BUCKET)).unwrap();
@@ -82,12 +82,12 @@ impl S3Server {
         *self.state.failing.lock().unwrap() = Some(failing);
     }
 
-    /// How many requests it has failed because it was told to.
+    /// The number of requests that failed on purpose.
     pub fn failed(&self) -> usize {
         self.state.failed.load(Ordering::SeqCst)
     }
 
-    /// How many requests of `method` had `part` in path or query.
+    /// The number of requests of `method` with `part` in path or query.
     pub fn asked(&self, method: &str, part: &str) -> usize {
         let asked = self.state.asked.lock().unwrap();
         asked.iter().filter(|asked| asked.starts_with(method) && asked.contains(part)).count()
@@ -113,7 +113,7 @@ impl S3Server {
         std::fs::remove_file(self.files.path().join(BUCKET).join(key)).unwrap();
     }
 
-    /// How many parts lie there of uploads that were neither completed nor thrown away.
+    /// The number of parts of uploads that were neither completed nor aborted.
     pub fn parts(&self) -> usize {
         let is_part = |file: &&PathBuf| file.file_name().unwrap().to_string_lossy().contains(".part-");
         files_below(self.files.path()).iter().filter(is_part).count()

@@ -85,13 +85,13 @@ impl TcpProxy {
         self.weather.send_modify(|weather| weather.refuses = true);
     }
 
-    /// From now on no byte passes, and nobody is told: connections stay open, new ones are made, and what is sent
+    /// From now on no byte passes, without a sign: connections stay open, new ones are accepted, and what is sent
     /// waits.
     pub fn fall_silent(&self) {
         self.weather.send_modify(|weather| weather.silent = true);
     }
 
-    /// Every piece of bytes takes so much longer from now on, each way.
+    /// Delays every piece of bytes from now on, in each direction.
     pub fn delay(&self, delay: Duration) {
         self.weather.send_modify(|weather| weather.delay = delay);
     }

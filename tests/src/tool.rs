@@ -22,7 +22,7 @@ pub struct Tool {
 /// How it went.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// How it ended; none when it had to be killed because its time was over.
+    /// The exit status; none if it was killed at its time limit.
     pub status: Option<ExitStatus>,
     /// What it wrote there.
     pub stdout: String,
@@ -38,7 +38,7 @@ impl Ran {
 }
 
 impl Tool {
-    /// A program on the `PATH`, or a path. It has a minute unless told.
+    /// A program on the `PATH`, or a path. Its time limit is a minute by default.
     pub fn new(program: &str) -> Self {
         Self {
             program: program.to_owned(),
@@ -143,7 +143,7 @@ async fn kill_group(leader: Option<u32>) {
     }
 }
 
-/// All that stands in a file that somebody else has written.
+/// The content of a file that another process writes.
 fn text(mut file: File) -> String {
     let mut bytes = Vec::new();
     file.rewind().unwrap();

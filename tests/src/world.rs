@@ -1,4 +1,4 @@
-//! A Tidegate of one process for one test: real listeners on port 0, a real database, a real folder.
+//! Tidegate in the process of a test: real listeners on port 0, a real database, a real directory.
 
 mod answer;
 
@@ -25,7 +25,7 @@ pub use answer::Answer;
 
 use crate::{assert_eventually, chaos::ChaosUpstream, http_client::http_client};
 
-/// Describes a world before it starts.
+/// The configuration of a world.
 #[derive(Default)]
 pub struct WorldBuilder {
     upstreams: String,
@@ -61,7 +61,7 @@ impl WorldBuilder {
         self
     }
 
-    /// Takes up what an earlier world left.
+    /// Uses the data of an earlier world.
     pub fn in_dir(mut self, dir: TempDir) -> Self {
         self.dir = Some(dir);
         self
@@ -87,7 +87,7 @@ impl WorldBuilder {
         let listening = process.listening();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(process.run(async move {
-            // A world that is dropped stops, too.
+            // A world that is dropped stops too.
             let _ = stopped.await.is_ok();
         }));
         TestWorld {
@@ -115,7 +115,7 @@ impl TestWorld {
         WorldBuilder::default()
     }
 
-    /// A world with one upstream, `up`, below the prefix `up`, and defaults otherwise but for background fetches.
+    /// A world with one upstream, `up`, below the prefix `up`, defaults otherwise, and no prefetching.
     pub async fn start(upstream: &ChaosUpstream) -> Self {
         Self::builder().upstream("up", upstream, "").start().await
     }
@@ -130,7 +130,7 @@ impl TestWorld {
         &self.internal
     }
 
-    /// The folder with everything that outlives the process.
+    /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.root().join("data")
     }
@@ -178,14 +178,14 @@ impl TestWorld {
         serde_json::from_slice(&answer.body).unwrap()
     }
 
-    /// Where a blob's bytes are: the absolute address that the redirect leads to.
+    /// The absolute URL that the redirect of a blob leads to.
     pub async fn content_url(&self, repository: &str, digest: &str) -> String {
         let answer = self.get(&format!("/v2/{repository}/blobs/{digest}")).await;
         assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT, "{answer:?}");
         format!("{}{}", self.api, answer.header("location"))
     }
 
-    /// A blob, as a client gets it: by way of the redirect.
+    /// A blob, through the redirect.
     pub async fn blob(&self, repository: &str, digest: &str) -> Answer {
         let url = self.content_url(repository, digest).await;
         self.send(self.client.get(url)).await
@@ -196,7 +196,7 @@ impl TestWorld {
         &self.client
     }
 
-    /// How many rows a table of the database has.
+    /// The number of rows of a table.
     pub fn rows(&self, table: &str) -> i64 {
         #[derive(QueryableByName)]
         struct Count {
@@ -208,7 +208,7 @@ impl TestWorld {
         query.get_result::<Count>(&mut database).unwrap().count
     }
 
-    /// The texts that a query of one column, called `text`, finds.
+    /// The results of a query of one column, named `text`.
     pub fn texts(&self, query: &str) -> Vec<String> {
         #[derive(QueryableByName)]
         struct Found {
@@ -219,7 +219,7 @@ impl TestWorld {
         found.into_iter().map(|row| row.text).collect()
     }
 
-    /// Runs a statement on the database, behind the service's back.
+    /// Runs a statement on the database, without the service.
     pub fn execute(&self, statement: &str) -> usize {
         sql_query(statement).execute(&mut self.database()).unwrap()
     }
@@ -231,12 +231,12 @@ impl TestWorld {
         connection
     }
 
-    /// All metrics, as they are written.
+    /// All metrics as text.
     pub async fn metrics(&self) -> String {
         String::from_utf8(self.internal_get("/metrics").await.body.to_vec()).unwrap()
     }
 
-    /// The value of a metric with exactly these labels, as it is written; zero when it is not there.
+    /// The value of a metric with exactly these labels; zero if it does not exist.
     pub async fn metric(&self, name_and_labels: &str) -> f64 {
         let text = self.metrics().await;
         let line = text.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
@@ -249,7 +249,7 @@ impl TestWorld {
         self.data_dir().join("blobs").join(algorithm).join(&hex[..2]).join(hex)
     }
 
-    /// Every file below the store's folders, whole blobs and partial ones.
+    /// Every file of the storage: stored blobs and partial files.
     pub fn stored_files(&self) -> Vec<PathBuf> {
         fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -267,14 +267,14 @@ impl TestWorld {
         files
     }
 
-    /// Waits until a blob is stored, and asserts that the file has these bytes.
+    /// Waits until a blob is stored, and asserts its bytes.
     pub async fn assert_stored(&self, digest: &str, bytes: &Bytes) {
         let path = self.blob_path(digest);
         assert_eventually!(path.exists(), "{digest} is not stored");
         assert!(fs::read(&path).unwrap() == *bytes, "{digest} is stored with other bytes");
     }
 
-    /// Stops as on SIGTERM, and hands over what outlives the process.
+    /// Stops as on SIGTERM, and returns the directory.
     pub async fn stop(mut self) -> TempDir {
         let (stop, running) = self.running.take().unwrap();
         let _ = stop.send(());

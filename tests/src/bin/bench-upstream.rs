@@ -1,4 +1,4 @@
-//! The upstream of `scripts/bench`: one image, served from memory, and a count of what was asked for.
+//! The upstream of `scripts/bench`: one image, served from memory, with counters of requests.
 //!
 //! `bench-upstream FOLDER SIZE` makes an image of one layer of SIZE bytes, writes the layer and the manifest into
 //! FOLDER, and prints one line of JSON that says where it is served. After that it answers each line of its standard

@@ -14,7 +14,7 @@ use crate::image::sha256;
 /// The service that challenges name.
 const SERVICE: &str = "chaos";
 
-/// How clients prove who they are.
+/// The required authentication.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Scheme {
     /// Not at all.
@@ -133,7 +133,7 @@ impl Tokens {
             .map(|(name, _)| name.to_owned())
             .collect();
         let mut grants = self.0.lock().unwrap();
-        // The address tells two upstreams' tokens apart, the count those of one.
+        // The address distinguishes the tokens of two upstreams, the count those of one.
         let token = sha256(format!("{self:p} {} {:?}", grants.len(), Instant::now()).as_bytes());
         let token = token.replace(':', "-");
         grants.insert(token.clone(), Grant { repositories, until: Instant::now() + lifetime });

@@ -77,7 +77,7 @@ pub(super) fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).expect("a length fits in 64 bits")
 }
 
-/// An offset known to lie within memory.
+/// An offset that is within memory.
 pub(super) fn index(offset: u64) -> usize {
     usize::try_from(offset).expect("an offset within memory")
 }

@@ -9,7 +9,7 @@ use super::body::Body;
 use super::http::Request;
 use super::resource::Resource;
 
-/// Manifests, tags and blobs of one repository. Blobs are shared with whoever put them: nothing is copied.
+/// Manifests, tags and blobs of one repository. Blobs are shared with the caller and not copied.
 #[derive(Debug, Default)]
 struct Repository {
     manifests: HashMap<String, (String, Bytes)>,

@@ -1,5 +1,5 @@
-//! As much of HTTP/1.1 as a registry needs, with every byte in our own hands: an HTTP library would not let us
-//! close, stall or lie in the middle of an answer.
+//! The part of HTTP/1.1 that a registry needs. An HTTP library would not allow to close, stall or send false bytes in the
+//! middle of a response.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -183,7 +183,7 @@ impl Connection {
             self.wait(pause).await?;
         }
         if delivery.reset == Some(sent) {
-            // A reset throws away what the kernel has not sent yet; the client shall have its bytes first.
+            // A reset discards what the kernel has not sent yet; the client is to have its bytes first.
             sleep(Duration::from_millis(50)).await;
             return Ok(Some(After::Reset));
         }
@@ -196,7 +196,7 @@ impl Connection {
         }
         while !bytes.is_empty() {
             self.stream.writable().await?;
-            // Counted before they go: who has received them finds them counted.
+            // Counted before they are sent: a client that has received them finds them counted.
             let all = length(&bytes);
             entry.body_bytes.fetch_add(all, Ordering::AcqRel);
             let written = self.stream.try_write(&bytes);

@@ -1,4 +1,4 @@
-//! What the upstream was asked and how much it sent.
+//! The requests of an upstream and the bytes it sent.
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,9 +19,9 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
     /// The status it was answered with; 0 while there is no answer.
     pub status: u16,
-    /// Body bytes given to the kernel so far. Up to half a megabyte of them may lie in a socket's buffer.
+    /// Body bytes written to the socket so far. Up to half a megabyte of them may be in its buffer.
     pub body_bytes: u64,
-    /// How many earlier requests had not been sent all of their body when this one came.
+    /// The number of earlier requests whose body was incomplete when this request arrived.
     pub unfinished: usize,
 }
 

@@ -17,7 +17,7 @@ impl Quota {
         *self.0.lock().unwrap() = quota;
     }
 
-    /// Counts a request and tells the client what is left; a pull too many is refused.
+    /// Counts a request and adds the remaining quota to the response; beyond the quota the response is 429.
     pub(super) fn count(&self, request: &Request, path: &str, resource: Resource) -> Resource {
         let mut quota = self.0.lock().unwrap();
         let Some((limit, remaining)) = quota.as_mut().filter(|_| path.contains("/manifests/")) else {

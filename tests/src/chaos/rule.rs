@@ -1,25 +1,25 @@
-//! Faults, and the rules that say which requests they befall.
+//! Faults, and the rules that select the requests they apply to.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// Something that goes wrong with one answer. Offsets "of the body" count the bytes of this very answer, offsets
-/// "of the content" those of the whole manifest or blob, wherever a range starts.
+/// A fault of one response. Offsets "of the body" count the bytes of this response, offsets "of the content" those of the
+/// whole manifest or blob, independent of the range.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// This status, these headers and this body, instead of the right answer.
+    /// This status, these headers and this body instead of the right response.
     Status(u16, Vec<(String, String)>, Bytes),
     /// This status with an empty body.
     Empty(u16),
-    /// Send so many bytes of the body, exactly, then close the connection in order.
+    /// Send this number of body bytes, then close the connection in order.
     CutAfter(u64),
-    /// Send so many bytes of the body, then reset the connection.
+    /// Send this number of body bytes, then reset the connection.
     ResetAfter(u64),
-    /// Send so many bytes of the body, wait, go on.
+    /// Send this number of body bytes, pause, continue.
     StallAfter(u64, Duration),
-    /// Send so many bytes of the body, then nothing for as long as the client stays.
+    /// Send this number of body bytes, then nothing until the client disconnects.
     StallForever(u64),
     /// Wait before the headers; `Duration::MAX` never answers.
     Delay(Duration),
@@ -28,15 +28,15 @@ pub enum Fault {
         /// The speed.
         bytes_per_second: u64,
     },
-    /// Answer the whole content with 200 whatever `Range` says.
+    /// Respond with 200 and the whole content, ignoring `Range`.
     IgnoreRange,
-    /// Turn over the bits of one byte of the content.
+    /// Invert the bits of one byte of the content.
     WrongByteAt(u64),
-    /// Put so many zero bytes behind the content, and count them in the headers.
+    /// Append this number of zero bytes to the content, and count them in the headers.
     LongerBy(u64),
     /// Leave out the last bytes of the content, and do not count them in the headers.
     ShorterBy(u64),
-    /// Claim this `Content-Length`, send what there is, close.
+    /// State this `Content-Length`, send the content, close.
     WrongLength(u64),
     /// No `Docker-Content-Digest`.
     NoDigestHeader,
@@ -48,19 +48,19 @@ pub enum Fault {
     RedirectTo(String),
     /// 405 to `HEAD`; other methods are served.
     HeadNotAllowed,
-    /// An `ETag` that no earlier answer had; an `If-Range` never matches it.
+    /// A new `ETag` in each response; `If-Range` never matches it.
     ChangeEtag,
     /// Another content and content type under the right headers (digest and tag of the true one).
     SwapBody(Bytes, String),
-    /// Reset the connection without an answer.
+    /// Reset the connection without a response.
     DropConnection,
     /// Add headers; those of the same name are replaced.
     ExtraHeaders(Vec<(String, String)>),
 }
 
-/// Which requests a list of faults befalls. Of several rules that match a request only the first applies, so that
-/// three rules with `times(1)` tell the story of three requests. An endpoint's own refusals (no token yet) come
-/// before the rules and do not use them up.
+/// The requests that a list of faults applies to. Of several matching rules only the first applies, so three rules with
+/// `times(1)` define the responses to three requests. Responses of the upstream's own authentication come before the
+/// rules and do not consume them.
 #[derive(Clone, Debug)]
 pub struct Rule {
     method: String,
@@ -82,25 +82,25 @@ impl Rule {
         }
     }
 
-    /// Only so many requests.
+    /// Limits the number of requests.
     pub fn times(mut self, times: usize) -> Self {
         self.times = times;
         self
     }
 
-    /// Leave the first `count` matching requests alone.
+    /// Skips the first `count` matching requests.
     pub fn skip(mut self, count: usize) -> Self {
         self.skip = count;
         self
     }
 
-    /// What befalls them; several faults add up.
+    /// Adds a fault; several faults are combined.
     pub fn then(mut self, fault: Fault) -> Self {
         self.faults.push(fault);
         self
     }
 
-    /// Uses the rule up by one request, if it matches.
+    /// Consumes the rule by one request, if it matches.
     fn take(&mut self, method: &str, target: &str) -> Option<Vec<Fault>> {
         if !matches(&self.method, &self.path_contains, method, target) {
             return None;

@@ -1,4 +1,4 @@
-//! The thread that listens, with a runtime of its own so that the test's runtime does not matter to it.
+//! The listening thread. It has its own runtime, independent of that of the test.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Drop for Server {
     }
 }
 
-/// A socket that holds the port. As long as nobody listens on it, connections to it are refused.
+/// A socket that reserves the port. Until it listens, connections to the port are refused.
 fn hold(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("a port that may be taken again at once");
@@ -134,7 +134,7 @@ async fn run(state: Arc<State>, mut orders: queue::Receiver<Order>, tell: mpsc::
     connections.shutdown().await;
 }
 
-/// The next connection; never one while nobody listens.
+/// The next connection; pending without a listener.
 async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     match listener {
         Some(listener) => loop {
@@ -175,7 +175,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, state: Arc<State>) {
     }
 }
 
-/// Refuses, or finds what is asked for and applies the faults.
+/// Refuses the request, or finds the resource and applies the faults.
 fn respond(state: &State, request: &Request, host: &str) -> super::http::Answer {
     let serial = state.serial.fetch_add(1, Ordering::Relaxed);
     let path = percent_decode_str(&request.path).decode_utf8_lossy();

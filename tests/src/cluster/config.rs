@@ -10,7 +10,7 @@ pub(super) struct Config {
     pub(super) api: String,
     pub(super) content: String,
     pub(super) upstream: String,
-    /// What stands in `[storage]`; none: nothing does.
+    /// The keys of `[storage]`, if any.
     pub(super) storage: Option<String>,
 }
 

@@ -45,7 +45,7 @@ impl Format {
     }
 }
 
-/// An image in the making: OCI, linux/amd64, unless told.
+/// A builder of images: OCI, linux/amd64 by default.
 #[derive(Debug)]
 pub struct ImageBuilder {
     seed: u64,
@@ -71,7 +71,7 @@ impl ImageBuilder {
         self
     }
 
-    /// A layer of random bytes, which nobody can unpack.
+    /// A layer of random bytes, which cannot be unpacked.
     pub fn random_layer(mut self, size: usize) -> Self {
         // Another seed for each layer, so that no two layers of one image are equal.
         let seed =

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 /// How it is made.
 const BUILD: &str = "run `cargo build -p tidegate` (scripts/test does)";
 
-/// The program `tidegate`, beside the folder of the running test.
+/// The program `tidegate`, next to the directory of the running test.
 ///
 /// # Panics
 /// When it is missing, or was older than its sources as the tests began: cargo does not build it for these tests, and

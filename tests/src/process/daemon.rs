@@ -1,4 +1,4 @@
-//! A program that runs beside a test.
+//! A program that runs during a test.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -100,7 +100,7 @@ fn show(name: &str, log: &str) {
 /// Sends a signal to a process, or with a minus before it to a process group.
 fn signal(signal: &str, to: &str) {
     let sent = Command::new("kill").args([signal, "--", to]).stderr(Stdio::null()).status();
-    // It may have ended in between, so that how it went says nothing.
+    // It may have ended meanwhile, so the result has no meaning.
     assert!(sent.is_ok(), "this test needs `kill`");
 }
 
@@ -137,7 +137,7 @@ mod tests {
         assert_eventually!(stubborn.log().ends_with('\n'));
         let child = stubborn.log();
         let lives = || {
-            // One that nobody has waited for is still listed.
+            // A process that was not waited for is still listed.
             let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
             state.is_ok_and(|state| !state.contains(") Z "))
         };

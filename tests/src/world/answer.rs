@@ -20,7 +20,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The code of an OCI error body; empty when there is none.
+    /// The code of an OCI error body; empty without one.
     pub fn error_code(&self) -> String {
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
         body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
