@@ -4,13 +4,17 @@
 //! counted, logged, refused and shut down in the same way.
 
 mod access;
+mod conditional;
 pub mod health;
 pub mod metrics;
 pub mod oci;
 mod server;
+mod upstream;
 
 pub use access::Route;
+pub use conditional::if_none_match;
 pub use health::{Health, Readiness, Refresh};
 pub use metrics::HttpMetrics;
 pub use oci::{OciCode, OciError};
 pub use server::{Listen, Options, is_read, only_read, serve, unmatched};
+pub use upstream::{DEFAULT_RETRY_AFTER, Resource};

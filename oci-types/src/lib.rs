@@ -5,6 +5,7 @@
 mod column;
 pub mod constant_blobs;
 pub mod digest;
+pub mod failure;
 pub mod hasher;
 pub mod manifest;
 pub mod media_type;
@@ -12,6 +13,7 @@ pub mod name;
 pub mod time;
 
 pub use digest::{Algorithm, Digest};
+pub use failure::UpstreamFailure;
 pub use hasher::Hasher;
 pub use manifest::Manifest;
 pub use media_type::MediaType;

@@ -16,6 +16,7 @@ mod client;
 mod config;
 mod dial;
 mod error;
+mod failure;
 mod guard;
 mod manifest;
 mod observer;

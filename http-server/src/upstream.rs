@@ -1,0 +1,84 @@
+//! The answer to a client when an upstream registry did not deliver: the one table for both services.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use oci_types::UpstreamFailure;
+
+use crate::{OciCode, OciError};
+
+/// `Retry-After` of a temporary failure whose end is not known.
+pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a request is for. Chooses the code and the text of a 404.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// A manifest, by tag or digest.
+    Manifest,
+    /// A blob.
+    Blob,
+    /// A repository: its tags or referrers.
+    Repository,
+}
+
+impl OciError {
+    /// The answer to a request for a `resource` that an upstream did not deliver.
+    pub fn upstream(resource: Resource, failure: UpstreamFailure) -> Self {
+        match failure {
+            UpstreamFailure::NotFound => match resource {
+                Resource::Manifest => Self::new(OciCode::ManifestUnknown, "upstream has no such manifest"),
+                Resource::Blob => Self::new(OciCode::BlobUnknown, "upstream has no such blob"),
+                Resource::Repository => Self::new(OciCode::NameUnknown, "upstream has no such repository"),
+            },
+            UpstreamFailure::Denied => {
+                Self::new(OciCode::Denied, "upstream refused: it may not exist or needs credentials")
+            }
+            UpstreamFailure::RateLimited { retry_after } => {
+                Self::new(OciCode::TooManyRequests, "upstream's request limit is used up")
+                    .with_retry_after(retry_after.map(|after| after.as_secs()))
+            }
+            UpstreamFailure::BadGateway => {
+                Self::new(OciCode::Unknown, "upstream failed").with_status(StatusCode::BAD_GATEWAY)
+            }
+            UpstreamFailure::Timeout => Self::new(OciCode::Unavailable, "upstream did not answer in time")
+                .with_status(StatusCode::GATEWAY_TIMEOUT),
+            UpstreamFailure::Unavailable { retry_after } => {
+                Self::unavailable("upstream is temporarily unavailable", retry_after)
+            }
+        }
+    }
+
+    /// 503 with `Retry-After`: `retry_after`, or [`DEFAULT_RETRY_AFTER`] where no time is known.
+    pub fn unavailable(message: impl Into<String>, retry_after: Option<Duration>) -> Self {
+        let seconds = retry_after.unwrap_or(DEFAULT_RETRY_AFTER).as_secs();
+        Self::new(OciCode::Unavailable, message).with_retry_after(Some(seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::RETRY_AFTER;
+
+    use super::*;
+
+    #[test]
+    fn each_failure_has_one_status_and_one_retry_after() {
+        let after = |seconds| Some(Duration::from_secs(seconds));
+        for (failure, status, retry_after) in [
+            (UpstreamFailure::NotFound, 404, None),
+            (UpstreamFailure::Denied, 403, None),
+            (UpstreamFailure::RateLimited { retry_after: None }, 429, None),
+            (UpstreamFailure::RateLimited { retry_after: after(60) }, 429, Some("60")),
+            (UpstreamFailure::BadGateway, 502, None),
+            (UpstreamFailure::Timeout, 504, None),
+            (UpstreamFailure::Unavailable { retry_after: None }, 503, Some("5")),
+            (UpstreamFailure::Unavailable { retry_after: after(0) }, 503, Some("1")),
+            (UpstreamFailure::Unavailable { retry_after: after(7) }, 503, Some("7")),
+        ] {
+            let response = OciError::upstream(Resource::Blob, failure).response();
+            assert_eq!(response.status().as_u16(), status, "{failure:?}");
+            let sent = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(sent, retry_after, "{failure:?}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The class of an [`UpstreamError`] that a client can act on.
+
+use oci_types::UpstreamFailure;
+
+use crate::UpstreamError;
+
+impl From<&UpstreamError> for UpstreamFailure {
+    fn from(error: &UpstreamError) -> Self {
+        match error {
+            UpstreamError::NotFound => Self::NotFound,
+            UpstreamError::Denied => Self::Denied,
+            UpstreamError::RateLimited { retry_after } => Self::RateLimited { retry_after: *retry_after },
+            UpstreamError::Timeout => Self::Timeout,
+            UpstreamError::CircuitOpen { retry_after } => {
+                Self::Unavailable { retry_after: Some(*retry_after) }
+            }
+            UpstreamError::Offline => Self::Unavailable { retry_after: None },
+            UpstreamError::Server { .. }
+            | UpstreamError::BadAnswer(_)
+            | UpstreamError::WrongDigest
+            | UpstreamError::TooLarge
+            | UpstreamError::RangeNotSatisfiable
+            | UpstreamError::Unreachable(_) => Self::BadGateway,
+        }
+    }
+}
