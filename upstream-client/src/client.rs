@@ -61,7 +61,7 @@ impl Upstream {
     pub fn status(&self) -> UpstreamStatus {
         let now = Instant::now();
         UpstreamStatus {
-            circuit_open_for: self.transport.breaker.open_for(now),
+            circuit_open_for: self.transport.breaker.remaining(now),
             rate_limit: self.transport.quota.limit(now),
             retry_after: self.transport.quota.retry_after(now),
         }

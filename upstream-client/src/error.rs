@@ -2,6 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
+use circuit_breaker::Open;
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
@@ -55,6 +56,12 @@ pub enum UpstreamError {
     /// The upstream is configured as offline: nothing was sent.
     #[error("upstream is configured as offline")]
     Offline,
+}
+
+impl From<Open> for UpstreamError {
+    fn from(open: Open) -> Self {
+        Self::CircuitOpen { retry_after: open.retry_after }
+    }
 }
 
 impl UpstreamError {

@@ -10,7 +10,6 @@
 mod auth;
 mod blob;
 mod body;
-mod breaker;
 mod challenge;
 mod client;
 mod config;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use circuit_breaker::{CircuitBreaker, Outcome, Transition};
 use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::Response;
 use tokio::time::{sleep, timeout};
@@ -13,7 +14,6 @@ use url::Url;
 
 use crate::{
     Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
-    breaker::{Breaker, Turn},
     dial::{Clients, Lane},
     error::{Failure, host_and_port},
     guard,
@@ -35,7 +35,7 @@ pub(crate) struct Transport {
     pub(crate) config: UpstreamConfig,
     pub(crate) realms: Realms,
     pub(crate) tokens: Tokens,
-    pub(crate) breaker: Breaker,
+    pub(crate) breaker: CircuitBreaker,
     pub(crate) quota: Quota,
     pub(crate) news: LastNews,
     clients: Clients,
@@ -85,7 +85,7 @@ impl Transport {
         Ok(Self {
             realms: Realms::new(config.url.clone(), &config.realms)?,
             tokens: Tokens::new(),
-            breaker: Breaker::new(config.breaker_failures, config.breaker_open_for),
+            breaker: CircuitBreaker::new(config.breaker_failures, config.breaker_open_for),
             quota: Quota::default(),
             news: LastNews::default(),
             clients: Clients::new(&config)?,
@@ -119,15 +119,16 @@ impl Transport {
             Err(_) => Err(UpstreamError::Timeout),
         };
         let failed = result.as_ref().is_err_and(|error| error.is_failure());
-        match permit.settle(failed, Instant::now()) {
-            Some(Turn::Opened) => {
+        let outcome = if failed { Outcome::Failure } else { Outcome::Success };
+        match permit.record(outcome, Instant::now()) {
+            Some(Transition::Opened) => {
                 self.news.note();
                 tracing::warn!(
                     upstream = self.config.name,
                     "upstream failed repeatedly: its circuit is open"
                 );
             }
-            Some(Turn::Closed) => self.news.note(),
+            Some(Transition::Closed) => self.news.note(),
             None => {}
         }
         result
