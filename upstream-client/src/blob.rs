@@ -4,16 +4,15 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, header};
 use oci_types::{Digest, RepositoryName};
 
 use crate::{
     Priority, Upstream, UpstreamError,
-    body::{ContentRange, pieces},
-    dial::Lane,
+    body::pieces,
     error::Failure,
-    manifest::{declared_digest, is_web_page},
-    transport::{Answer, Ask, content_length},
+    request::{ByteRange, RequestKind, UpstreamRequest},
+    verdict::{Content, Verdict},
 };
 
 /// Upstream has the blob.
@@ -58,12 +57,10 @@ impl Upstream {
         digest: &Digest,
         priority: Priority,
     ) -> Result<BlobHead, UpstreamError> {
-        let head = self.ask_blob(Method::HEAD, repository, digest, Lane::Metadata);
-        // Not every upstream cuts out the byte: what then comes is the whole blob, so it goes over a blob's lane.
-        let mut byte = self.ask_blob(Method::GET, repository, digest, Lane::Blob);
-        byte.headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-0"));
+        let head = self.blob_request(RequestKind::HeadBlob(digest.clone()), repository, digest);
+        let first_byte = self.blob_request(RequestKind::GetFirstByte(digest.clone()), repository, digest);
         let within = self.transport.config.answer_timeout;
-        self.transport.call(priority, within, || self.try_head_blob(&head, &byte, digest)).await
+        self.transport.call(priority, within, || self.try_head_blob(&head, &first_byte)).await
     }
 
     /// Opens a blob from the byte `from` up to, not including, the byte `to`, or to its end. Retries end where the
@@ -85,109 +82,44 @@ impl Upstream {
         if to.is_some_and(|to| to <= from) {
             return Err(UpstreamError::RangeNotSatisfiable);
         }
-        let mut ask = self.ask_blob(Method::GET, repository, digest, Lane::Blob);
-        let window = (from > 0 || to.is_some()).then_some((from, to.map(|to| to - 1)));
-        if let Some((first, last)) = window {
-            let last = last.map(|last| last.to_string()).unwrap_or_default();
-            ask.headers.insert(header::RANGE, value(&format!("bytes={first}-{last}"))?);
-            if let Some(validator) = if_range {
-                ask.headers.insert(header::IF_RANGE, value(validator)?);
-            }
+        let range =
+            (from > 0 || to.is_some()).then_some(ByteRange { first: from, last: to.map(|to| to - 1) });
+        let mut request = self.blob_request(RequestKind::GetBlob(range), repository, digest);
+        if let (Some(validator), Some(_)) = (if_range, range) {
+            request.headers.insert(header::IF_RANGE, value(validator)?);
         }
         let within = self.transport.config.read_timeout;
-        self.transport.call(priority, within, || self.try_open_blob(&ask, window)).await
+        self.transport.call(priority, within, || self.try_open_blob(&request)).await
     }
 
-    fn ask_blob(&self, method: Method, repository: &RepositoryName, digest: &Digest, lane: Lane) -> Ask {
-        let mut ask = self.ask(method, repository, &format!("blobs/{digest}"), lane);
-        ask.headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        ask.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        ask
-    }
-
-    async fn try_head_blob(&self, head: &Ask, byte: &Ask, digest: &Digest) -> Result<BlobHead, Failure> {
-        let answer = self.transport.send(head).await?;
-        refuse_web_page(&answer, digest)?;
-        match answer.status() {
-            StatusCode::OK => return Ok(BlobHead { size: whole_length(answer.headers()) }),
-            _ if refuses_head(&answer) => {}
-            _ => return Err(answer.failure()),
-        }
-        let answer = self.transport.send(byte).await?;
-        refuse_web_page(&answer, digest)?;
-        match answer.status() {
-            StatusCode::OK => Ok(BlobHead { size: whole_length(answer.headers()) }),
-            StatusCode::PARTIAL_CONTENT => {
-                Ok(BlobHead { size: ContentRange::read(answer.headers()).and_then(|range| range.total) })
-            }
-            // A blob without bytes has no first byte.
-            StatusCode::RANGE_NOT_SATISFIABLE => match ContentRange::read(answer.headers()) {
-                Some(ContentRange { total: Some(0), .. }) => Ok(BlobHead { size: Some(0) }),
-                _ => Err(answer.failure()),
-            },
-            _ => Err(answer.failure()),
-        }
-    }
-
-    async fn try_open_blob(
+    fn blob_request(
         &self,
-        ask: &Ask,
-        window: Option<(u64, Option<u64>)>,
-    ) -> Result<BlobBody, Failure> {
-        let answer = self.transport.send(ask).await?;
-        let (start, total, length) = match (answer.status(), window) {
-            (StatusCode::OK, _) => {
-                let length = content_length(answer.headers());
-                (0, length, length)
-            }
-            (StatusCode::PARTIAL_CONTENT, Some((first, last))) => {
-                match ContentRange::read(answer.headers()) {
-                    Some(ContentRange { window: Some((start, end)), total })
-                        if start == first && last.is_none_or(|last| end <= last) =>
-                    {
-                        (start, total, Some(end - start + 1))
-                    }
-                    _ => return Err(Failure::bad_answer("another range than the one asked for")),
-                }
-            }
-            (StatusCode::PARTIAL_CONTENT, None) => {
-                return Err(Failure::bad_answer("a part where all was asked for"));
-            }
-            _ => return Err(answer.failure()),
-        };
-        let validator = validator(answer.headers());
-        let stream = pieces(Arc::clone(&self.transport), answer.response, length);
-        Ok(BlobBody { start, total, length, validator, stream })
+        kind: RequestKind,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> UpstreamRequest {
+        self.request(kind, repository, &format!("blobs/{digest}"))
     }
-}
 
-/// A success that is a web page says nothing of the blob, unless it names it: a blob may be a web page, too.
-fn refuse_web_page(answer: &Answer, digest: &Digest) -> Result<(), Failure> {
-    let named = declared_digest(answer.headers()).is_some_and(|declared| declared == *digest);
-    if answer.status().is_success() && is_web_page(answer.headers()) && !named {
-        return Err(Failure::bad_answer("a web page where a blob was expected"));
+    async fn try_head_blob(
+        &self,
+        head: &UpstreamRequest,
+        first_byte: &UpstreamRequest,
+    ) -> Result<BlobHead, Failure> {
+        let mut answer = self.transport.send(head).await?;
+        if answer.verdict == Verdict::TryGet {
+            answer = self.transport.send(first_byte).await?;
+        }
+        let (content, _) = answer.content()?;
+        Ok(BlobHead { size: content.size })
     }
-    Ok(())
-}
 
-/// A `HEAD` that says nothing of the blob: the method is refused, or it led to a link that is signed for `GET` only.
-fn refuses_head(answer: &Answer) -> bool {
-    match answer.status() {
-        StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => true,
-        StatusCode::FORBIDDEN => !answer.at_home,
-        _ => false,
+    async fn try_open_blob(&self, request: &UpstreamRequest) -> Result<BlobBody, Failure> {
+        let (content, response) = self.transport.send(request).await?.content()?;
+        let Content { start, size, length, validator, .. } = content;
+        let stream = pieces(Arc::clone(&self.transport), response, length);
+        Ok(BlobBody { start, total: size, length, validator, stream })
     }
-}
-
-/// The length of the blob, where it is not that of an encoded form.
-fn whole_length(headers: &HeaderMap) -> Option<u64> {
-    let plain = headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
-    plain.then(|| content_length(headers))?
-}
-
-fn validator(headers: &HeaderMap) -> Option<String> {
-    let tag = headers.get(header::ETAG)?.to_str().ok()?;
-    (tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"')).then(|| tag.to_owned())
 }
 
 fn value(text: &str) -> Result<HeaderValue, UpstreamError> {

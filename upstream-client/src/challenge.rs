@@ -4,8 +4,6 @@ use http::{HeaderMap, header};
 use http_auth::{ChallengeParser, ChallengeRef};
 use url::Url;
 
-use crate::{UpstreamError, error::Failure};
-
 /// A challenge that can be met.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
@@ -15,12 +13,18 @@ pub(crate) enum Challenge {
     Basic,
 }
 
-/// Chooses among the challenges of a 401. Bearer goes before Basic: a token is worth less to a thief than a login.
-///
-/// # Errors
-/// `Denied` without any challenge, or where only a login that is not configured would help; `BadAnswer` for schemes
-/// that are not spoken and for realms that are no URL.
-pub(crate) fn choose(headers: &HeaderMap, have_credentials: bool) -> Result<Challenge, Failure> {
+/// Why no challenge of a 401 can be met.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unanswerable {
+    /// There is no challenge, or only Basic while no credentials are configured.
+    NoCredentials,
+    /// No scheme is supported, or the realm is not a URL.
+    Invalid(&'static str),
+}
+
+/// Chooses among the challenges of a 401. Bearer takes precedence over Basic: a token is worth less to a thief than a
+/// login.
+pub(crate) fn choose(headers: &HeaderMap, has_credentials: bool) -> Result<Challenge, Unanswerable> {
     let mut basic = false;
     let mut others = false;
     for value in headers.get_all(header::WWW_AUTHENTICATE) {
@@ -34,21 +38,21 @@ pub(crate) fn choose(headers: &HeaderMap, have_credentials: bool) -> Result<Chal
         others = true;
     }
     match (basic, others) {
-        (true, _) if have_credentials => Ok(Challenge::Basic),
-        (true, _) | (false, false) => Err(UpstreamError::Denied.into()),
+        (true, _) if has_credentials => Ok(Challenge::Basic),
+        (true, _) | (false, false) => Err(Unanswerable::NoCredentials),
         (false, true) => {
-            Err(Failure::bad_answer("it asks for an authentication scheme that is not supported"))
+            Err(Unanswerable::Invalid("it asks for an authentication scheme that is not supported"))
         }
     }
 }
 
-fn bearer(challenge: &ChallengeRef<'_>) -> Result<Challenge, Failure> {
+fn bearer(challenge: &ChallengeRef<'_>) -> Result<Challenge, Unanswerable> {
     let parameter = |name: &str| {
         let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
     };
     let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
-    let realm = realm.ok_or_else(|| Failure::bad_answer("its token realm is not a URL"))?;
+    let realm = realm.ok_or(Unanswerable::Invalid("its token realm is not a URL"))?;
     Ok(Challenge::Bearer { realm, service: parameter("service"), scope: parameter("scope") })
 }
 
@@ -56,9 +60,9 @@ fn bearer(challenge: &ChallengeRef<'_>) -> Result<Challenge, Failure> {
 mod tests {
     use super::*;
 
-    fn challenge(values: &[&str], have_credentials: bool) -> Result<Challenge, UpstreamError> {
+    fn challenge(values: &[&str], has_credentials: bool) -> Result<Challenge, Unanswerable> {
         let headers = values.iter().map(|value| (header::WWW_AUTHENTICATE, value.parse().unwrap())).collect();
-        choose(&headers, have_credentials).map_err(|failure| failure.error)
+        choose(&headers, has_credentials)
     }
 
     #[test]
@@ -83,13 +87,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_met_is_told_apart() {
-        assert_eq!(challenge(&[], true), Err(UpstreamError::Denied));
-        assert_eq!(challenge(&[r#"Basic realm="x""#], false), Err(UpstreamError::Denied));
+        assert_eq!(challenge(&[], true), Err(Unanswerable::NoCredentials));
+        assert_eq!(challenge(&[r#"Basic realm="x""#], false), Err(Unanswerable::NoCredentials));
         for unknown in ["Negotiate", r#"Digest realm="x", nonce="y""#, "", "=="] {
-            assert!(matches!(challenge(&[unknown], true), Err(UpstreamError::BadAnswer(_))), "{unknown:?}");
+            assert!(matches!(challenge(&[unknown], true), Err(Unanswerable::Invalid(_))), "{unknown:?}");
         }
         for realm in [r#"Bearer realm="/token""#, "Bearer", r#"Bearer service="x""#] {
-            assert!(matches!(challenge(&[realm], true), Err(UpstreamError::BadAnswer(_))), "{realm}");
+            assert!(matches!(challenge(&[realm], true), Err(Unanswerable::Invalid(_))), "{realm}");
         }
     }
 }

@@ -6,14 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method};
 use oci_types::RepositoryName;
 use url::Url;
 
 use crate::{
     Observer, RateLimit, UpstreamConfig, UpstreamConfigError,
-    dial::Lane,
-    transport::{Ask, Transport},
+    request::{RequestKind, UpstreamRequest},
+    transport::Transport,
 };
 
 /// One upstream registry. Cloning it is cheap, and clones share everything: connections, tokens, circuit, quota.
@@ -68,14 +67,14 @@ impl Upstream {
     }
 
     /// A request below `/v2/REPOSITORY/`.
-    pub(crate) fn ask(&self, method: Method, repository: &RepositoryName, rest: &str, lane: Lane) -> Ask {
-        Ask {
-            method,
-            url: endpoint(&self.transport.config.url, repository, rest),
-            headers: HeaderMap::new(),
-            scope: format!("repository:{repository}:pull"),
-            lane,
-        }
+    pub(crate) fn request(
+        &self,
+        kind: RequestKind,
+        repository: &RepositoryName,
+        rest: &str,
+    ) -> UpstreamRequest {
+        let url = endpoint(&self.transport.config.url, repository, rest);
+        UpstreamRequest::new(kind, url, format!("repository:{repository}:pull"))
     }
 }
 

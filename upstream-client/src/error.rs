@@ -3,10 +3,9 @@
 use std::{error::Error, time::Duration};
 
 use circuit_breaker::Open;
-use http::{HeaderMap, StatusCode};
 use url::Url;
 
-use crate::{guard, rate_limit::retry_after};
+use crate::guard;
 
 /// Why an upstream did not give what was asked of it. No variant carries a credential, a token or a query string.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,13 +63,6 @@ impl From<Open> for UpstreamError {
     }
 }
 
-impl UpstreamError {
-    /// Whether it counts towards opening the circuit.
-    pub(crate) fn is_failure(&self) -> bool {
-        matches!(self, Self::Timeout | Self::Unreachable(_) | Self::Server { .. })
-    }
-}
-
 /// An error of one attempt, and whether the same request may be sent again.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -87,22 +79,6 @@ impl From<UpstreamError> for Failure {
 impl Failure {
     pub(crate) fn bad_answer(reason: impl Into<String>) -> Self {
         UpstreamError::BadAnswer(reason.into()).into()
-    }
-
-    /// What an answer that is not a success means.
-    pub(crate) fn from_status(status: StatusCode, headers: &HeaderMap) -> Self {
-        let retry_after = retry_after(headers);
-        let error = match status.as_u16() {
-            401 | 403 => UpstreamError::Denied,
-            404 | 410 => UpstreamError::NotFound,
-            416 => UpstreamError::RangeNotSatisfiable,
-            429 => UpstreamError::RateLimited { retry_after },
-            status @ 500..=599 => UpstreamError::Server { status },
-            status => UpstreamError::BadAnswer(format!("status {status}")),
-        };
-        // A gateway that names a time to come back has said that coming back at once is no use.
-        let retryable = matches!(status.as_u16(), 502..=504) && retry_after.is_none();
-        Self { error, retryable }
     }
 
     /// What an exchange that ended without an answer, or a body that broke, means.
@@ -134,40 +110,5 @@ pub(crate) fn host_and_port(url: &Url) -> String {
     match url.port() {
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_status_means_one_thing() {
-        let meaning = |status: u16| {
-            Failure::from_status(StatusCode::from_u16(status).unwrap(), &HeaderMap::new()).error
-        };
-        assert_eq!(meaning(404), UpstreamError::NotFound);
-        assert_eq!(meaning(401), UpstreamError::Denied);
-        assert_eq!(meaning(403), UpstreamError::Denied);
-        assert_eq!(meaning(416), UpstreamError::RangeNotSatisfiable);
-        assert_eq!(meaning(429), UpstreamError::RateLimited { retry_after: None });
-        assert_eq!(meaning(500), UpstreamError::Server { status: 500 });
-        assert_eq!(meaning(405), UpstreamError::BadAnswer("status 405".to_owned()));
-    }
-
-    #[test]
-    fn only_a_gateway_error_without_a_time_is_retried() {
-        let retried = |status: u16, headers: &HeaderMap| {
-            Failure::from_status(StatusCode::from_u16(status).unwrap(), headers).retryable
-        };
-        let mut later = HeaderMap::new();
-        later.insert(http::header::RETRY_AFTER, "3".parse().unwrap());
-        for status in [502, 503, 504] {
-            assert!(retried(status, &HeaderMap::new()));
-            assert!(!retried(status, &later));
-        }
-        for status in [400, 401, 404, 429, 500, 501] {
-            assert!(!retried(status, &HeaderMap::new()));
-        }
     }
 }

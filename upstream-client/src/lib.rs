@@ -22,10 +22,12 @@ mod observer;
 mod rate_limit;
 mod realm;
 mod redirect;
+mod request;
 mod sighting;
 mod tags;
 mod token;
 mod transport;
+mod verdict;
 
 pub use blob::{BlobBody, BlobHead};
 pub use client::{Priority, Upstream, UpstreamStatus};

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 
 /// No wait that an upstream names is taken for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -40,12 +40,10 @@ struct Seen {
 }
 
 impl Quota {
-    /// Takes in what an answer of the upstream itself says. False where it says nothing of a quota.
-    pub(crate) fn note(&self, status: StatusCode, headers: &HeaderMap, now: Instant) -> bool {
-        let retry_at = match status {
-            StatusCode::TOO_MANY_REQUESTS => retry_after(headers).and_then(|wait| now.checked_add(wait)),
-            _ => None,
-        };
+    /// Takes in what an answer of the upstream itself says; `retry_after`: that of a 429. False where it says nothing of a
+    /// quota.
+    pub(crate) fn note(&self, retry_after: Option<Duration>, headers: &HeaderMap, now: Instant) -> bool {
+        let retry_at = retry_after.and_then(|wait| now.checked_add(wait));
         let limit = read_limit(headers);
         if retry_at.is_none() && limit.is_none() {
             return false;
@@ -110,13 +108,13 @@ impl Quota {
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let at = httpdate::parse_http_date(text).ok()?;
-            at.duration_since(SystemTime::now()).unwrap_or_default()
+            at.duration_since(now).unwrap_or_default()
         }
     };
     Some(wait.min(LONGEST_WAIT))
@@ -145,6 +143,8 @@ fn read_value(text: &str) -> (Option<u64>, Option<Duration>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -164,22 +164,24 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(retry_after(&headers(&[("retry-after", "7")])), Some(Duration::from_secs(7)));
-        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
-        let wait = retry_after(&headers(&[("retry-after", &date)])).unwrap();
-        assert!((Duration::from_secs(97)..=Duration::from_secs(100)).contains(&wait), "{wait:?}");
-        let past = headers(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]);
-        assert_eq!(retry_after(&past), Some(Duration::ZERO));
-        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
-        let never = headers(&[("retry-after", "18446744073709551615")]);
-        assert_eq!(retry_after(&never), Some(LONGEST_WAIT));
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        for (value, expected) in [
+            ("7", Some(Duration::from_secs(7))),
+            ("Sun, 09 Sep 2001 01:48:20 GMT", Some(Duration::from_secs(100))),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(Duration::ZERO)),
+            ("soon", None),
+            ("18446744073709551615", Some(LONGEST_WAIT)),
+        ] {
+            assert_eq!(retry_after(&headers(&[("retry-after", value)]), now), expected, "{value}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
     #[test]
     fn background_work_waits_at_the_reserve_until_the_window_is_over() {
         let now = Instant::now();
         let quota = Quota::default();
-        quota.note(StatusCode::OK, &headers(&[("ratelimit-remaining", "20;w=60")]), now);
+        quota.note(None, &headers(&[("ratelimit-remaining", "20;w=60")]), now);
         assert_eq!(quota.hold_back(19, now), None);
         assert_eq!(quota.hold_back(20, now), Some(Duration::from_secs(60)));
         assert_eq!(quota.hold_back(0, now), None);
@@ -190,10 +192,10 @@ mod tests {
     fn background_work_waits_while_a_retry_after_runs() {
         let now = Instant::now();
         let quota = Quota::default();
-        quota.note(StatusCode::SERVICE_UNAVAILABLE, &headers(&[("retry-after", "50")]), now);
+        assert!(!quota.note(None, &headers(&[("retry-after", "50")]), now), "of a 503");
         assert_eq!(quota.hold_back(0, now), None);
-        quota.note(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "5")]), now);
-        quota.note(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "2")]), now);
+        assert!(quota.note(Some(Duration::from_secs(5)), &HeaderMap::new(), now));
+        assert!(quota.note(Some(Duration::from_secs(2)), &HeaderMap::new(), now));
         assert_eq!(quota.hold_back(0, now), Some(Duration::from_secs(5)));
         assert_eq!(quota.hold_back(0, now + Duration::from_secs(5)), None);
     }

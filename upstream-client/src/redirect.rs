@@ -1,34 +1,27 @@
 //! The rules of a hop from one URL to the next.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use url::Url;
 
-use crate::error::Failure;
-
 /// How many redirects of one request are followed.
-pub(crate) const MAX_HOPS: usize = 5;
-
-/// Whether an answer sends the client elsewhere.
-pub(crate) fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
-}
+pub(crate) const MAX_REDIRECTS: usize = 5;
 
 /// Where an answer of `from` sends the client.
 ///
 /// # Errors
 /// No or an unreadable `Location`; a step from https to http; a scheme that is neither.
-pub(crate) fn next(from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
+pub(crate) fn next(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     let target = location.and_then(|location| from.join(location).ok());
-    let mut target = target.ok_or_else(|| Failure::bad_answer("a redirect without a readable Location"))?;
+    let mut target = target.ok_or("a redirect without a readable Location")?;
     match (from.scheme(), target.scheme()) {
         (_, "https") | ("http", "http") => {}
-        ("https", "http") => return Err(Failure::bad_answer("a redirect from https to http")),
-        _ => return Err(Failure::bad_answer("a redirect to a scheme other than https")),
+        ("https", "http") => return Err("a redirect from https to http"),
+        _ => return Err("a redirect to a scheme other than https"),
     }
     // A login inside the URL would be sent as Authorization by the HTTP client.
     if target.set_username("").is_err() || target.set_password(None).is_err() {
-        return Err(Failure::bad_answer("a redirect without a host"));
+        return Err("a redirect without a host");
     }
     target.set_fragment(None);
     Ok(target)

@@ -1,11 +1,15 @@
 //! Lists of tags (distribution-spec: end-8a, end-8b).
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, header};
 use oci_types::{RepositoryName, Tag};
 use serde::Deserialize;
 use url::Url;
 
-use crate::{Priority, Upstream, UpstreamError, dial::Lane, error::Failure, transport::Ask};
+use crate::{
+    Priority, Upstream, UpstreamError,
+    error::Failure,
+    request::{RequestKind, UpstreamRequest},
+};
 
 /// The largest page that is read. Registries that do not page send every tag of a repository at once.
 const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -36,25 +40,21 @@ impl Upstream {
         last: Option<&str>,
         priority: Priority,
     ) -> Result<TagPage, UpstreamError> {
-        let mut ask = self.ask(Method::GET, repository, "tags/list", Lane::Metadata);
-        ask.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let mut request = self.request(RequestKind::ListTags, repository, "tags/list");
         if let Some(n) = n {
-            ask.url.query_pairs_mut().append_pair("n", &n.to_string());
+            request.url.query_pairs_mut().append_pair("n", &n.to_string());
         }
         if let Some(last) = last {
-            ask.url.query_pairs_mut().append_pair("last", last);
+            request.url.query_pairs_mut().append_pair("last", last);
         }
         let within = self.transport.config.answer_timeout;
-        self.transport.call(priority, within, || self.try_list_tags(&ask)).await
+        self.transport.call(priority, within, || self.try_list_tags(&request)).await
     }
 
-    async fn try_list_tags(&self, ask: &Ask) -> Result<TagPage, Failure> {
-        let answer = self.transport.send(ask).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(answer.failure());
-        }
-        let next = next_page(&ask.url, answer.headers());
-        let body = self.transport.read_all(answer.response, MAX_PAGE_BYTES).await?;
+    async fn try_list_tags(&self, request: &UpstreamRequest) -> Result<TagPage, Failure> {
+        let (_, response) = self.transport.send(request).await?.content()?;
+        let next = next_page(&request.url, response.headers());
+        let body = self.transport.read_all(response, MAX_PAGE_BYTES).await?;
         let list: TagList =
             serde_json::from_slice(&body).map_err(|_| Failure::bad_answer("a tag list that is none"))?;
         let names = list.tags.unwrap_or_default();

@@ -2,26 +2,28 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
-use circuit_breaker::{CircuitBreaker, Outcome, Transition};
-use http::{HeaderMap, Method, StatusCode, header};
+use circuit_breaker::{CircuitBreaker, Transition};
+use http::{Method, header};
 use reqwest::Response;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::{
     Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
-    dial::{Clients, Lane},
+    dial::Clients,
     error::{Failure, host_and_port},
     guard,
     rate_limit::Quota,
     realm::Realms,
     redirect,
+    request::UpstreamRequest,
     sighting::LastNews,
     token::{Grant, Tokens},
+    verdict::{Content, Facts, GrantInHand, Hop, HopHost, Verdict, content_length, outcome, verdict},
 };
 
 /// How often a request that may be sent again is sent again.
@@ -42,37 +44,20 @@ pub(crate) struct Transport {
     observer: Arc<dyn Observer>,
 }
 
-/// What to ask.
+/// A response whose body has not been read, and what its headers prove.
 #[derive(Debug)]
-pub(crate) struct Ask {
-    pub(crate) method: Method,
-    pub(crate) url: Url,
-    pub(crate) headers: HeaderMap,
-    /// What a token is asked for, unless the challenge names it: `repository:NAME:pull`.
-    pub(crate) scope: String,
-    pub(crate) lane: Lane,
-}
-
-/// An answer whose body has not been read, after all redirects.
-#[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct UpstreamResponse {
+    pub(crate) verdict: Verdict,
     pub(crate) response: Response,
-    /// Whether the upstream itself gave it, and not a host it redirected to.
-    pub(crate) at_home: bool,
 }
 
-impl Answer {
-    pub(crate) fn status(&self) -> StatusCode {
-        self.response.status()
-    }
-
-    pub(crate) fn headers(&self) -> &HeaderMap {
-        self.response.headers()
-    }
-
-    /// What this answer means where it is none of those hoped for.
-    pub(crate) fn failure(&self) -> Failure {
-        Failure::from_status(self.status(), self.headers())
+impl UpstreamResponse {
+    /// The content, where the response has it; its body has not been read.
+    ///
+    /// # Errors
+    /// As [`Verdict::content`].
+    pub(crate) fn content(self) -> Result<(Content, Response), Failure> {
+        Ok((self.verdict.content()?, self.response))
     }
 }
 
@@ -118,9 +103,7 @@ impl Transport {
             Ok(result) => result,
             Err(_) => Err(UpstreamError::Timeout),
         };
-        let failed = result.as_ref().is_err_and(|error| error.is_failure());
-        let outcome = if failed { Outcome::Failure } else { Outcome::Success };
-        match permit.record(outcome, Instant::now()) {
+        match permit.record(outcome(&result), Instant::now()) {
             Some(Transition::Opened) => {
                 self.news.note();
                 tracing::warn!(
@@ -134,63 +117,92 @@ impl Transport {
         result
     }
 
-    /// Sends a request, answers a challenge once and follows redirects. The answer may have any status.
-    pub(crate) async fn send(&self, ask: &Ask) -> Result<Answer, Failure> {
-        let held = self.tokens.current(&ask.scope).await;
-        let answer = self.follow(ask, held.as_deref()).await?;
-        if answer.status() != StatusCode::UNAUTHORIZED || !answer.at_home {
-            return Ok(answer);
+    /// Sends a request, answers a challenge once and follows redirects. The verdict is not [`Verdict::Renew`] or
+    /// [`Verdict::Redirect`].
+    pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, Failure> {
+        let mut grant = self.tokens.current(&request.scope).await;
+        let mut in_hand = match &grant {
+            None => GrantInHand::None,
+            Some(login) if login.is_login => GrantInHand::Login,
+            Some(_) => GrantInHand::Token,
+        };
+        loop {
+            let UpstreamResponse { verdict, response } =
+                self.follow(request, grant.as_deref(), in_hand).await?;
+            let Verdict::Renew(challenge) = verdict else {
+                return Ok(UpstreamResponse { verdict, response });
+            };
+            drop(response);
+            grant = Some(self.authorize(request, challenge, grant.as_ref()).await?);
+            in_hand = GrantInHand::Renewed;
         }
-        let grant = self.authorize(ask, answer.headers(), held.as_ref()).await?;
-        drop(answer);
-        self.follow(ask, Some(&grant)).await
     }
 
-    async fn follow(&self, ask: &Ask, grant: Option<&Grant>) -> Result<Answer, Failure> {
-        let mut url = ask.url.clone();
+    async fn follow(
+        &self,
+        request: &UpstreamRequest,
+        grant: Option<&Grant>,
+        in_hand: GrantInHand,
+    ) -> Result<UpstreamResponse, Failure> {
+        let mut url = request.url.clone();
         let mut grant = grant;
-        for _ in 0..=redirect::MAX_HOPS {
-            let response = self.exchange(ask.lane, &ask.method, &url, &ask.headers, grant).await?;
-            if !redirect::is_redirect(response.status()) {
-                return Ok(Answer { response, at_home: self.is_home(&url) });
-            }
-            let next = redirect::next(&url, response.headers())?;
-            // Once left behind it stays behind: another host must not choose what is asked here with a login.
+        let mut redirects = 0;
+        loop {
+            let hop = Hop { url: &url, host: self.host_of(&url), redirects };
+            let answer = self.exchange(request, hop, grant, in_hand).await?;
+            let Verdict::Redirect(next) = answer.verdict else { return Ok(answer) };
+            // Once dropped it stays dropped: another host must not choose what is requested here with a login.
             grant = grant.filter(|_| redirect::same_origin(&url, &next));
             url = next;
+            redirects += 1;
         }
-        Err(Failure::bad_answer(format!("more than {} redirects", redirect::MAX_HOPS)))
     }
 
-    /// One request, one answer.
+    /// Sends a request to the URL of a hop.
     pub(crate) async fn exchange(
         &self,
-        lane: Lane,
-        method: &Method,
-        url: &Url,
-        headers: &HeaderMap,
+        request: &UpstreamRequest,
+        hop: Hop<'_>,
         grant: Option<&Grant>,
-    ) -> Result<Response, Failure> {
+        in_hand: GrantInHand,
+    ) -> Result<UpstreamResponse, Failure> {
+        let url = hop.url;
         // The configured host is the operator's choice, wherever it lies. It stays so when its name changes address:
         // over https the certificate then tells whether it is still the same party.
-        let exempt = self.config.allow_private || self.is_home(url);
+        let exempt = self.config.allow_private || hop.host == HopHost::Upstream;
         let proxied = self.config.proxy.is_some();
         let refused = guard::check_address(url).is_err() || (proxied && guard::check_name(url).is_err());
         if !exempt && refused {
             return Err(Failure::bad_answer(guard::refusal(&host_and_port(url))));
         }
-        let mut request =
-            self.clients.pick(lane, exempt).request(method.clone(), url.clone()).headers(headers.clone());
+        let method = request.kind.method();
+        let mut exchange = Exchange { transport: self, method: &method, code: 0 };
+        let client = self.clients.pick(request.kind.lane(), exempt);
+        let mut sent = client.request(method.clone(), url.clone()).headers(request.headers.clone());
         if let Some(grant) = grant {
-            request = request.header(header::AUTHORIZATION, grant.authorization.clone());
+            sent = sent.header(header::AUTHORIZATION, grant.authorization.clone());
         }
-        let mut exchange = Exchange { transport: self, method, code: 0 };
-        let response = request.send().await.map_err(|error| Failure::from_transport(&error, url))?;
+        let response = sent.send().await.map_err(|error| Failure::from_transport(&error, url))?;
         exchange.code = response.status().as_u16();
-        if self.is_home(url) && self.quota.note(response.status(), response.headers(), Instant::now()) {
-            self.news.note();
+        let verdict = verdict(&Facts {
+            request: &request.kind,
+            hop,
+            status: response.status(),
+            headers: response.headers(),
+            grant: in_hand,
+            has_credentials: self.config.credentials.is_some(),
+            now: SystemTime::now(),
+        });
+        if hop.host == HopHost::Upstream {
+            let retry_after = match verdict {
+                Verdict::Limited { retry_after } => retry_after,
+                _ => None,
+            };
+            if self.quota.note(retry_after, response.headers(), Instant::now()) {
+                self.news.note();
+            }
         }
-        Ok(response)
+        Ok(UpstreamResponse { verdict, response })
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -221,14 +233,9 @@ impl Transport {
         Ok(piece)
     }
 
-    fn is_home(&self, url: &Url) -> bool {
-        redirect::same_origin(url, &self.config.url)
+    pub(crate) fn host_of(&self, url: &Url) -> HopHost {
+        if redirect::same_origin(url, &self.config.url) { HopHost::Upstream } else { HopHost::Other }
     }
-}
-
-/// The `Content-Length` that stands in the headers, also of an answer to `HEAD`.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 async fn retry<T, F>(within: Duration, attempt: impl Fn() -> F) -> Result<T, UpstreamError>

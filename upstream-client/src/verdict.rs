@@ -1,0 +1,235 @@
+//! What one response of an upstream proves.
+//!
+//! [`verdict`] is the one table of these rules. It is pure: transport, circuit breaker and retry loop only act on the
+//! verdict.
+
+mod content;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, SystemTime};
+
+use circuit_breaker::Outcome;
+use http::{HeaderMap, StatusCode};
+use oci_types::Reference;
+use url::Url;
+
+pub(crate) use self::content::{Content, content_length};
+use crate::{
+    UpstreamError,
+    challenge::{self, Challenge},
+    error::Failure,
+    rate_limit::retry_after,
+    redirect,
+    request::RequestKind,
+};
+
+/// What is known of a response when its headers have arrived.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) request: &'a RequestKind,
+    pub(crate) hop: Hop<'a>,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) grant: GrantInHand,
+    /// Whether credentials are configured.
+    pub(crate) has_credentials: bool,
+    /// Time of the response, to which a date in `Retry-After` is compared.
+    pub(crate) now: SystemTime,
+}
+
+/// The exchange of a request that was redirected zero or more times.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hop<'a> {
+    pub(crate) url: &'a Url,
+    pub(crate) host: HopHost,
+    /// Redirects that were followed to `url`.
+    pub(crate) redirects: usize,
+}
+
+/// The host that sent a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HopHost {
+    /// The upstream itself: scheme, host and port are those of its URL.
+    Upstream,
+    /// A host that the upstream redirected to, or its token service.
+    Other,
+}
+
+/// The authorization that was available for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GrantInHand {
+    None,
+    /// A token from the cache.
+    Token,
+    /// The login itself, from the cache.
+    Login,
+    /// A grant that this request's own challenge was answered with.
+    Renewed,
+}
+
+/// What a response proves.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The response contains the content, or describes it.
+    Has(Content),
+    /// The content does not exist.
+    Lacks,
+    /// Access is denied, whatever authorization is sent.
+    Refused,
+    /// Authorization is missing or no longer accepted: the request is to be repeated with the grant that answers this
+    /// challenge.
+    Renew(Challenge),
+    /// `HEAD` proves nothing: the request is to be repeated with `GET`.
+    TryGet,
+    /// The request is to be repeated at this URL.
+    Redirect(Url),
+    /// The rate limit is reached.
+    Limited {
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// The range begins behind the end of the blob.
+    RangeNotSatisfiable,
+    /// The upstream failed.
+    Unavailable {
+        status: u16,
+        /// Whether an immediate retry may succeed.
+        retryable: bool,
+    },
+    /// The response names another digest than the requested one.
+    WrongDigest,
+    /// The response is outside the protocol, or refers to what is not permitted.
+    Invalid(String),
+}
+
+/// What a response proves about the requested content.
+pub(crate) fn verdict(facts: &Facts<'_>) -> Verdict {
+    use RequestKind::{GetBlob, GetFirstByte, GetManifest, GetToken, HeadBlob, HeadManifest, ListTags};
+    let Facts { request, hop, headers, .. } = facts;
+    match (request, facts.status.as_u16()) {
+        (GetToken, 301 | 302 | 303 | 307 | 308) => Verdict::invalid("the token service redirects"),
+        (_, 301 | 302 | 303 | 307 | 308) => redirected(hop, headers),
+
+        (HeadManifest(_) | GetManifest, 200) if content::is_html(headers) => {
+            Verdict::invalid("a web page where a manifest was expected")
+        }
+        (HeadManifest(Reference::Digest(digest)), 200) if content::contradicts(headers, digest) => {
+            Verdict::WrongDigest
+        }
+        (HeadManifest(_) | GetManifest, 200) => Verdict::Has(Content::manifest(headers)),
+        (HeadManifest(_), 405 | 501) => Verdict::TryGet,
+
+        // A blob may be a web page itself.
+        (HeadBlob(digest) | GetFirstByte(digest), 200..=299)
+            if content::is_html(headers) && !content::names(headers, digest) =>
+        {
+            Verdict::invalid("a web page where a blob was expected")
+        }
+        (HeadBlob(_) | GetFirstByte(_), 200) => Verdict::Has(Content::blob_size(headers)),
+        (HeadBlob(_), 400 | 405 | 501) => Verdict::TryGet,
+        // The URL may be signed for `GET` only.
+        (HeadBlob(_), 403) if hop.host == HopHost::Other => Verdict::TryGet,
+        (GetFirstByte(_), 206) => Verdict::Has(Content::blob_size_of_part(headers)),
+        // An empty blob has no first byte.
+        (GetFirstByte(_), 416) if content::is_empty_blob(headers) => Verdict::Has(Content::empty_blob()),
+
+        (GetBlob(_), 200) => Verdict::Has(Content::blob(headers)),
+        (GetBlob(Some(range)), 206) => match Content::blob_range(headers, *range) {
+            Some(content) => Verdict::Has(content),
+            None => Verdict::invalid("another range than the one asked for"),
+        },
+        (GetBlob(None), 206) => Verdict::invalid("a part where all was asked for"),
+
+        (ListTags | GetToken, 200) => Verdict::Has(Content::default()),
+
+        // A missing token service proves nothing about the content.
+        (GetToken, status @ (404 | 410)) => Verdict::Invalid(format!("the token service answered {status}")),
+
+        (GetToken, 401) => Verdict::Refused,
+        (_, 401) if hop.host == HopHost::Upstream => challenged(facts),
+        (_, 401 | 403) => Verdict::Refused,
+        (_, 404 | 410) => Verdict::Lacks,
+        (_, 416) => Verdict::RangeNotSatisfiable,
+        (_, 429) => Verdict::Limited { retry_after: retry_after(headers, facts.now) },
+        // A gateway that names a time states that an immediate retry fails.
+        (_, status @ 502..=504) => {
+            Verdict::Unavailable { status, retryable: retry_after(headers, facts.now).is_none() }
+        }
+        (_, status @ 500..=599) => Verdict::Unavailable { status, retryable: false },
+        (_, status) => Verdict::Invalid(format!("status {status}")),
+    }
+}
+
+fn redirected(hop: &Hop<'_>, headers: &HeaderMap) -> Verdict {
+    match redirect::next(hop.url, headers) {
+        Err(reason) => Verdict::invalid(reason),
+        Ok(_) if hop.redirects >= redirect::MAX_REDIRECTS => {
+            Verdict::Invalid(format!("more than {} redirects", redirect::MAX_REDIRECTS))
+        }
+        Ok(url) => Verdict::Redirect(url),
+    }
+}
+
+fn challenged(facts: &Facts<'_>) -> Verdict {
+    if facts.grant == GrantInHand::Renewed {
+        return Verdict::Refused;
+    }
+    match challenge::choose(facts.headers, facts.has_credentials) {
+        Ok(Challenge::Basic) if facts.grant == GrantInHand::Login => Verdict::Refused,
+        Ok(challenge) => Verdict::Renew(challenge),
+        Err(challenge::Unanswerable::NoCredentials) => Verdict::Refused,
+        Err(challenge::Unanswerable::Invalid(reason)) => Verdict::invalid(reason),
+    }
+}
+
+/// The outcome that the circuit breaker records for a call with this result. A refusal proves that the upstream
+/// answers.
+pub(crate) fn outcome<T>(result: &Result<T, UpstreamError>) -> Outcome {
+    match result {
+        Err(UpstreamError::Timeout | UpstreamError::Unreachable(_) | UpstreamError::Server { .. }) => {
+            Outcome::Failure
+        }
+        Ok(_)
+        | Err(
+            UpstreamError::NotFound
+            | UpstreamError::Denied
+            | UpstreamError::RateLimited { .. }
+            | UpstreamError::BadAnswer(_)
+            | UpstreamError::WrongDigest
+            | UpstreamError::TooLarge
+            | UpstreamError::RangeNotSatisfiable
+            | UpstreamError::CircuitOpen { .. }
+            | UpstreamError::Offline,
+        ) => Outcome::Success,
+    }
+}
+
+impl Verdict {
+    fn invalid(reason: &str) -> Self {
+        Self::Invalid(reason.to_owned())
+    }
+
+    /// The content, where this verdict ends the request with it.
+    ///
+    /// # Errors
+    /// The error that any other verdict ends the request with.
+    pub(crate) fn content(self) -> Result<Content, Failure> {
+        let error = match self {
+            Self::Has(content) => return Ok(content),
+            Self::Lacks => UpstreamError::NotFound,
+            Self::Refused => UpstreamError::Denied,
+            Self::Limited { retry_after } => UpstreamError::RateLimited { retry_after },
+            Self::RangeNotSatisfiable => UpstreamError::RangeNotSatisfiable,
+            Self::Unavailable { status, retryable } => {
+                return Err(Failure { error: UpstreamError::Server { status }, retryable });
+            }
+            Self::WrongDigest => UpstreamError::WrongDigest,
+            Self::Invalid(reason) => UpstreamError::BadAnswer(reason),
+            Self::Renew(_) | Self::TryGet | Self::Redirect(_) => {
+                UpstreamError::BadAnswer("an answer out of turn".to_owned())
+            }
+        };
+        Err(error.into())
+    }
+}

@@ -1,0 +1,110 @@
+//! What the headers of a successful response state about the content.
+
+use http::{HeaderMap, header};
+use oci_types::{Digest, MediaType};
+
+use crate::{body::ContentRange, request::ByteRange};
+
+/// What the headers of a successful response state. All fields are optional: registries omit headers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Content {
+    /// `Docker-Content-Digest`.
+    pub(crate) digest: Option<Digest>,
+    /// `Content-Type`.
+    pub(crate) media_type: Option<MediaType>,
+    /// Size of the whole content in bytes.
+    pub(crate) size: Option<u64>,
+    /// Offset of the body's first byte in the content.
+    pub(crate) start: u64,
+    /// Length of the body in bytes.
+    pub(crate) length: Option<u64>,
+    /// A strong `ETag`, for `If-Range`.
+    pub(crate) validator: Option<String>,
+}
+
+impl Content {
+    pub(super) fn manifest(headers: &HeaderMap) -> Self {
+        Self {
+            digest: declared_digest(headers),
+            media_type: media_type(headers).filter(|media_type| !media_type.as_str().is_empty()),
+            size: content_length(headers),
+            ..Self::default()
+        }
+    }
+
+    /// From a response to a request for the whole blob. The length of an encoded form is not the size.
+    pub(super) fn blob_size(headers: &HeaderMap) -> Self {
+        let plain = headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+        Self { size: if plain { content_length(headers) } else { None }, ..Self::default() }
+    }
+
+    /// From a response to a request for a part of the blob.
+    pub(super) fn blob_size_of_part(headers: &HeaderMap) -> Self {
+        let content_range = ContentRange::read(headers);
+        Self { size: content_range.and_then(|range| range.total), ..Self::default() }
+    }
+
+    pub(super) fn empty_blob() -> Self {
+        Self { size: Some(0), ..Self::default() }
+    }
+
+    pub(super) fn blob(headers: &HeaderMap) -> Self {
+        let size = content_length(headers);
+        Self { size, length: size, validator: strong_etag(headers), ..Self::default() }
+    }
+
+    /// `None` when the response contains another range than the requested one. It may end early.
+    pub(super) fn blob_range(headers: &HeaderMap, requested: ByteRange) -> Option<Self> {
+        let ContentRange { window, total } = ContentRange::read(headers)?;
+        let (first, last) = window?;
+        let matches =
+            first == requested.first && requested.last.is_none_or(|requested_last| last <= requested_last);
+        matches.then(|| Self {
+            size: total,
+            start: first,
+            length: Some(last - first + 1),
+            validator: strong_etag(headers),
+            ..Self::default()
+        })
+    }
+}
+
+/// HTML is sent by what is not a registry: a login page, or the captive portal of a network.
+pub(super) fn is_html(headers: &HeaderMap) -> bool {
+    let media_type = media_type(headers);
+    media_type.is_some_and(|html| matches!(html.as_str(), "text/html" | "application/xhtml+xml"))
+}
+
+/// Whether the response names this digest.
+pub(super) fn names(headers: &HeaderMap, digest: &Digest) -> bool {
+    declared_digest(headers).as_ref() == Some(digest)
+}
+
+/// Whether the response names another digest than this one. Digests of different algorithms cannot be compared.
+pub(super) fn contradicts(headers: &HeaderMap, digest: &Digest) -> bool {
+    declared_digest(headers)
+        .is_some_and(|declared| declared.algorithm() == digest.algorithm() && declared != *digest)
+}
+
+pub(super) fn is_empty_blob(headers: &HeaderMap) -> bool {
+    ContentRange::read(headers).is_some_and(|range| range.total == Some(0))
+}
+
+/// `Content-Length`, also that of a response to `HEAD`.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn media_type(headers: &HeaderMap) -> Option<MediaType> {
+    Some(MediaType::new(headers.get(header::CONTENT_TYPE)?.to_str().ok()?))
+}
+
+/// An invalid digest is ignored.
+fn declared_digest(headers: &HeaderMap) -> Option<Digest> {
+    Digest::parse(headers.get("docker-content-digest")?.to_str().ok()?.trim()).ok()
+}
+
+fn strong_etag(headers: &HeaderMap) -> Option<String> {
+    let tag = headers.get(header::ETAG)?.to_str().ok()?;
+    (tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"')).then(|| tag.to_owned())
+}
