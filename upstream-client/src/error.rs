@@ -5,7 +5,7 @@ use std::{error::Error, time::Duration};
 use circuit_breaker::Open;
 use url::Url;
 
-use crate::guard;
+use crate::ssrf_guard;
 
 /// Why an upstream did not give what was asked of it. No variant carries a credential, a token or a query string.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,8 +84,8 @@ impl Failure {
     /// What an exchange that ended without an answer, or a body that broke, means.
     pub(crate) fn from_transport(error: &reqwest::Error, url: &Url) -> Self {
         let host = host_and_port(url);
-        if guard::caused(error) {
-            return Self::bad_answer(guard::refusal(&host));
+        if ssrf_guard::caused(error) {
+            return Self::bad_answer(ssrf_guard::refusal(&host));
         }
         if error.is_timeout() {
             return UpstreamError::Timeout.into();

@@ -7,34 +7,34 @@
 //!
 //! It never decides what to pull and stores nothing.
 
-mod auth;
+mod authorization;
 mod blob;
 mod body;
 mod challenge;
-mod client;
 mod config;
-mod dial;
 mod error;
 mod failure;
-mod guard;
+mod http_clients;
 mod manifest;
 mod observer;
 mod rate_limit;
-mod realm;
 mod redirect;
 mod request;
-mod sighting;
+mod snapshot;
+mod ssrf_guard;
 mod tags;
 mod token;
+mod token_realms;
 mod transport;
+mod upstream;
 mod verdict;
 
 pub use blob::{BlobBody, BlobHead};
-pub use client::{Priority, Upstream, UpstreamStatus};
 pub use config::{Credentials, UpstreamConfig, UpstreamConfigError};
 pub use error::UpstreamError;
 pub use manifest::{FetchedManifest, ManifestHead};
 pub use observer::{Observer, Unobserved};
 pub use rate_limit::RateLimit;
-pub use sighting::Sighting;
+pub use snapshot::Sighting;
 pub use tags::TagPage;
+pub use upstream::{Priority, Upstream, UpstreamStatus};

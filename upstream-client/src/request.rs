@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use oci_types::{Digest, Reference, media_type::MANIFEST_TYPES};
 use url::Url;
 
-use crate::dial::Lane;
+use crate::http_clients::Lane;
 
 /// One request to an upstream or to its token service.
 #[derive(Debug)]

@@ -14,15 +14,15 @@ use url::Url;
 
 use crate::{
     Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
-    dial::Clients,
     error::{Failure, host_and_port},
-    guard,
+    http_clients::Clients,
     rate_limit::Quota,
-    realm::Realms,
     redirect,
     request::UpstreamRequest,
-    sighting::LastNews,
+    snapshot::LastNews,
+    ssrf_guard,
     token::{Grant, Tokens},
+    token_realms::Realms,
     verdict::{Content, Facts, GrantInHand, Hop, HopHost, Verdict, content_length, outcome, verdict},
 };
 
@@ -171,9 +171,10 @@ impl Transport {
         // over https the certificate then tells whether it is still the same party.
         let exempt = self.config.allow_private || hop.host == HopHost::Upstream;
         let proxied = self.config.proxy.is_some();
-        let refused = guard::check_address(url).is_err() || (proxied && guard::check_name(url).is_err());
+        let refused =
+            ssrf_guard::check_address(url).is_err() || (proxied && ssrf_guard::check_name(url).is_err());
         if !exempt && refused {
-            return Err(Failure::bad_answer(guard::refusal(&host_and_port(url))));
+            return Err(Failure::bad_answer(ssrf_guard::refusal(&host_and_port(url))));
         }
         let method = request.kind.method();
         let mut exchange = Exchange { transport: self, method: &method, code: 0 };

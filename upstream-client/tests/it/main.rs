@@ -9,7 +9,7 @@ mod blobs;
 mod breaker;
 mod manifests;
 mod redirects;
-mod sighting;
+mod snapshot;
 mod support;
 mod tags;
 mod tls;

@@ -13,7 +13,7 @@ use rustls::{
 };
 use rustls_platform_verifier::Verifier;
 
-use crate::{UpstreamConfig, UpstreamConfigError, guard::PublicOnly};
+use crate::{UpstreamConfig, UpstreamConfigError, ssrf_guard::PublicOnly};
 
 /// What a request is for. The two go over separate connections: bodies of blobs that nobody reads for a while would
 /// fill the flow-control window of an HTTP/2 connection and stall the small requests beside them.
