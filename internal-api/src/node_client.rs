@@ -1,10 +1,10 @@
 //! The client for the internal API of content nodes.
 
-use std::{fmt, ops::Range, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use oci_types::{Digest, Millis};
+use oci_types::{ContentRange, Digest, Millis};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 
 use crate::{FillStatus, LinkKeys, signed_request::SIGNATURE_HEADER};
@@ -190,10 +190,11 @@ impl NodeClient {
             StatusCode::OK => (0, length),
             StatusCode::PARTIAL_CONTENT => {
                 let content_range = header_text(&response, header::CONTENT_RANGE);
-                let (range, size) = content_range
-                    .and_then(content_range_of)
-                    .ok_or(NodeError::InvalidResponse("no valid Content-Range"))?;
-                (range.start, Some(size))
+                match content_range.and_then(ContentRange::parse) {
+                    // A node always states both.
+                    Some(ContentRange { range: Some(range), size: Some(size) }) => (range.start, Some(size)),
+                    _ => return Err(NodeError::InvalidResponse("no valid Content-Range")),
+                }
             }
             StatusCode::NOT_FOUND => return Err(NodeError::NotFound),
             StatusCode::RANGE_NOT_SATISFIABLE => return Err(NodeError::RangeNotSatisfiable),
@@ -221,12 +222,4 @@ impl NodeClient {
 
 fn header_text(response: &Response, name: header::HeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
-}
-
-/// The range and the size in a `Content-Range` of a node, which always states both: `bytes 0-9/10`.
-fn content_range_of(text: &str) -> Option<(Range<u64>, u64)> {
-    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, last, size) = (first.parse().ok()?, last.parse::<u64>().ok()?, size.parse().ok()?);
-    (first <= last && last < size).then(|| (first..last + 1, size))
 }

@@ -4,6 +4,7 @@
 
 mod column;
 pub mod constant_blobs;
+pub mod content_range;
 pub mod digest;
 pub mod failure;
 pub mod hasher;
@@ -12,6 +13,7 @@ pub mod media_type;
 pub mod name;
 pub mod time;
 
+pub use content_range::ContentRange;
 pub use digest::{Algorithm, Digest};
 pub use failure::UpstreamFailure;
 pub use hasher::Hasher;

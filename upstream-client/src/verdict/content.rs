@@ -1,9 +1,9 @@
 //! What the headers of a successful response state about the content.
 
 use http::{HeaderMap, header};
-use oci_types::{Digest, MediaType};
+use oci_types::{ContentRange, Digest, MediaType};
 
-use crate::{body::ContentRange, request::ByteRange};
+use crate::request::ByteRange;
 
 /// What the headers of a successful response state. All fields are optional: registries omit headers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,8 +40,7 @@ impl Content {
 
     /// From a response to a request for a part of the blob.
     pub(super) fn blob_size_of_part(headers: &HeaderMap) -> Self {
-        let content_range = ContentRange::read(headers);
-        Self { size: content_range.and_then(|range| range.total), ..Self::default() }
+        Self { size: content_range(headers).and_then(|range| range.size), ..Self::default() }
     }
 
     pub(super) fn empty_blob() -> Self {
@@ -55,14 +54,14 @@ impl Content {
 
     /// `None` when the response contains another range than the requested one. It may end early.
     pub(super) fn blob_range(headers: &HeaderMap, requested: ByteRange) -> Option<Self> {
-        let ContentRange { window, total } = ContentRange::read(headers)?;
-        let (first, last) = window?;
+        let ContentRange { range, size } = content_range(headers)?;
+        let range = range?;
         let matches =
-            first == requested.first && requested.last.is_none_or(|requested_last| last <= requested_last);
+            range.start == requested.first && requested.last.is_none_or(|last| range.end - 1 <= last);
         matches.then(|| Self {
-            size: total,
-            start: first,
-            length: Some(last - first + 1),
+            size,
+            start: range.start,
+            length: Some(range.end - range.start),
             validator: strong_etag(headers),
             ..Self::default()
         })
@@ -87,12 +86,16 @@ pub(super) fn contradicts(headers: &HeaderMap, digest: &Digest) -> bool {
 }
 
 pub(super) fn is_empty_blob(headers: &HeaderMap) -> bool {
-    ContentRange::read(headers).is_some_and(|range| range.total == Some(0))
+    content_range(headers).is_some_and(|range| range.size == Some(0))
 }
 
 /// `Content-Length`, also that of a response to `HEAD`.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
+    ContentRange::parse(headers.get(header::CONTENT_RANGE)?.to_str().ok()?)
 }
 
 fn media_type(headers: &HeaderMap) -> Option<MediaType> {
