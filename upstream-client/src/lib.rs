@@ -12,6 +12,7 @@ mod blob;
 mod body;
 mod challenge;
 mod config;
+mod docker_hub;
 mod error;
 mod failure;
 mod http_clients;
@@ -31,6 +32,7 @@ mod verdict;
 
 pub use blob::{BlobBody, BlobHead};
 pub use config::{Credentials, UpstreamConfig, UpstreamConfigError};
+pub use docker_hub::DOCKER_HUB_HOSTS;
 pub use error::UpstreamError;
 pub use manifest::{FetchedManifest, ManifestHead};
 pub use observer::{Observer, Unobserved};

@@ -2,11 +2,11 @@
 
 use url::{Host, Url};
 
-use crate::{UpstreamConfigError, error::host_and_port};
-
-/// Where Docker Hub's registry is asked, and where its tokens come from.
-const DOCKER_HUB: [&str; 3] = ["registry-1.docker.io", "index.docker.io", "docker.io"];
-const DOCKER_HUB_REALM: &str = "auth.docker.io";
+use crate::{
+    UpstreamConfigError,
+    docker_hub::{DOCKER_HUB_HOSTS, DOCKER_HUB_TOKEN_HOST},
+    error::host_and_port,
+};
 
 /// Names below which unrelated parties live. Two hosts below one of them are strangers to each other.
 const SHARED_SUFFIXES: [&str; 52] = [
@@ -125,7 +125,7 @@ impl Realms {
         else {
             return false;
         };
-        let of_docker_hub = realm == DOCKER_HUB_REALM && DOCKER_HUB.contains(&upstream);
+        let of_docker_hub = realm == DOCKER_HUB_TOKEN_HOST && DOCKER_HUB_HOSTS.contains(&upstream);
         of_docker_hub
             || registrable_domain(realm).is_some_and(|domain| registrable_domain(upstream) == Some(domain))
     }

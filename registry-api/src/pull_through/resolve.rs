@@ -7,6 +7,7 @@ use std::{
 
 use oci_types::RepositoryName;
 use shared_models::db::repositories::NewRepository;
+use upstream_client::DOCKER_HUB_HOSTS;
 
 use crate::{
     config::{Namespace, UpstreamPolicy},
@@ -50,9 +51,6 @@ pub(crate) struct Resolver {
 
 /// The most names that are remembered.
 const MOST_KNOWN: usize = 10_000;
-
-/// Docker Hub's hosts, whose one-segment names stand below `library/`.
-const DOCKER_HUB: [&str; 3] = ["docker.io", "registry-1.docker.io", "index.docker.io"];
 
 impl Resolver {
     pub(crate) fn new(upstreams: Vec<UpstreamPolicy>, namespaces: Vec<Namespace>) -> Self {
@@ -150,7 +148,7 @@ impl Resolver {
 }
 
 fn is_docker_hub(upstream: &UpstreamPolicy) -> bool {
-    upstream.hosts.iter().any(|host| DOCKER_HUB.contains(&host.as_str()))
+    upstream.hosts.iter().any(|host| DOCKER_HUB_HOSTS.contains(&host.as_str()))
 }
 
 fn allowed(namespace: &Namespace, name: &RepositoryName) -> Result<(), ApiError> {
