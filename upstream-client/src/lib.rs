@@ -20,6 +20,7 @@ mod manifest;
 mod observer;
 mod rate_limit;
 mod redirect;
+mod registrable_domain;
 mod request;
 mod snapshot;
 mod ssrf_guard;

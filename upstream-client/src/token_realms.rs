@@ -6,66 +6,8 @@ use crate::{
     UpstreamConfigError,
     docker_hub::{DOCKER_HUB_HOSTS, DOCKER_HUB_TOKEN_HOST},
     error::host_and_port,
+    registrable_domain::same_party,
 };
-
-/// Names below which unrelated parties live. Two hosts below one of them are strangers to each other.
-const SHARED_SUFFIXES: [&str; 52] = [
-    "aliyuncs.com",
-    "amazonaws.com",
-    "amazonaws.com.cn",
-    "app.github.dev",
-    "appspot.com",
-    "azure.com",
-    "azurecr.cn",
-    "azurecr.io",
-    "azurecr.us",
-    "azureedge.net",
-    "azurewebsites.net",
-    "backblazeb2.com",
-    "cloudapp.net",
-    "cloudflarestorage.com",
-    "cloudfront.net",
-    "cloudsmith.io",
-    "ddns.net",
-    "digitaloceanspaces.com",
-    "duckdns.org",
-    "dyndns.org",
-    "fastly.net",
-    "firebaseapp.com",
-    "fly.dev",
-    "github.io",
-    "githubpreview.dev",
-    "githubusercontent.com",
-    "gitlab.io",
-    "googleapis.com",
-    "googleusercontent.com",
-    "herokuapp.com",
-    "jfrog.io",
-    "linodeobjects.com",
-    "netlify.app",
-    "ngrok-free.app",
-    "ngrok.app",
-    "ngrok.io",
-    "nip.io",
-    "no-ip.org",
-    "on.aws",
-    "ondigitalocean.app",
-    "onrender.com",
-    "oraclecloud.com",
-    "pages.dev",
-    "pkg.dev",
-    "r2.dev",
-    "run.app",
-    "sslip.io",
-    "trycloudflare.com",
-    "vercel.app",
-    "web.app",
-    "windows.net",
-    "workers.dev",
-];
-
-/// Second labels under a country's domain that are handed out like a top-level domain (`co.uk`, `com.au`).
-const CATEGORIES: [&str; 8] = ["asso", "firm", "gouv", "govt", "info", "name", "police", "school"];
 
 /// The token services that one upstream may name.
 #[derive(Debug)]
@@ -126,8 +68,7 @@ impl Realms {
             return false;
         };
         let of_docker_hub = realm == DOCKER_HUB_TOKEN_HOST && DOCKER_HUB_HOSTS.contains(&upstream);
-        of_docker_hub
-            || registrable_domain(realm).is_some_and(|domain| registrable_domain(upstream) == Some(domain))
+        of_docker_hub || same_party(realm, upstream)
     }
 }
 
@@ -136,29 +77,6 @@ fn read_entry(entry: &str) -> Option<(Host<String>, Option<u16>)> {
     let bare =
         url.path() == "/" && url.query().is_none() && url.fragment().is_none() && !entry.contains(['/', '@']);
     bare.then(|| Some((url.host()?.to_owned(), url.port())))?
-}
-
-/// The part of a host name that one party registered. None where that cannot be told: for one label, below a name
-/// that strangers share, below what looks like a country's category. An approximation that errs towards refusing;
-/// whoever it refuses can be listed.
-fn registrable_domain(host: &str) -> Option<&str> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let below =
-        |suffix: &str| host.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if SHARED_SUFFIXES.iter().any(|suffix| below(suffix)) {
-        return None;
-    }
-    let mut from_the_end = host.rsplitn(4, '.');
-    let top = from_the_end
-        .next()
-        .filter(|label| label.len() >= 2 && !label.bytes().any(|byte| byte.is_ascii_digit()))?;
-    let second = from_the_end.next().filter(|label| !label.is_empty())?;
-    let category = top.len() == 2 && (second.len() <= 3 || CATEGORIES.contains(&second));
-    let mut length = top.len() + 1 + second.len();
-    if category {
-        length += 1 + from_the_end.next().filter(|label| !label.is_empty())?.len();
-    }
-    host.get(host.len() - length..)
 }
 
 #[cfg(test)]
