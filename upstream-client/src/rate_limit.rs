@@ -1,11 +1,9 @@
 //! What an upstream says of its quota, and when background work has to wait for it.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, header};
+use parking_lot::Mutex;
 
 /// No wait that an upstream names is taken for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,7 +46,7 @@ impl Quota {
         if retry_at.is_none() && limit.is_none() {
             return false;
         }
-        let mut seen = self.lock();
+        let mut seen = self.0.lock();
         if let Some(limit) = limit {
             seen.limit = Some((limit, now));
         }
@@ -58,7 +56,7 @@ impl Quota {
 
     /// Takes in that a 429 asked another process to wait.
     pub(crate) fn wait(&self, wait: Duration, now: Instant) {
-        let mut seen = self.lock();
+        let mut seen = self.0.lock();
         seen.retry_at = seen.retry_at.max(now.checked_add(wait.min(LONGEST_WAIT)));
     }
 
@@ -73,12 +71,12 @@ impl Quota {
     ) {
         let reset_after =
             reset_after.min(LONGEST_WAIT).saturating_add(now.saturating_duration_since(seen_at));
-        self.lock().limit = Some((RateLimit { limit, remaining, window: None, reset_after }, seen_at));
+        self.0.lock().limit = Some((RateLimit { limit, remaining, window: None, reset_after }, seen_at));
     }
 
     /// When the quota was told.
     pub(crate) fn seen_at(&self) -> Option<Instant> {
-        Some(self.lock().limit?.1)
+        Some(self.0.lock().limit?.1)
     }
 
     /// How long background work has to wait, if it has to: a `Retry-After` runs, or no more than `reserve` is left.
@@ -92,18 +90,14 @@ impl Quota {
 
     /// The quota, unless its window is over.
     pub(crate) fn limit(&self, now: Instant) -> Option<RateLimit> {
-        let (limit, seen_at) = self.lock().limit?;
+        let (limit, seen_at) = self.0.lock().limit?;
         let left = limit.reset_after.checked_sub(now.saturating_duration_since(seen_at))?;
         (!left.is_zero()).then_some(RateLimit { reset_after: left, ..limit })
     }
 
     /// What is left of the wait that the last 429 asked for.
     pub(crate) fn retry_after(&self, now: Instant) -> Option<Duration> {
-        self.lock().retry_at?.checked_duration_since(now).filter(|left| !left.is_zero())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().retry_at?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 }
 

@@ -1,11 +1,9 @@
 //! What processes tell each other of an upstream, so that one that was turned away spares it the others.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use oci_types::Millis;
+use parking_lot::Mutex;
 
 use crate::Upstream;
 
@@ -72,13 +70,13 @@ pub(crate) struct LastNews(Mutex<Option<Millis>>);
 impl LastNews {
     /// Notes that it did so now, and later than ever before.
     pub(crate) fn note(&self) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let later = last.map_or(Millis(0), |last| last.after(Duration::from_millis(1)));
         *last = Some(Millis::now().max(later));
     }
 
     fn at(&self) -> Option<Millis> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 
