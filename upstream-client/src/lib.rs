@@ -22,6 +22,7 @@ mod rate_limit;
 mod redirect;
 mod registrable_domain;
 mod request;
+mod retry;
 mod snapshot;
 mod ssrf_guard;
 mod tags;

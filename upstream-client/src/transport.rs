@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use circuit_breaker::{CircuitBreaker, Transition};
 use http::{Method, header};
 use reqwest::Response;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::{
@@ -19,18 +19,13 @@ use crate::{
     rate_limit::Quota,
     redirect,
     request::UpstreamRequest,
+    retry::retry,
     snapshot::LastNews,
     ssrf_guard,
     token::{Grant, Tokens},
     token_realms::Realms,
     verdict::{Content, Facts, GrantInHand, Hop, HopHost, Verdict, content_length, outcome, verdict},
 };
-
-/// How often a request that may be sent again is sent again.
-const RETRIES: usize = 2;
-
-/// How long to wait before that, in milliseconds; drawn anew each time, so that many do not come back together.
-const PAUSE_MILLIS: std::ops::RangeInclusive<u64> = 100..=400;
 
 /// Everything that the requests to one upstream share.
 pub(crate) struct Transport {
@@ -99,10 +94,7 @@ impl Transport {
             return Err(UpstreamError::RateLimited { retry_after: Some(wait) });
         }
         let permit = self.breaker.admit(Instant::now())?;
-        let result = match timeout(within, retry(within, attempt)).await {
-            Ok(result) => result,
-            Err(_) => Err(UpstreamError::Timeout),
-        };
+        let result = retry(within, attempt).await;
         match permit.record(outcome(&result), Instant::now()) {
             Some(Transition::Opened) => {
                 self.news.note();
@@ -236,27 +228,6 @@ impl Transport {
 
     pub(crate) fn host_of(&self, url: &Url) -> HopHost {
         if redirect::same_origin(url, &self.config.url) { HopHost::Upstream } else { HopHost::Other }
-    }
-}
-
-async fn retry<T, F>(within: Duration, attempt: impl Fn() -> F) -> Result<T, UpstreamError>
-where
-    F: Future<Output = Result<T, Failure>>,
-{
-    let started = Instant::now();
-    let mut left = RETRIES;
-    loop {
-        let failure = match attempt().await {
-            Ok(success) => return Ok(success),
-            Err(failure) => failure,
-        };
-        let pause = Duration::from_millis(rand::random_range(PAUSE_MILLIS));
-        // Where no time is left for another attempt, what this one met says more than a timeout would.
-        if !failure.retryable || left == 0 || started.elapsed().saturating_add(pause) >= within {
-            return Err(failure.error);
-        }
-        left -= 1;
-        sleep(pause).await;
     }
 }
 
