@@ -7,7 +7,7 @@ use url::Url;
 use crate::{
     UpstreamError,
     challenge::Challenge,
-    error::Failure,
+    error::AttemptError,
     request::{RequestKind, UpstreamRequest},
     token::{Grant, MAX_TOKEN_ANSWER, token_url},
     transport::Transport,
@@ -21,11 +21,11 @@ impl Transport {
         request: &UpstreamRequest,
         challenge: Challenge,
         rejected: Option<&Arc<Grant>>,
-    ) -> Result<Arc<Grant>, Failure> {
+    ) -> Result<Arc<Grant>, AttemptError> {
         let scope = &request.scope;
         match challenge {
             Challenge::Bearer { realm, service, scope: challenged } => {
-                self.realms.check(&realm).map_err(UpstreamError::BadAnswer)?;
+                self.realms.check(&realm).map_err(UpstreamError::invalid_response)?;
                 let url = token_url(&realm, service.as_deref(), challenged.as_deref().unwrap_or(scope));
                 self.tokens.renew(scope, rejected, self.fetch_token(url, scope)).await
             }
@@ -37,7 +37,7 @@ impl Transport {
     }
 
     /// Asks a realm that was checked. Its redirects are not followed: they would take the login along.
-    async fn fetch_token(&self, url: Url, scope: &str) -> Result<Grant, Failure> {
+    async fn fetch_token(&self, url: Url, scope: &str) -> Result<Grant, AttemptError> {
         let request = UpstreamRequest::new(RequestKind::GetToken, url, scope.to_owned());
         let hop = Hop { url: &request.url, host: self.host_of(&request.url), redirects: 0 };
         let answer = self.exchange(&request, hop, self.login().as_ref(), GrantInHand::Login).await?;

@@ -10,7 +10,7 @@ use oci_types::{Digest, RepositoryName};
 use crate::{
     Priority, Upstream, UpstreamError,
     body::pieces,
-    error::Failure,
+    error::AttemptError,
     request::{ByteRange, RequestKind, UpstreamRequest},
     verdict::{Content, Verdict},
 };
@@ -105,7 +105,7 @@ impl Upstream {
         &self,
         head: &UpstreamRequest,
         first_byte: &UpstreamRequest,
-    ) -> Result<BlobHead, Failure> {
+    ) -> Result<BlobHead, AttemptError> {
         let mut answer = self.transport.send(head).await?;
         if answer.verdict == Verdict::TryGet {
             answer = self.transport.send(first_byte).await?;
@@ -114,7 +114,7 @@ impl Upstream {
         Ok(BlobHead { size: content.size })
     }
 
-    async fn try_open_blob(&self, request: &UpstreamRequest) -> Result<BlobBody, Failure> {
+    async fn try_open_blob(&self, request: &UpstreamRequest) -> Result<BlobBody, AttemptError> {
         let (content, response) = self.transport.send(request).await?.content()?;
         let Content { start, size, length, validator, .. } = content;
         let stream = pieces(Arc::clone(&self.transport), response, length);
@@ -123,6 +123,7 @@ impl Upstream {
 }
 
 fn value(text: &str) -> Result<HeaderValue, UpstreamError> {
-    HeaderValue::try_from(text)
-        .map_err(|_| UpstreamError::BadAnswer("a validator that is no header value".to_owned()))
+    HeaderValue::try_from(text).map_err(|error| {
+        UpstreamError::invalid_response("validator is not a valid header value").with_source(error)
+    })
 }

@@ -20,15 +20,15 @@ pub(crate) fn pieces(
             (Some(piece), None) => Ok(Some((piece, (transport, response, None)))),
             (Some(piece), Some(left)) => {
                 let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-                let left = left
-                    .checked_sub(length)
-                    .ok_or_else(|| UpstreamError::BadAnswer("a body longer than its length".to_owned()))?;
+                let left = left.checked_sub(length).ok_or_else(|| {
+                    UpstreamError::invalid_response("body longer than its announced length")
+                })?;
                 Ok(Some((piece, (transport, response, Some(left)))))
             }
             (None, None | Some(0)) => Ok(None),
             (None, Some(left)) => {
                 let host = host_and_port(response.url());
-                Err(UpstreamError::Unreachable(format!("{host}: the body ended {left} bytes early")))
+                Err(UpstreamError::unreachable(format!("{host}: body ended {left} bytes early")))
             }
         }
     })

@@ -40,9 +40,7 @@ pub(crate) fn choose(headers: &HeaderMap, has_credentials: bool) -> Result<Chall
     match (basic, others) {
         (true, _) if has_credentials => Ok(Challenge::Basic),
         (true, _) | (false, false) => Err(Unanswerable::NoCredentials),
-        (false, true) => {
-            Err(Unanswerable::Invalid("it asks for an authentication scheme that is not supported"))
-        }
+        (false, true) => Err(Unanswerable::Invalid("unsupported authentication scheme")),
     }
 }
 
@@ -52,7 +50,7 @@ fn bearer(challenge: &ChallengeRef<'_>) -> Result<Challenge, Unanswerable> {
         found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
     };
     let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
-    let realm = realm.ok_or(Unanswerable::Invalid("its token realm is not a URL"))?;
+    let realm = realm.ok_or(Unanswerable::Invalid("token realm is not a URL"))?;
     Ok(Challenge::Bearer { realm, service: parameter("service"), scope: parameter("scope") })
 }
 

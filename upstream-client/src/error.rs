@@ -1,60 +1,125 @@
-//! Why an upstream did not give what was asked of it.
+//! Why an upstream did not deliver the requested content.
 
-use std::{error::Error, time::Duration};
+mod attempt;
+
+use std::{borrow::Cow, error::Error, sync::Arc, time::Duration};
 
 use circuit_breaker::Open;
-use url::Url;
 
-use crate::ssrf_guard;
+pub(crate) use self::attempt::{AttemptError, host_and_port};
 
-/// Why an upstream did not give what was asked of it. No variant carries a credential, a token or a query string.
+/// Why an upstream did not deliver the requested content. No variant contains a credential, a token or a query string.
+///
+/// The text states the cause, so that one line of a log suffices; [`source`](Error::source) gives the underlying error.
+/// Errors are cloned to every reader of a fill, and so share their sources.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
-    /// 404 or 410: upstream says that it is not there.
-    #[error("upstream has no such content")]
+    /// 404 or 410: the upstream does not have the content.
+    #[error("upstream does not have the content")]
     NotFound,
-    /// 401 after authenticating, or 403. Many registries say so of what does not exist.
-    #[error("upstream refused access")]
+    /// 401 in spite of authentication, or 403. Many registries respond so for content that does not exist.
+    #[error("upstream denied access")]
     Denied,
-    /// 429, or a background request that was held back to spare the quota for clients.
-    #[error("upstream's rate limit is reached")]
+    /// 429, or a background request that was not sent in order to leave the quota to clients.
+    #[error("upstream rate limit reached")]
     RateLimited {
-        /// How long upstream asked to wait, if it said.
+        /// `Retry-After`, if the upstream sent one.
         retry_after: Option<Duration>,
     },
-    /// A 5xx answer.
-    #[error("upstream answered {status}")]
+    /// 5xx.
+    #[error("upstream responded with status {status}")]
     Server {
         /// The status code.
         status: u16,
     },
-    /// An answer outside the protocol, or one that asks for what is not allowed (a redirect, a token realm).
-    #[error("upstream gave a bad answer: {0}")]
-    BadAnswer(String),
-    /// The bytes do not hash to the digest that was asked for or promised.
-    #[error("upstream sent bytes of another digest")]
-    WrongDigest,
-    /// A manifest or a list is larger than its limit.
-    #[error("upstream's answer is too large")]
+    /// A response outside the protocol, or one that refers to what is not permitted (a redirect, a token realm).
+    #[error(transparent)]
+    InvalidResponse(InvalidResponse),
+    /// The bytes or the headers do not match the requested or the declared digest.
+    #[error("digest mismatch in the response from upstream")]
+    DigestMismatch,
+    /// A manifest or a list exceeds its size limit.
+    #[error("response from upstream exceeds the size limit")]
     TooLarge,
     /// 416: the range begins behind the end.
-    #[error("upstream cannot serve that range")]
+    #[error("range not satisfiable")]
     RangeNotSatisfiable,
-    /// No connection, no answer or no next byte in time.
-    #[error("upstream did not answer in time")]
+    /// No connection, no response or no further bytes in time.
+    #[error("timeout waiting for upstream")]
     Timeout,
     /// The name does not resolve, the connection was refused or broke, or TLS failed.
-    #[error("upstream cannot be reached: {0}")]
-    Unreachable(String),
-    /// Too many failures in a row: nothing was sent.
-    #[error("upstream failed repeatedly and is left alone for now")]
+    #[error(transparent)]
+    Unreachable(Unreachable),
+    /// Too many consecutive failures: no request was sent.
+    #[error("upstream circuit is open after repeated failures")]
     CircuitOpen {
-        /// When the next attempt is allowed.
+        /// Time until the next request is permitted.
         retry_after: Duration,
     },
-    /// The upstream is configured as offline: nothing was sent.
+    /// The upstream is configured as offline: no request was sent.
     #[error("upstream is configured as offline")]
     Offline,
+}
+
+/// An underlying error, shared by the clones of an [`UpstreamError`].
+type Source = Arc<dyn Error + Send + Sync>;
+
+/// What is wrong with a response. Equal to another one with the same reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("invalid response from upstream: {reason}")]
+pub struct InvalidResponse {
+    reason: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+/// Why an upstream, or a host that it refers to, cannot be reached. Equal to another one with the same reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("failed to reach upstream: {reason}")]
+pub struct Unreachable {
+    reason: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+impl PartialEq for InvalidResponse {
+    fn eq(&self, other: &Self) -> bool {
+        self.reason == other.reason
+    }
+}
+
+impl Eq for InvalidResponse {}
+
+impl PartialEq for Unreachable {
+    fn eq(&self, other: &Self) -> bool {
+        self.reason == other.reason
+    }
+}
+
+impl Eq for Unreachable {}
+
+impl UpstreamError {
+    /// [`InvalidResponse`](Self::InvalidResponse) without an underlying error. `reason` is a noun phrase.
+    pub fn invalid_response(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::InvalidResponse(InvalidResponse { reason: reason.into(), source: None })
+    }
+
+    /// [`Unreachable`](Self::Unreachable) without an underlying error.
+    pub fn unreachable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Unreachable(Unreachable { reason: reason.into(), source: None })
+    }
+
+    /// This error with the underlying one, where its variant can have one.
+    pub fn with_source(self, source: impl Error + Send + Sync + 'static) -> Self {
+        let source: Option<Source> = Some(Arc::new(source));
+        match self {
+            Self::InvalidResponse(InvalidResponse { reason, .. }) => {
+                Self::InvalidResponse(InvalidResponse { reason, source })
+            }
+            Self::Unreachable(Unreachable { reason, .. }) => {
+                Self::Unreachable(Unreachable { reason, source })
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<Open> for UpstreamError {
@@ -63,52 +128,27 @@ impl From<Open> for UpstreamError {
     }
 }
 
-/// An error of one attempt, and whether the same request may be sent again.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub(crate) error: UpstreamError,
-    pub(crate) retryable: bool,
-}
+#[cfg(test)]
+mod tests {
+    use std::io;
 
-impl From<UpstreamError> for Failure {
-    fn from(error: UpstreamError) -> Self {
-        Self { error, retryable: false }
-    }
-}
+    use super::*;
 
-impl Failure {
-    pub(crate) fn bad_answer(reason: impl Into<String>) -> Self {
-        UpstreamError::BadAnswer(reason.into()).into()
-    }
-
-    /// What an exchange that ended without an answer, or a body that broke, means.
-    pub(crate) fn from_transport(error: &reqwest::Error, url: &Url) -> Self {
-        let host = host_and_port(url);
-        if ssrf_guard::caused(error) {
-            return Self::bad_answer(ssrf_guard::refusal(&host));
+    #[test]
+    fn an_error_states_its_cause_and_keeps_its_source() {
+        let reset = || io::Error::from(io::ErrorKind::ConnectionReset);
+        for (error, text) in [
+            (UpstreamError::invalid_response("status 418"), "invalid response from upstream: status 418"),
+            (UpstreamError::unreachable("host: reset"), "failed to reach upstream: host: reset"),
+        ] {
+            assert!(error.source().is_none());
+            let error = error.with_source(reset());
+            assert_eq!(error.to_string(), text);
+            let copy = error.clone();
+            assert_eq!(copy.source().map(ToString::to_string), Some(reset().to_string()));
+            assert_eq!(copy, error);
         }
-        if error.is_timeout() {
-            return UpstreamError::Timeout.into();
-        }
-        if error.is_builder() {
-            return Self::bad_answer("it led to an address that cannot be asked");
-        }
-        let mut cause: &dyn Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        // reqwest's own texts name the whole URL; those of the innermost causes (system, TLS, HTTP) do not.
-        let reason =
-            if cause.is::<reqwest::Error>() { "the exchange failed".to_owned() } else { cause.to_string() };
-        Self { error: UpstreamError::Unreachable(format!("{host}: {reason}")), retryable: true }
-    }
-}
-
-/// `host:port` of a URL, for messages.
-pub(crate) fn host_and_port(url: &Url) -> String {
-    let host = url.host_str().unwrap_or("?");
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
+        assert!(UpstreamError::Timeout.with_source(reset()).source().is_none());
+        assert_ne!(UpstreamError::unreachable("a"), UpstreamError::unreachable("b"));
     }
 }

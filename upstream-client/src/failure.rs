@@ -16,8 +16,8 @@ impl From<&UpstreamError> for UpstreamFailure {
             }
             UpstreamError::Offline => Self::Unavailable { retry_after: None },
             UpstreamError::Server { .. }
-            | UpstreamError::BadAnswer(_)
-            | UpstreamError::WrongDigest
+            | UpstreamError::InvalidResponse(_)
+            | UpstreamError::DigestMismatch
             | UpstreamError::TooLarge
             | UpstreamError::RangeNotSatisfiable
             | UpstreamError::Unreachable(_) => Self::BadGateway,

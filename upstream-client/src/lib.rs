@@ -35,7 +35,7 @@ mod verdict;
 pub use blob::{BlobBody, BlobHead};
 pub use config::{Credentials, UpstreamConfig, UpstreamConfigError};
 pub use docker_hub::DOCKER_HUB_HOSTS;
-pub use error::UpstreamError;
+pub use error::{InvalidResponse, Unreachable, UpstreamError};
 pub use manifest::{FetchedManifest, ManifestHead};
 pub use observer::{Observer, Unobserved};
 pub use rate_limit::RateLimit;

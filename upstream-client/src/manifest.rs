@@ -5,7 +5,7 @@ use oci_types::{Algorithm, Digest, MediaType, Reference, RepositoryName};
 
 use crate::{
     Priority, Upstream, UpstreamError,
-    error::Failure,
+    error::AttemptError,
     request::{RequestKind, UpstreamRequest},
     verdict::{Content, Verdict},
 };
@@ -37,7 +37,7 @@ impl Upstream {
     /// Asks which manifest a reference names, without fetching it.
     ///
     /// # Errors
-    /// [`UpstreamError`]; `WrongDigest` when upstream names another digest than the one asked for.
+    /// [`UpstreamError`]; `DigestMismatch` when upstream names another digest than the one asked for.
     pub async fn head_manifest(
         &self,
         repository: &RepositoryName,
@@ -53,7 +53,7 @@ impl Upstream {
     /// Fetches a manifest. Asked for by digest, the body hashes to that digest.
     ///
     /// # Errors
-    /// [`UpstreamError`]; `WrongDigest` also when the body does not hash to the `Docker-Content-Digest` it came with.
+    /// [`UpstreamError`]; `DigestMismatch` also when the body does not hash to the `Docker-Content-Digest` it came with.
     pub async fn get_manifest(
         &self,
         repository: &RepositoryName,
@@ -65,7 +65,7 @@ impl Upstream {
         self.transport.call(priority, within, || self.try_get_manifest(&request, reference)).await
     }
 
-    async fn try_head_manifest(&self, request: &UpstreamRequest) -> Result<ManifestHead, Failure> {
+    async fn try_head_manifest(&self, request: &UpstreamRequest) -> Result<ManifestHead, AttemptError> {
         let answer = self.transport.send(request).await?;
         if answer.verdict == Verdict::TryGet {
             return Ok(ManifestHead { digest: None, media_type: None, size: None });
@@ -78,11 +78,11 @@ impl Upstream {
         &self,
         request: &UpstreamRequest,
         reference: &Reference,
-    ) -> Result<FetchedManifest, Failure> {
+    ) -> Result<FetchedManifest, AttemptError> {
         let (content, response) = self.transport.send(request).await?.content()?;
         let body = self.transport.read_all(response, self.transport.config.max_manifest_bytes).await?;
         if body.is_empty() {
-            return Err(Failure::bad_answer("an empty manifest"));
+            return Err(UpstreamError::invalid_response("empty manifest").into());
         }
         let (algorithm, asked) = match reference {
             Reference::Digest(digest) => (digest.algorithm(), Some(digest)),
@@ -91,7 +91,7 @@ impl Upstream {
         let digest = Digest::of(algorithm, &body);
         let as_declared = |declared: &Digest| *declared == digest || declared.matches(&body);
         if asked.is_some_and(|asked| *asked != digest) || !content.digest.as_ref().is_none_or(as_declared) {
-            return Err(UpstreamError::WrongDigest.into());
+            return Err(UpstreamError::DigestMismatch.into());
         }
         Ok(FetchedManifest { digest, media_type: content.media_type, body })
     }

@@ -13,15 +13,15 @@ pub(crate) const MAX_REDIRECTS: usize = 5;
 pub(crate) fn next(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     let target = location.and_then(|location| from.join(location).ok());
-    let mut target = target.ok_or("a redirect without a readable Location")?;
+    let mut target = target.ok_or("redirect without a valid Location")?;
     match (from.scheme(), target.scheme()) {
         (_, "https") | ("http", "http") => {}
-        ("https", "http") => return Err("a redirect from https to http"),
-        _ => return Err("a redirect to a scheme other than https"),
+        ("https", "http") => return Err("redirect from https to http"),
+        _ => return Err("redirect to a scheme other than https"),
     }
     // A login inside the URL would be sent as Authorization by the HTTP client.
     if target.set_username("").is_err() || target.set_password(None).is_err() {
-        return Err("a redirect without a host");
+        return Err("redirect without a host");
     }
     target.set_fragment(None);
     Ok(target)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use tokio::time::{Instant, timeout};
 
-use crate::{UpstreamError, error::Failure};
+use crate::{UpstreamError, error::AttemptError};
 
 /// Maximum retries of one call.
 const MAX_RETRIES: usize = 2;
@@ -20,7 +20,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// The error of the last attempt; `Timeout` when an attempt is in progress at the limit.
 pub(crate) async fn retry<T, F>(limit: Duration, attempt: impl Fn() -> F) -> Result<T, UpstreamError>
 where
-    F: Future<Output = Result<T, Failure>>,
+    F: Future<Output = Result<T, AttemptError>>,
 {
     let started = Instant::now();
     // Where no time is left for another attempt, the error of this one is more precise than a timeout.
@@ -32,7 +32,7 @@ where
                 .with_max_times(MAX_RETRIES)
                 .with_jitter(),
         )
-        .when(|failure: &Failure| failure.retryable)
+        .when(|failure: &AttemptError| failure.retryable)
         .adjust(|_, pause| pause.filter(in_time));
     match timeout(limit, attempts).await {
         Ok(result) => result.map_err(|failure| failure.error),
@@ -50,15 +50,15 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(8);
 
-    fn failure(retryable: bool) -> Failure {
-        Failure { error: UpstreamError::Server { status: 503 }, retryable }
+    fn failure(retryable: bool) -> AttemptError {
+        AttemptError { error: UpstreamError::Server { status: 503 }, retryable }
     }
 
     /// Runs attempts that take `duration` and end as `outcomes` say. Returns the result and the number of attempts.
     async fn run(
         limit: Duration,
         duration: Duration,
-        outcomes: &[Result<(), Failure>],
+        outcomes: &[Result<(), AttemptError>],
     ) -> (Result<(), UpstreamError>, usize) {
         let attempts = Cell::new(0);
         let attempt = || async {

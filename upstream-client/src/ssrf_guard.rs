@@ -9,6 +9,8 @@ use std::{
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use crate::UpstreamError;
+
 /// The host, or everything it resolves to, is inside the network.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the address is not public")]
@@ -50,7 +52,7 @@ pub(crate) fn check_name(url: &Url) -> Result<(), NotPublic> {
 }
 
 /// Whether an error goes back to [`NotPublic`].
-pub(crate) fn caused(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<NotPublic>() {
@@ -61,9 +63,9 @@ pub(crate) fn caused(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// What is said of a refused host.
-pub(crate) fn refusal(host: &str) -> String {
-    format!("{host} is not a public address (allow_private would permit it)")
+/// The error for a blocked host.
+pub(crate) fn refusal(host: &str) -> UpstreamError {
+    UpstreamError::invalid_response(format!("{host} is not a public address (allow_private would permit it)"))
 }
 
 /// Whether an address is of the public internet. Everything special is refused, also where it wraps an IPv4 address.
@@ -194,6 +196,6 @@ mod tests {
     #[tokio::test]
     async fn a_name_of_this_machine_does_not_resolve() {
         let error = PublicOnly.resolve("localhost".parse().unwrap()).await.err().unwrap();
-        assert!(caused(error.as_ref()));
+        assert!(is_cause_of(error.as_ref()));
     }
 }

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::{
     Priority, Upstream, UpstreamError,
-    error::Failure,
+    error::AttemptError,
     request::{RequestKind, UpstreamRequest},
 };
 
@@ -51,12 +51,12 @@ impl Upstream {
         self.transport.call(priority, within, || self.try_list_tags(&request)).await
     }
 
-    async fn try_list_tags(&self, request: &UpstreamRequest) -> Result<TagPage, Failure> {
+    async fn try_list_tags(&self, request: &UpstreamRequest) -> Result<TagPage, AttemptError> {
         let (_, response) = self.transport.send(request).await?.content()?;
         let next = next_page(&request.url, response.headers());
         let body = self.transport.read_all(response, MAX_PAGE_BYTES).await?;
-        let list: TagList =
-            serde_json::from_slice(&body).map_err(|_| Failure::bad_answer("a tag list that is none"))?;
+        let list: TagList = serde_json::from_slice(&body)
+            .map_err(|error| UpstreamError::invalid_response("malformed tag list").with_source(error))?;
         let names = list.tags.unwrap_or_default();
         // A link without `last` continues by a key of upstream's own; the specification's way works beside it.
         let next_last = next.and_then(|last| last.or_else(|| names.last().cloned()));

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use url::Url;
 
-use crate::{Credentials, error::Failure};
+use crate::{Credentials, UpstreamError, error::AttemptError};
 
 /// How many scopes are remembered for one upstream.
 const SCOPES: u64 = 10_000;
@@ -49,7 +49,7 @@ pub(crate) struct Tokens {
 #[derive(Debug, Default)]
 struct Slot {
     grant: Option<Arc<Grant>>,
-    failed: Option<(Instant, Failure)>,
+    failed: Option<(Instant, AttemptError)>,
 }
 
 impl Slot {
@@ -76,8 +76,8 @@ impl Tokens {
         &self,
         scope: &str,
         rejected: Option<&Arc<Grant>>,
-        fetch: impl Future<Output = Result<Grant, Failure>>,
-    ) -> Result<Arc<Grant>, Failure> {
+        fetch: impl Future<Output = Result<Grant, AttemptError>>,
+    ) -> Result<Arc<Grant>, AttemptError> {
         let asked_at = Instant::now();
         let slot = self.slots.get_with_by_ref(scope, async { Arc::default() }).await;
         let mut slot = slot.lock().await;
@@ -103,9 +103,13 @@ impl Grant {
     /// Reads the answer of a token service.
     ///
     /// # Errors
-    /// `BadAnswer` when there is no usable token in it.
-    pub(crate) fn from_token_answer(body: &[u8]) -> Result<Self, Failure> {
-        let bad = || Failure::bad_answer("the token service gave no token");
+    /// `InvalidResponse` when there is no usable token in it.
+    pub(crate) fn from_token_answer(body: &[u8]) -> Result<Self, AttemptError> {
+        let bad = || {
+            AttemptError::from(UpstreamError::invalid_response(
+                "no token in the response of the token service",
+            ))
+        };
         let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| bad())?;
         let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         let lifetime = answer.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs).min(LONGEST_LIFETIME);
@@ -152,7 +156,6 @@ struct TokenAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::UpstreamError;
 
     fn left(body: &str) -> Duration {
         Grant::from_token_answer(body.as_bytes()).unwrap().expires - Instant::now()
@@ -173,7 +176,7 @@ mod tests {
         assert!(!format!("{grant:?}").contains("hidden"));
         for body in ["", "{}", "[]", r#"{"token":5}"#, r#"{"token":null}"#, r#"{"token":"a\nb"}"#] {
             let error = Grant::from_token_answer(body.as_bytes()).unwrap_err().error;
-            assert!(matches!(error, UpstreamError::BadAnswer(_)), "{body}");
+            assert!(matches!(error, UpstreamError::InvalidResponse(_)), "{body}");
         }
     }
 

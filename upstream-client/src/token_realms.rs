@@ -34,16 +34,16 @@ impl Realms {
         let host = host_and_port(realm);
         match (self.upstream.scheme(), realm.scheme()) {
             (_, "https") | ("http", "http") => {}
-            _ => return Err(format!("the token realm {host} is not asked over https")),
+            _ => return Err(format!("token realm {host} does not use https")),
         }
         if !realm.username().is_empty() || realm.password().is_some() {
-            return Err(format!("the token realm {host} has a login in its URL"));
+            return Err(format!("token realm {host} contains credentials"));
         }
         let allowed = self.is_same_host(realm) || self.is_listed(realm) || self.is_sibling(realm);
         if allowed {
             Ok(())
         } else {
-            Err(format!("the token realm {host} is not allowed (realms would permit it)"))
+            Err(format!("token realm {host} is not allowed (realms would permit it)"))
         }
     }
 

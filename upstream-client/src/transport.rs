@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::{
     Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
-    error::{Failure, host_and_port},
+    error::{AttemptError, host_and_port},
     http_clients::Clients,
     rate_limit::Quota,
     redirect,
@@ -51,7 +51,7 @@ impl UpstreamResponse {
     ///
     /// # Errors
     /// As [`Verdict::content`].
-    pub(crate) fn content(self) -> Result<(Content, Response), Failure> {
+    pub(crate) fn content(self) -> Result<(Content, Response), AttemptError> {
         Ok((self.verdict.content()?, self.response))
     }
 }
@@ -83,7 +83,7 @@ impl Transport {
         attempt: impl Fn() -> F,
     ) -> Result<T, UpstreamError>
     where
-        F: Future<Output = Result<T, Failure>>,
+        F: Future<Output = Result<T, AttemptError>>,
     {
         if self.config.offline {
             return Err(UpstreamError::Offline);
@@ -111,7 +111,7 @@ impl Transport {
 
     /// Sends a request, answers a challenge once and follows redirects. The verdict is not [`Verdict::Renew`] or
     /// [`Verdict::Redirect`].
-    pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, Failure> {
+    pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, AttemptError> {
         let mut grant = self.tokens.current(&request.scope).await;
         let mut in_hand = match &grant {
             None => GrantInHand::None,
@@ -135,7 +135,7 @@ impl Transport {
         request: &UpstreamRequest,
         grant: Option<&Grant>,
         in_hand: GrantInHand,
-    ) -> Result<UpstreamResponse, Failure> {
+    ) -> Result<UpstreamResponse, AttemptError> {
         let mut url = request.url.clone();
         let mut grant = grant;
         let mut redirects = 0;
@@ -157,7 +157,7 @@ impl Transport {
         hop: Hop<'_>,
         grant: Option<&Grant>,
         in_hand: GrantInHand,
-    ) -> Result<UpstreamResponse, Failure> {
+    ) -> Result<UpstreamResponse, AttemptError> {
         let url = hop.url;
         // The configured host is the operator's choice, wherever it lies. It stays so when its name changes address:
         // over https the certificate then tells whether it is still the same party.
@@ -166,7 +166,7 @@ impl Transport {
         let refused =
             ssrf_guard::check_address(url).is_err() || (proxied && ssrf_guard::check_name(url).is_err());
         if !exempt && refused {
-            return Err(Failure::bad_answer(ssrf_guard::refusal(&host_and_port(url))));
+            return Err(ssrf_guard::refusal(&host_and_port(url)).into());
         }
         let method = request.kind.method();
         let mut exchange = Exchange { transport: self, method: &method, code: 0 };
@@ -175,7 +175,7 @@ impl Transport {
         if let Some(grant) = grant {
             sent = sent.header(header::AUTHORIZATION, grant.authorization.clone());
         }
-        let response = sent.send().await.map_err(|error| Failure::from_transport(&error, url))?;
+        let response = sent.send().await.map_err(|error| AttemptError::from_transport(error, url))?;
         exchange.code = response.status().as_u16();
         let verdict = verdict(&Facts {
             request: &request.kind,
@@ -199,7 +199,7 @@ impl Transport {
     }
 
     /// Reads a body of at most `limit` bytes.
-    pub(crate) async fn read_all(&self, mut response: Response, limit: usize) -> Result<Bytes, Failure> {
+    pub(crate) async fn read_all(&self, mut response: Response, limit: usize) -> Result<Bytes, AttemptError> {
         let announced = content_length(response.headers()).and_then(|length| usize::try_from(length).ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(UpstreamError::TooLarge.into());
@@ -215,9 +215,9 @@ impl Transport {
     }
 
     /// The next piece of a body, within the time between two pieces. The clock runs only while it is waited for.
-    pub(crate) async fn next_piece(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn next_piece(&self, response: &mut Response) -> Result<Option<Bytes>, AttemptError> {
         let piece = match timeout(self.config.read_timeout, response.chunk()).await {
-            Ok(piece) => piece.map_err(|error| Failure::from_transport(&error, response.url()))?,
+            Ok(piece) => piece.map_err(|error| AttemptError::from_transport(error, response.url()))?,
             Err(_) => return Err(UpstreamError::Timeout.into()),
         };
         if let Some(piece) = &piece {

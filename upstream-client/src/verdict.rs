@@ -18,7 +18,7 @@ pub(crate) use self::content::{Content, content_length};
 use crate::{
     UpstreamError,
     challenge::{self, Challenge},
-    error::Failure,
+    error::AttemptError,
     rate_limit::retry_after,
     redirect,
     request::RequestKind,
@@ -98,7 +98,7 @@ pub(crate) enum Verdict {
         retryable: bool,
     },
     /// The response names another digest than the requested one.
-    WrongDigest,
+    DigestMismatch,
     /// The response is outside the protocol, or refers to what is not permitted.
     Invalid(String),
 }
@@ -108,14 +108,14 @@ pub(crate) fn verdict(facts: &Facts<'_>) -> Verdict {
     use RequestKind::{GetBlob, GetFirstByte, GetManifest, GetToken, HeadBlob, HeadManifest, ListTags};
     let Facts { request, hop, headers, .. } = facts;
     match (request, facts.status.as_u16()) {
-        (GetToken, 301 | 302 | 303 | 307 | 308) => Verdict::invalid("the token service redirects"),
+        (GetToken, 301 | 302 | 303 | 307 | 308) => Verdict::invalid("redirect by the token service"),
         (_, 301 | 302 | 303 | 307 | 308) => redirected(hop, headers),
 
         (HeadManifest(_) | GetManifest, 200) if content::is_html(headers) => {
-            Verdict::invalid("a web page where a manifest was expected")
+            Verdict::invalid("HTML instead of a manifest")
         }
         (HeadManifest(Reference::Digest(digest)), 200) if content::contradicts(headers, digest) => {
-            Verdict::WrongDigest
+            Verdict::DigestMismatch
         }
         (HeadManifest(_) | GetManifest, 200) => Verdict::Has(Content::manifest(headers)),
         (HeadManifest(_), 405 | 501) => Verdict::TryGet,
@@ -124,7 +124,7 @@ pub(crate) fn verdict(facts: &Facts<'_>) -> Verdict {
         (HeadBlob(digest) | GetFirstByte(digest), 200..=299)
             if content::is_html(headers) && !content::names(headers, digest) =>
         {
-            Verdict::invalid("a web page where a blob was expected")
+            Verdict::invalid("HTML instead of a blob")
         }
         (HeadBlob(_) | GetFirstByte(_), 200) => Verdict::Has(Content::blob_size(headers)),
         (HeadBlob(_), 400 | 405 | 501) => Verdict::TryGet,
@@ -137,14 +137,16 @@ pub(crate) fn verdict(facts: &Facts<'_>) -> Verdict {
         (GetBlob(_), 200) => Verdict::Has(Content::blob(headers)),
         (GetBlob(Some(range)), 206) => match Content::blob_range(headers, *range) {
             Some(content) => Verdict::Has(content),
-            None => Verdict::invalid("another range than the one asked for"),
+            None => Verdict::invalid("Content-Range does not match the requested range"),
         },
-        (GetBlob(None), 206) => Verdict::invalid("a part where all was asked for"),
+        (GetBlob(None), 206) => Verdict::invalid("partial content without a requested range"),
 
         (ListTags | GetToken, 200) => Verdict::Has(Content::default()),
 
         // A missing token service proves nothing about the content.
-        (GetToken, status @ (404 | 410)) => Verdict::Invalid(format!("the token service answered {status}")),
+        (GetToken, status @ (404 | 410)) => {
+            Verdict::Invalid(format!("status {status} from the token service"))
+        }
 
         (GetToken, 401) => Verdict::Refused,
         (_, 401) if hop.host == HopHost::Upstream => challenged(facts),
@@ -195,8 +197,8 @@ pub(crate) fn outcome<T>(result: &Result<T, UpstreamError>) -> Outcome {
             UpstreamError::NotFound
             | UpstreamError::Denied
             | UpstreamError::RateLimited { .. }
-            | UpstreamError::BadAnswer(_)
-            | UpstreamError::WrongDigest
+            | UpstreamError::InvalidResponse(_)
+            | UpstreamError::DigestMismatch
             | UpstreamError::TooLarge
             | UpstreamError::RangeNotSatisfiable
             | UpstreamError::CircuitOpen { .. }
@@ -214,7 +216,7 @@ impl Verdict {
     ///
     /// # Errors
     /// The error that any other verdict ends the request with.
-    pub(crate) fn content(self) -> Result<Content, Failure> {
+    pub(crate) fn content(self) -> Result<Content, AttemptError> {
         let error = match self {
             Self::Has(content) => return Ok(content),
             Self::Lacks => UpstreamError::NotFound,
@@ -222,12 +224,12 @@ impl Verdict {
             Self::Limited { retry_after } => UpstreamError::RateLimited { retry_after },
             Self::RangeNotSatisfiable => UpstreamError::RangeNotSatisfiable,
             Self::Unavailable { status, retryable } => {
-                return Err(Failure { error: UpstreamError::Server { status }, retryable });
+                return Err(AttemptError { error: UpstreamError::Server { status }, retryable });
             }
-            Self::WrongDigest => UpstreamError::WrongDigest,
-            Self::Invalid(reason) => UpstreamError::BadAnswer(reason),
+            Self::DigestMismatch => UpstreamError::DigestMismatch,
+            Self::Invalid(reason) => UpstreamError::invalid_response(reason),
             Self::Renew(_) | Self::TryGet | Self::Redirect(_) => {
-                UpstreamError::BadAnswer("an answer out of turn".to_owned())
+                UpstreamError::invalid_response("unexpected response")
             }
         };
         Err(error.into())

@@ -63,9 +63,7 @@ pub(crate) async fn download(
     let body = source.open(fill.digest(), &range, part, fill.now().size, validator.as_deref()).await?;
     check_size(&fill, &body)?;
     if body.start > range.start {
-        return Err(
-            UpstreamError::BadAnswer("a range that begins after what was asked for".to_owned()).into()
-        );
+        return Err(UpstreamError::invalid_response("range that begins after the requested one").into());
     }
     if range.start > 0 && validator.is_some() && body.validator.is_some() && validator != body.validator {
         return Err(DownloadError::Changed);

@@ -74,7 +74,7 @@ impl Rotation {
             DownloadError::Local(error) => return Err(error.clone()),
             DownloadError::WrongSize => (FillError::WrongSize, true),
             DownloadError::Changed => {
-                (FillError::Upstream(UpstreamError::BadAnswer(error.to_string())), false)
+                (FillError::Upstream(UpstreamError::invalid_response(error.to_string())), false)
             }
             DownloadError::Upstream(error) => (FillError::Upstream(error.clone()), is_final(error)),
         };
@@ -133,11 +133,11 @@ fn is_final(error: &UpstreamError) -> bool {
         | UpstreamError::Denied
         | UpstreamError::RateLimited { .. }
         | UpstreamError::RangeNotSatisfiable
-        | UpstreamError::WrongDigest
+        | UpstreamError::DigestMismatch
         | UpstreamError::TooLarge
         | UpstreamError::Offline => true,
         UpstreamError::Server { .. }
-        | UpstreamError::BadAnswer(_)
+        | UpstreamError::InvalidResponse(_)
         | UpstreamError::Timeout
         | UpstreamError::Unreachable(_)
         | UpstreamError::CircuitOpen { .. } => false,
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn broken() -> DownloadError {
-        DownloadError::Upstream(UpstreamError::Unreachable("reset".to_owned()))
+        DownloadError::Upstream(UpstreamError::unreachable("reset"))
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn peer_error(error: NodeError) -> UpstreamError {
         NodeError::RateLimited { retry_after } => UpstreamError::RateLimited { retry_after },
         NodeError::Status(status) => UpstreamError::Server { status },
         NodeError::Timeout => UpstreamError::Timeout,
-        NodeError::Connection(_) => UpstreamError::Unreachable(error.to_string()),
-        NodeError::InvalidResponse(_) => UpstreamError::BadAnswer(error.to_string()),
+        NodeError::Connection(_) => UpstreamError::unreachable(error.to_string()).with_source(error),
+        NodeError::InvalidResponse(_) => UpstreamError::invalid_response(error.to_string()),
     }
 }

@@ -16,8 +16,8 @@ pub(crate) fn failure(error: &UpstreamError) -> Failure {
         }
         UpstreamError::Offline => Failure::Unavailable { retry_after: None },
         UpstreamError::Server { .. }
-        | UpstreamError::BadAnswer(_)
-        | UpstreamError::WrongDigest
+        | UpstreamError::InvalidResponse(_)
+        | UpstreamError::DigestMismatch
         | UpstreamError::TooLarge
         | UpstreamError::RangeNotSatisfiable
         | UpstreamError::Unreachable(_) => Failure::Bad,

@@ -224,7 +224,7 @@ fn a_manifest_is_described_by_the_headers() {
 fn a_manifest_with_another_digest_than_the_requested_one_is_refused_where_both_can_be_compared() {
     let other = Digest::sha256(OTHER_DIGEST).to_string();
     let headers = [("docker-content-digest", other.as_str())];
-    assert_eq!(judge(&head_manifest(), 200, with(&headers)), Verdict::WrongDigest);
+    assert_eq!(judge(&head_manifest(), 200, with(&headers)), Verdict::DigestMismatch);
     let by_tag = RequestKind::HeadManifest(Reference::parse("latest").unwrap());
     let of_sha512 = RequestKind::HeadManifest(Reference::Digest(Digest::of(Algorithm::Sha512, OTHER_DIGEST)));
     for request in [by_tag, of_sha512, RequestKind::GetManifest] {
@@ -342,13 +342,13 @@ fn only_failures_of_the_upstream_count_towards_opening_the_circuit() {
     use Outcome::{Failure, Success};
     for (error, expected) in [
         (UpstreamError::Timeout, Failure),
-        (UpstreamError::Unreachable("reset".to_owned()), Failure),
+        (UpstreamError::unreachable("reset"), Failure),
         (UpstreamError::Server { status: 500 }, Failure),
         (UpstreamError::NotFound, Success),
         (UpstreamError::Denied, Success),
         (UpstreamError::RateLimited { retry_after: None }, Success),
-        (UpstreamError::BadAnswer("status 405".to_owned()), Success),
-        (UpstreamError::WrongDigest, Success),
+        (UpstreamError::invalid_response("status 405"), Success),
+        (UpstreamError::DigestMismatch, Success),
         (UpstreamError::TooLarge, Success),
         (UpstreamError::RangeNotSatisfiable, Success),
     ] {

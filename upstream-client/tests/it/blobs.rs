@@ -105,9 +105,9 @@ async fn a_range_that_was_not_asked_for_is_a_bad_answer() {
         let server =
             Server::start(move |_| reply(206).header("content-range", content_range).body(BLOB)).await;
         let refused = open(&server.upstream(), 4, Some(6)).await.unwrap_err();
-        assert!(matches!(refused, UpstreamError::BadAnswer(_)), "{content_range}");
+        assert!(matches!(refused, UpstreamError::InvalidResponse(_)), "{content_range}");
         let refused = open(&server.upstream(), 0, None).await.unwrap_err();
-        assert!(matches!(refused, UpstreamError::BadAnswer(_)), "{content_range}");
+        assert!(matches!(refused, UpstreamError::InvalidResponse(_)), "{content_range}");
     }
 }
 
@@ -124,8 +124,10 @@ async fn a_body_of_another_length_than_its_range_is_an_error() {
         let (bytes, error) = collect(open(&server.upstream(), 4, Some(8)).await.unwrap()).await;
         assert!(bytes.len() < 4);
         match error {
-            Some(UpstreamError::Unreachable(reason)) if early => assert!(reason.ends_with("2 bytes early")),
-            Some(UpstreamError::BadAnswer(_)) if !early => {}
+            Some(error @ UpstreamError::Unreachable(_)) if early => {
+                assert!(error.to_string().ends_with("2 bytes early"));
+            }
+            Some(UpstreamError::InvalidResponse(_)) if !early => {}
             other => panic!("{other:?}"),
         }
     }
@@ -200,7 +202,7 @@ async fn a_web_page_is_no_blob_unless_it_says_that_it_is() {
     let page = |status| reply(status).header("content-type", "text/html; charset=utf-8").body("<html>");
     let head =
         async |server: &Server| server.upstream().head_blob(&repository("a"), &digest(BLOB), Client).await;
-    let refused = UpstreamError::BadAnswer("a web page where a blob was expected".to_owned());
+    let refused = UpstreamError::invalid_response("HTML instead of a blob");
     let portal = Server::start(move |_| page(200)).await;
     assert_eq!(head(&portal).await, Err(refused.clone()));
     let to_get = move |request: &Request| if request.method == "HEAD" { reply(405) } else { page(200) };

@@ -62,7 +62,7 @@ async fn the_head_of_a_manifest_is_what_the_headers_say() {
     let nothing = ManifestHead { digest: None, media_type: None, size: None };
     assert_eq!(upstream.head_manifest(&a, &reference("refused"), Client).await, Ok(nothing));
     let other = reference(digest(b"other").as_str());
-    assert_eq!(upstream.head_manifest(&a, &other, Client).await, Err(UpstreamError::WrongDigest));
+    assert_eq!(upstream.head_manifest(&a, &other, Client).await, Err(UpstreamError::DigestMismatch));
 }
 
 #[tokio::test]
@@ -74,8 +74,11 @@ async fn bytes_of_another_digest_are_refused() {
     .await;
     let (upstream, a) = (server.upstream(), repository("a"));
     let other = reference(digest(b"other").as_str());
-    assert_eq!(upstream.get_manifest(&a, &other, Client).await, Err(UpstreamError::WrongDigest));
-    assert_eq!(upstream.get_manifest(&a, &reference("liar"), Client).await, Err(UpstreamError::WrongDigest));
+    assert_eq!(upstream.get_manifest(&a, &other, Client).await, Err(UpstreamError::DigestMismatch));
+    assert_eq!(
+        upstream.get_manifest(&a, &reference("liar"), Client).await,
+        Err(UpstreamError::DigestMismatch)
+    );
 }
 
 #[tokio::test]
@@ -87,7 +90,7 @@ async fn a_sha512_digest_is_checked_as_such() {
     assert_eq!(found.digest, long);
     let other = Digest::of(Algorithm::Sha512, b"other");
     let refused = upstream.get_manifest(&a, &reference(other.as_str()), Client).await;
-    assert_eq!(refused, Err(UpstreamError::WrongDigest));
+    assert_eq!(refused, Err(UpstreamError::DigestMismatch));
 }
 
 #[tokio::test]
@@ -119,10 +122,10 @@ async fn a_web_page_or_nothing_is_a_bad_answer() {
     let (upstream, a) = (server.upstream(), repository("a"));
     for tag in ["empty", "page"] {
         let refused = upstream.get_manifest(&a, &reference(tag), Client).await;
-        assert!(matches!(refused, Err(UpstreamError::BadAnswer(_))), "{tag} {refused:?}");
+        assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{tag} {refused:?}");
     }
     let head = upstream.head_manifest(&a, &reference("page"), Client).await;
-    assert!(matches!(head, Err(UpstreamError::BadAnswer(_))), "{head:?}");
+    assert!(matches!(head, Err(UpstreamError::InvalidResponse(_))), "{head:?}");
 }
 
 #[tokio::test]
@@ -143,7 +146,7 @@ async fn each_refusal_has_its_error() {
         ("s401", UpstreamError::Denied),
         ("s429", UpstreamError::RateLimited { retry_after }),
         ("s500", UpstreamError::Server { status: 500 }),
-        ("s418", UpstreamError::BadAnswer("status 418".to_owned())),
+        ("s418", UpstreamError::invalid_response("status 418")),
     ] {
         assert_eq!(upstream.get_manifest(&a, &reference(tag), Client).await, Err(expected.clone()), "{tag}");
         assert_eq!(upstream.head_manifest(&a, &reference(tag), Client).await, Err(expected), "{tag}");

@@ -24,5 +24,5 @@ async fn a_page_of_tags_says_where_the_next_one_begins() {
 async fn what_is_no_tag_list_is_a_bad_answer() {
     let server = Server::start(|_| reply(200).body("<html>")).await;
     let refused = server.upstream().list_tags(&repository("a"), None, None, Client).await;
-    assert!(matches!(refused, Err(UpstreamError::BadAnswer(_))), "{refused:?}");
+    assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{refused:?}");
 }

@@ -63,7 +63,7 @@ async fn a_redirect_or_a_realm_without_tls_is_refused() {
     let upstream = upstream(config);
     for name in ["redirect", "realm"] {
         let refused = upstream.get_manifest(&repository(name), &reference("t"), Client).await;
-        assert!(matches!(refused, Err(UpstreamError::BadAnswer(_))), "{name} {refused:?}");
+        assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{name} {refused:?}");
     }
     assert_eq!(plain.requests().len(), 0);
 }
