@@ -40,12 +40,12 @@ impl UpstreamMetrics {
 }
 
 impl Observer for UpstreamMetrics {
-    fn answered(&self, upstream: &str, method: &str, code: u16) {
+    fn request_completed(&self, upstream: &str, method: &str, code: u16) {
         let labels = RequestLabels { upstream: upstream.to_owned(), method: method.to_owned(), code };
         self.requests.get_or_create(&labels).inc();
     }
 
-    fn bytes(&self, upstream: &str, count: u64) {
+    fn bytes_received(&self, upstream: &str, count: u64) {
         self.bytes.get_or_create(&UpstreamLabels { upstream: upstream.to_owned() }).inc_by(count);
     }
 }

@@ -12,7 +12,7 @@ use shared_models::{
     },
 };
 use tokio::time::{MissedTickBehavior, interval};
-use upstream_client::{Sighting, Upstream};
+use upstream_client::{Upstream, UpstreamSnapshot};
 
 /// Between two looks for what is new here.
 const TELL: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ struct Told(HashMap<String, Millis>);
 
 impl Told {
     fn lacks(&self, upstream: &Upstream) -> bool {
-        let observed_at = upstream.sighting().map(|sighting| sighting.observed_at);
+        let observed_at = upstream.snapshot().map(|snapshot| snapshot.observed_at);
         observed_at.is_some_and(|at| self.0.get(upstream.name()) != Some(&at))
     }
 }
@@ -64,21 +64,21 @@ async fn share(db: &Db, upstreams: &[Upstream], news: &[&Upstream], told: &mut T
         upstream_states::load_all(db).await?.into_iter().map(|row| (row.name.clone(), row)).collect();
     for upstream in upstreams {
         if let Some(row) = rows.get(upstream.name()) {
-            upstream.take_in(&sighting(row));
+            upstream.merge(&snapshot(row));
         }
     }
     for upstream in news {
-        let Some(sighting) = upstream.sighting() else { continue };
-        let row = row(upstream.name(), &sighting, rows.get(upstream.name()));
+        let Some(snapshot) = upstream.snapshot() else { continue };
+        let row = row(upstream.name(), &snapshot, rows.get(upstream.name()));
         if upstream_states::save(db, &row).await? {
-            told.0.insert(row.name, sighting.observed_at);
+            told.0.insert(row.name, snapshot.observed_at);
         }
     }
     Ok(())
 }
 
-fn sighting(row: &UpstreamStateRow) -> Sighting {
-    Sighting {
+fn snapshot(row: &UpstreamStateRow) -> UpstreamSnapshot {
+    UpstreamSnapshot {
         observed_at: row.observed_at,
         circuit_open_until: row.circuit_open_until,
         retry_at: row.retry_at,
@@ -88,16 +88,16 @@ fn sighting(row: &UpstreamStateRow) -> Sighting {
     }
 }
 
-/// The row to write where `known` is there, which the sighting has taken in: so it is no older.
-fn row(name: &str, sighting: &Sighting, known: Option<&UpstreamStateRow>) -> UpstreamStateRow {
+/// The row to write where `known` is there, which the snapshot has merged: so it is no older.
+fn row(name: &str, snapshot: &UpstreamSnapshot, known: Option<&UpstreamStateRow>) -> UpstreamStateRow {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     UpstreamStateRow {
         name: name.to_owned(),
-        observed_at: known.map_or(sighting.observed_at, |known| known.observed_at.max(sighting.observed_at)),
-        circuit_open_until: sighting.circuit_open_until,
-        retry_at: sighting.retry_at,
-        limit: sighting.limit.map(number),
-        remaining: sighting.remaining.map(number),
-        reset_at: sighting.reset_at,
+        observed_at: known.map_or(snapshot.observed_at, |known| known.observed_at.max(snapshot.observed_at)),
+        circuit_open_until: snapshot.circuit_open_until,
+        retry_at: snapshot.retry_at,
+        limit: snapshot.limit.map(number),
+        remaining: snapshot.remaining.map(number),
+        reset_at: snapshot.reset_at,
     }
 }

@@ -9,28 +9,40 @@ use oci_types::{Digest, RepositoryName};
 
 use crate::{
     Priority, Upstream, UpstreamError,
-    body::pieces,
+    body::stream,
     error::AttemptError,
     request::{ByteRange, RequestKind, UpstreamRequest},
     verdict::{Content, Verdict},
 };
 
-/// Upstream has the blob.
+/// The description of a blob that the upstream has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobHead {
-    /// Its size in bytes, if upstream says.
+    /// Size in bytes, if the upstream states it.
     pub size: Option<u64>,
 }
 
-/// The bytes of a blob, or of a part of one. They are as upstream sent them: nothing here has hashed them.
-pub struct BlobBody {
-    /// Where in the blob the first byte lies. 0 although another start was asked for when upstream ignored the range.
+/// The part of a blob to open. The default is the whole blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlobRange<'a> {
+    /// Offset of the first byte.
     pub start: u64,
-    /// The size of the whole blob in bytes, if upstream says.
-    pub total: Option<u64>,
-    /// How many bytes this body has, if upstream says. It may end before the end that was asked for.
+    /// Offset behind the last byte; `None` for the end of the blob.
+    pub end: Option<u64>,
+    /// Validator of the bytes before `start` (RFC 9110, section 13.1.5). The upstream sends the whole blob if it is
+    /// another one now.
+    pub if_range: Option<&'a str>,
+}
+
+/// The bytes of a blob, or of a part of one, as the upstream sends them. They are not verified.
+pub struct BlobBody {
+    /// Offset of the first byte in the blob. 0 in place of the requested start when the upstream ignores the range.
+    pub start: u64,
+    /// Size of the whole blob in bytes, if the upstream states it.
+    pub size: Option<u64>,
+    /// Length of this body in bytes, if the upstream states it. The body may end before the requested end.
     pub length: Option<u64>,
-    /// A strong `ETag`, to send as `if_range` when the rest is fetched later.
+    /// A strong `ETag`, for [`BlobRange::if_range`] of a later request.
     pub validator: Option<String>,
     /// The bytes. A body that is shorter than `length` ends with an error.
     pub stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
@@ -40,14 +52,15 @@ impl fmt::Debug for BlobBody {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("BlobBody")
             .field("start", &self.start)
-            .field("total", &self.total)
+            .field("size", &self.size)
             .field("length", &self.length)
             .finish_non_exhaustive()
     }
 }
 
 impl Upstream {
-    /// Asks whether upstream has a blob and how large it is. Where `HEAD` is refused, a `GET` of one byte tells.
+    /// Checks that the upstream has a blob, and determines its size. Where `HEAD` is refused, a `GET` of one byte is
+    /// sent.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -59,14 +72,12 @@ impl Upstream {
     ) -> Result<BlobHead, UpstreamError> {
         let head = self.blob_request(RequestKind::HeadBlob(digest.clone()), repository, digest);
         let first_byte = self.blob_request(RequestKind::GetFirstByte(digest.clone()), repository, digest);
-        let within = self.transport.config.answer_timeout;
-        self.transport.call(priority, within, || self.try_head_blob(&head, &first_byte)).await
+        let limit = self.transport.config.answer_timeout;
+        self.transport.call(priority, limit, || self.try_head_blob(&head, &first_byte)).await
     }
 
-    /// Opens a blob from the byte `from` up to, not including, the byte `to`, or to its end. Retries end where the
-    /// answer begins; a stream that breaks is the caller's to resume.
-    ///
-    /// `if_range`: the validator of the part that is here already. If the blob is another one now, all of it is sent.
+    /// Opens a blob, or a range of it. Requests are retried until a response begins; a stream that breaks is the
+    /// caller's to resume.
     ///
     /// # Errors
     /// [`UpstreamError`]; `RangeNotSatisfiable` when the range is empty or begins behind the end.
@@ -74,22 +85,16 @@ impl Upstream {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        from: u64,
-        to: Option<u64>,
-        if_range: Option<&str>,
+        range: BlobRange<'_>,
         priority: Priority,
     ) -> Result<BlobBody, UpstreamError> {
-        if to.is_some_and(|to| to <= from) {
-            return Err(UpstreamError::RangeNotSatisfiable);
+        let byte_range = byte_range(range)?;
+        let mut request = self.blob_request(RequestKind::GetBlob(byte_range), repository, digest);
+        if let (Some(validator), Some(_)) = (range.if_range, byte_range) {
+            request.headers.insert(header::IF_RANGE, header_value(validator)?);
         }
-        let range =
-            (from > 0 || to.is_some()).then_some(ByteRange { first: from, last: to.map(|to| to - 1) });
-        let mut request = self.blob_request(RequestKind::GetBlob(range), repository, digest);
-        if let (Some(validator), Some(_)) = (if_range, range) {
-            request.headers.insert(header::IF_RANGE, value(validator)?);
-        }
-        let within = self.transport.config.read_timeout;
-        self.transport.call(priority, within, || self.try_open_blob(&request)).await
+        let limit = self.transport.config.read_timeout;
+        self.transport.call(priority, limit, || self.try_open_blob(&request)).await
     }
 
     fn blob_request(
@@ -106,23 +111,35 @@ impl Upstream {
         head: &UpstreamRequest,
         first_byte: &UpstreamRequest,
     ) -> Result<BlobHead, AttemptError> {
-        let mut answer = self.transport.send(head).await?;
-        if answer.verdict == Verdict::TryGet {
-            answer = self.transport.send(first_byte).await?;
+        let mut response = self.transport.send(head).await?;
+        if response.verdict == Verdict::TryGet {
+            response = self.transport.send(first_byte).await?;
         }
-        let (content, _) = answer.content()?;
+        let (content, _) = response.content()?;
         Ok(BlobHead { size: content.size })
     }
 
     async fn try_open_blob(&self, request: &UpstreamRequest) -> Result<BlobBody, AttemptError> {
         let (content, response) = self.transport.send(request).await?.content()?;
         let Content { start, size, length, validator, .. } = content;
-        let stream = pieces(Arc::clone(&self.transport), response, length);
-        Ok(BlobBody { start, total: size, length, validator, stream })
+        let stream = stream(Arc::clone(&self.transport), response, length);
+        Ok(BlobBody { start, size, length, validator, stream })
     }
 }
 
-fn value(text: &str) -> Result<HeaderValue, UpstreamError> {
+/// The range to request; `None` for the whole blob.
+fn byte_range(range: BlobRange<'_>) -> Result<Option<ByteRange>, UpstreamError> {
+    match range {
+        BlobRange { start: 0, end: None, .. } => Ok(None),
+        BlobRange { start, end: None, .. } => Ok(Some(ByteRange { first: start, last: None })),
+        BlobRange { start, end: Some(end), .. } if start < end => {
+            Ok(Some(ByteRange { first: start, last: Some(end - 1) }))
+        }
+        _ => Err(UpstreamError::RangeNotSatisfiable),
+    }
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, UpstreamError> {
     HeaderValue::try_from(text).map_err(|error| {
         UpstreamError::invalid_response("validator is not a valid header value").with_source(error)
     })

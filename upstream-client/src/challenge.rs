@@ -1,19 +1,19 @@
-//! What a 401 asks for (RFC 9110, section 11.6.1; distribution's token authentication).
+//! The challenges of a 401 (RFC 9110, section 11.6.1; distribution's token authentication).
 
 use http::{HeaderMap, header};
 use http_auth::{ChallengeParser, ChallengeRef};
 use url::Url;
 
-/// A challenge that can be met.
+/// A supported challenge.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
-    /// Get a token at `realm`.
+    /// Send a token from the service at `realm`.
     Bearer { realm: Url, service: Option<String>, scope: Option<String> },
     /// Send the login itself.
     Basic,
 }
 
-/// Why no challenge of a 401 can be met.
+/// Why no challenge of a 401 can be answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unanswerable {
     /// There is no challenge, or only Basic while no credentials are configured.
@@ -22,13 +22,13 @@ pub(crate) enum Unanswerable {
     Invalid(&'static str),
 }
 
-/// Chooses among the challenges of a 401. Bearer takes precedence over Basic: a token is worth less to a thief than a
-/// login.
+/// Chooses among the challenges of a 401. Bearer takes precedence over Basic: a leaked token does less damage than a
+/// leaked login.
 pub(crate) fn choose(headers: &HeaderMap, has_credentials: bool) -> Result<Challenge, Unanswerable> {
     let mut basic = false;
     let mut others = false;
     for value in headers.get_all(header::WWW_AUTHENTICATE) {
-        // What stands behind a syntax error is lost, what stands before it counts.
+        // Challenges after a syntax error are lost.
         for challenge in ChallengeParser::new(value.to_str().unwrap_or_default()).map_while(Result::ok) {
             if challenge.scheme.eq_ignore_ascii_case("bearer") {
                 return bearer(&challenge);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_challenge_is_read() {
+    fn a_bearer_challenge_is_parsed() {
         let text = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull""#;
         let expected = Challenge::Bearer {
             realm: Url::parse("https://auth.docker.io/token").unwrap(),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_goes_before_basic_wherever_it_stands() {
+    fn bearer_takes_precedence_over_basic_in_any_order() {
         let both = r#"Basic realm="x", bearer realm="https://a/token""#;
         assert!(matches!(challenge(&[both], true), Ok(Challenge::Bearer { .. })));
         let apart = ["Negotiate", r#"Basic realm="x""#, r#"Bearer realm="https://a/token""#];
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_met_is_told_apart() {
+    fn missing_credentials_and_invalid_challenges_are_distinguished() {
         assert_eq!(challenge(&[], true), Err(Unanswerable::NoCredentials));
         assert_eq!(challenge(&[r#"Basic realm="x""#], false), Err(Unanswerable::NoCredentials));
         for unknown in ["Negotiate", r#"Digest realm="x", nonce="y""#, "", "=="] {

@@ -1,20 +1,30 @@
-//! Speaks the OCI distribution protocol to one upstream registry at a time: manifests, blobs and tag lists.
+//! A client of the OCI distribution protocol for one upstream registry: manifests, blobs and tag lists.
 //!
-//! An [`Upstream`] is made once for each configured upstream and shared. It answers challenges and keeps tokens,
-//! follows redirects under rules of its own, refuses to dial addresses inside the network, retries what is safe to
-//! retry, keeps a circuit breaker and reads the quota headers. What it hands out is either verified (manifests) or
-//! marked as not yet verified (the stream of a blob, which whoever stores it has to hash).
+//! One [`Upstream`] is made for each configured upstream, and shared. It
 //!
-//! It never decides what to pull and stores nothing.
+//! - answers challenges and caches tokens, and sends credentials to permitted token services only;
+//! - follows redirects, but not into the internal network;
+//! - retries what is safe to retry, within a time limit;
+//! - stops to send requests while its circuit breaker is open, and background requests while the quota is low.
+//!
+//! Manifests are verified against their digest. Blobs are streamed and not verified: the caller hashes them. Nothing is
+//! stored here.
+//!
+//! A call ([`Upstream::get_manifest`] …) passes through `transport` (may it be made?), `retry` (its attempts), `exchange`
+//! (authorization, redirects, each HTTP exchange) and `verdict` (what a response proves).
 
 mod authorization;
 mod blob;
 mod body;
 mod challenge;
+mod clock;
 mod config;
 mod docker_hub;
 mod error;
+mod exchange;
 mod failure;
+mod grant;
+mod grants;
 mod http_clients;
 mod manifest;
 mod observer;
@@ -23,22 +33,23 @@ mod redirect;
 mod registrable_domain;
 mod request;
 mod retry;
+mod retry_after;
 mod snapshot;
 mod ssrf_guard;
 mod tags;
-mod token;
+mod tls;
 mod token_realms;
 mod transport;
 mod upstream;
 mod verdict;
 
-pub use blob::{BlobBody, BlobHead};
+pub use blob::{BlobBody, BlobHead, BlobRange};
 pub use config::{Credentials, UpstreamConfig, UpstreamConfigError};
 pub use docker_hub::DOCKER_HUB_HOSTS;
 pub use error::{InvalidResponse, Unreachable, UpstreamError};
 pub use manifest::{FetchedManifest, ManifestHead};
 pub use observer::{Observer, Unobserved};
 pub use rate_limit::RateLimit;
-pub use snapshot::Sighting;
+pub use snapshot::UpstreamSnapshot;
 pub use tags::TagPage;
 pub use upstream::{Priority, Upstream, UpstreamStatus};

@@ -10,8 +10,8 @@ use crate::{
     verdict::{Content, Verdict},
 };
 
-/// What a `HEAD` of a manifest says. Each part may be missing: not every registry sends it, and one that does not
-/// answer `HEAD` at all (405, 501) leaves them all out.
+/// The description of a manifest in the response to a `HEAD`. Registries omit headers; all fields are `None` for one that
+/// refuses `HEAD` (405, 501).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestHead {
     /// `Docker-Content-Digest`.
@@ -22,22 +22,22 @@ pub struct ManifestHead {
     pub size: Option<u64>,
 }
 
-/// A manifest exactly as it was received.
+/// A manifest, byte for byte as the upstream sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedManifest {
-    /// Computed over the body, with the algorithm of the digest that was asked for, else SHA-256.
+    /// Digest of the body, with the algorithm of the requested digest, or SHA-256 for a tag.
     pub digest: Digest,
     /// `Content-Type`.
     pub media_type: Option<MediaType>,
-    /// Never decoded or encoded again.
+    /// The bytes, never decoded and encoded again.
     pub body: Bytes,
 }
 
 impl Upstream {
-    /// Asks which manifest a reference names, without fetching it.
+    /// Resolves a reference without fetching the manifest.
     ///
     /// # Errors
-    /// [`UpstreamError`]; `DigestMismatch` when upstream names another digest than the one asked for.
+    /// [`UpstreamError`]; `DigestMismatch` when the upstream names another digest than the requested one.
     pub async fn head_manifest(
         &self,
         repository: &RepositoryName,
@@ -46,14 +46,15 @@ impl Upstream {
     ) -> Result<ManifestHead, UpstreamError> {
         let kind = RequestKind::HeadManifest(reference.clone());
         let request = self.request(kind, repository, &format!("manifests/{reference}"));
-        let within = self.transport.config.answer_timeout;
-        self.transport.call(priority, within, || self.try_head_manifest(&request)).await
+        let limit = self.transport.config.answer_timeout;
+        self.transport.call(priority, limit, || self.try_head_manifest(&request)).await
     }
 
-    /// Fetches a manifest. Asked for by digest, the body hashes to that digest.
+    /// Fetches a manifest and verifies it against the requested and the declared digest.
     ///
     /// # Errors
-    /// [`UpstreamError`]; `DigestMismatch` also when the body does not hash to the `Docker-Content-Digest` it came with.
+    /// [`UpstreamError`]; `DigestMismatch` when the body does not match the requested digest, or the
+    /// `Docker-Content-Digest` of the response.
     pub async fn get_manifest(
         &self,
         repository: &RepositoryName,
@@ -61,16 +62,16 @@ impl Upstream {
         priority: Priority,
     ) -> Result<FetchedManifest, UpstreamError> {
         let request = self.request(RequestKind::GetManifest, repository, &format!("manifests/{reference}"));
-        let within = self.transport.config.answer_timeout;
-        self.transport.call(priority, within, || self.try_get_manifest(&request, reference)).await
+        let limit = self.transport.config.answer_timeout;
+        self.transport.call(priority, limit, || self.try_get_manifest(&request, reference)).await
     }
 
     async fn try_head_manifest(&self, request: &UpstreamRequest) -> Result<ManifestHead, AttemptError> {
-        let answer = self.transport.send(request).await?;
-        if answer.verdict == Verdict::TryGet {
+        let response = self.transport.send(request).await?;
+        if response.verdict == Verdict::TryGet {
             return Ok(ManifestHead { digest: None, media_type: None, size: None });
         }
-        let (Content { digest, media_type, size, .. }, _) = answer.content()?;
+        let (Content { digest, media_type, size, .. }, _) = response.content()?;
         Ok(ManifestHead { digest, media_type, size })
     }
 
@@ -80,19 +81,27 @@ impl Upstream {
         reference: &Reference,
     ) -> Result<FetchedManifest, AttemptError> {
         let (content, response) = self.transport.send(request).await?.content()?;
-        let body = self.transport.read_all(response, self.transport.config.max_manifest_bytes).await?;
+        let body = self.transport.read_body(response, self.transport.config.max_manifest_bytes).await?;
         if body.is_empty() {
             return Err(UpstreamError::invalid_response("empty manifest").into());
         }
-        let (algorithm, asked) = match reference {
-            Reference::Digest(digest) => (digest.algorithm(), Some(digest)),
-            Reference::Tag(_) => (Algorithm::Sha256, None),
-        };
-        let digest = Digest::of(algorithm, &body);
-        let as_declared = |declared: &Digest| *declared == digest || declared.matches(&body);
-        if asked.is_some_and(|asked| *asked != digest) || !content.digest.as_ref().is_none_or(as_declared) {
-            return Err(UpstreamError::DigestMismatch.into());
-        }
+        let digest = verified_digest(&body, reference, content.digest.as_ref())?;
         Ok(FetchedManifest { digest, media_type: content.media_type, body })
     }
+}
+
+/// The digest of a manifest that matches the requested and the declared digest.
+fn verified_digest(
+    body: &[u8],
+    reference: &Reference,
+    declared: Option<&Digest>,
+) -> Result<Digest, UpstreamError> {
+    let (algorithm, requested) = match reference {
+        Reference::Digest(digest) => (digest.algorithm(), Some(digest)),
+        Reference::Tag(_) => (Algorithm::Sha256, None),
+    };
+    let digest = Digest::of(algorithm, body);
+    let as_requested = requested.is_none_or(|requested| *requested == digest);
+    let as_declared = declared.is_none_or(|declared| *declared == digest || declared.matches(body));
+    if as_requested && as_declared { Ok(digest) } else { Err(UpstreamError::DigestMismatch) }
 }

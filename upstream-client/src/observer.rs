@@ -1,12 +1,12 @@
-//! Who wants to know what an upstream was asked and what it sent.
+//! Counts of requests and bytes, for metrics.
 
-/// Receives counts, for metrics. Called from whatever task speaks to the upstream, so it must not block.
+/// Receives counts. Called from any task that sends requests to the upstream, so it must not block.
 pub trait Observer: Send + Sync {
-    /// One HTTP exchange ended: token requests and redirect hops are counted too. `code` is 0 when no answer came.
-    fn answered(&self, upstream: &str, method: &str, code: u16);
+    /// An HTTP exchange ended; token requests and redirects count as exchanges. `code` is 0 without a response.
+    fn request_completed(&self, upstream: &str, method: &str, code: u16);
 
-    /// `n` bytes of a body arrived.
-    fn bytes(&self, upstream: &str, n: u64);
+    /// `count` bytes of a body arrived.
+    fn bytes_received(&self, upstream: &str, count: u64);
 }
 
 /// An [`Observer`] that counts nothing.
@@ -14,7 +14,7 @@ pub trait Observer: Send + Sync {
 pub struct Unobserved;
 
 impl Observer for Unobserved {
-    fn answered(&self, _upstream: &str, _method: &str, _code: u16) {}
+    fn request_completed(&self, _upstream: &str, _method: &str, _code: u16) {}
 
-    fn bytes(&self, _upstream: &str, _n: u64) {}
+    fn bytes_received(&self, _upstream: &str, _count: u64) {}
 }

@@ -1,15 +1,15 @@
-//! The rules of a hop from one URL to the next.
+//! The rules of a redirect from one URL to the next.
 
 use http::{HeaderMap, header};
 use url::Url;
 
-/// How many redirects of one request are followed.
+/// Maximum redirects of one request.
 pub(crate) const MAX_REDIRECTS: usize = 5;
 
-/// Where an answer of `from` sends the client.
+/// The target of a redirect by `from`.
 ///
 /// # Errors
-/// No or an unreadable `Location`; a step from https to http; a scheme that is neither.
+/// The reason: a missing or invalid `Location`, a downgrade from https to http, or another scheme.
 pub(crate) fn next(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     let target = location.and_then(|location| from.join(location).ok());
@@ -19,7 +19,7 @@ pub(crate) fn next(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str>
         ("https", "http") => return Err("redirect from https to http"),
         _ => return Err("redirect to a scheme other than https"),
     }
-    // A login inside the URL would be sent as Authorization by the HTTP client.
+    // The HTTP client would send credentials in the URL as `Authorization`.
     if target.set_username("").is_err() || target.set_password(None).is_err() {
         return Err("redirect without a host");
     }
@@ -27,7 +27,7 @@ pub(crate) fn next(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str>
     Ok(target)
 }
 
-/// Whether `Authorization` may go along from one URL to the other: scheme, host and port are all the same.
+/// Whether scheme, host and port of two URLs are equal, so that `Authorization` for one may be sent to the other.
 pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin()
 }
@@ -36,31 +36,31 @@ pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
 mod tests {
     use super::*;
 
-    fn step(from: &str, location: &str) -> Option<String> {
+    fn target(from: &str, location: &str) -> Option<String> {
         let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
         next(&Url::parse(from).unwrap(), &headers).ok().map(String::from)
     }
 
     #[test]
     fn a_location_is_absolute_or_relative() {
-        assert_eq!(step("https://a/v2/x", "https://b/y?sig=1").unwrap(), "https://b/y?sig=1");
-        assert_eq!(step("https://a/v2/x", "/y").unwrap(), "https://a/y");
-        assert_eq!(step("https://a/v2/x", "//b/y").unwrap(), "https://b/y");
-        assert_eq!(step("http://a/v2/x", "https://b/y").unwrap(), "https://b/y");
-        assert_eq!(step("http://a/v2/x", "http://b/y").unwrap(), "http://b/y");
+        assert_eq!(target("https://a/v2/x", "https://b/y?sig=1").unwrap(), "https://b/y?sig=1");
+        assert_eq!(target("https://a/v2/x", "/y").unwrap(), "https://a/y");
+        assert_eq!(target("https://a/v2/x", "//b/y").unwrap(), "https://b/y");
+        assert_eq!(target("http://a/v2/x", "https://b/y").unwrap(), "https://b/y");
+        assert_eq!(target("http://a/v2/x", "http://b/y").unwrap(), "http://b/y");
     }
 
     #[test]
-    fn a_step_down_or_out_of_http_is_refused() {
+    fn a_downgrade_and_another_scheme_are_refused() {
         for location in ["http://a/v2/x", "ftp://a/", "file:///etc/passwd", "data:text/plain,x", "http://"] {
-            assert_eq!(step("https://a/v2/x", location), None, "{location}");
+            assert_eq!(target("https://a/v2/x", location), None, "{location}");
         }
         assert!(next(&Url::parse("https://a/").unwrap(), &HeaderMap::new()).is_err());
     }
 
     #[test]
-    fn a_login_in_a_location_is_dropped() {
-        assert_eq!(step("https://a/", "https://user:secret@b/y#part").unwrap(), "https://b/y");
+    fn credentials_in_a_location_are_removed() {
+        assert_eq!(target("https://a/", "https://user:secret@b/y#part").unwrap(), "https://b/y");
     }
 
     #[test]

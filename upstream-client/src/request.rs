@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use oci_types::{Digest, Reference, media_type::MANIFEST_TYPES};
 use url::Url;
 
-use crate::http_clients::Lane;
+use crate::http_clients::TrafficClass;
 
 /// One request to an upstream or to its token service.
 #[derive(Debug)]
@@ -58,15 +58,15 @@ impl RequestKind {
         }
     }
 
-    /// An upstream may ignore `Range` and send the whole blob in place of its first byte.
-    pub(crate) fn lane(&self) -> Lane {
+    /// A first byte counts as a blob: an upstream that ignores `Range` sends the whole blob.
+    pub(crate) fn traffic_class(&self) -> TrafficClass {
         match self {
-            Self::GetFirstByte(_) | Self::GetBlob(_) => Lane::Blob,
+            Self::GetFirstByte(_) | Self::GetBlob(_) => TrafficClass::Blob,
             Self::HeadManifest(_)
             | Self::GetManifest
             | Self::HeadBlob(_)
             | Self::ListTags
-            | Self::GetToken => Lane::Metadata,
+            | Self::GetToken => TrafficClass::Metadata,
         }
     }
 

@@ -11,15 +11,15 @@ use crate::{
     request::{RequestKind, UpstreamRequest},
 };
 
-/// The largest page that is read. Registries that do not page send every tag of a repository at once.
+/// Maximum size of a page in bytes. Registries without pagination send all tags of a repository in one response.
 const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// One page of a repository's tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagPage {
-    /// In upstream's order; what is no tag is left out.
+    /// In the order of the upstream; invalid tags are skipped.
     pub tags: Vec<Tag>,
-    /// What to pass as `last` for the next page; none at the end.
+    /// `last` of the next page; `None` on the last page.
     pub next_last: Option<String>,
 }
 
@@ -29,7 +29,7 @@ struct TagList {
 }
 
 impl Upstream {
-    /// Lists at most `n` tags after `last`, as far as upstream pages.
+    /// Lists tags after `last`, at most `n` if the upstream supports pagination.
     ///
     /// # Errors
     /// [`UpstreamError`].
@@ -47,24 +47,24 @@ impl Upstream {
         if let Some(last) = last {
             request.url.query_pairs_mut().append_pair("last", last);
         }
-        let within = self.transport.config.answer_timeout;
-        self.transport.call(priority, within, || self.try_list_tags(&request)).await
+        let limit = self.transport.config.answer_timeout;
+        self.transport.call(priority, limit, || self.try_list_tags(&request)).await
     }
 
     async fn try_list_tags(&self, request: &UpstreamRequest) -> Result<TagPage, AttemptError> {
         let (_, response) = self.transport.send(request).await?.content()?;
         let next = next_page(&request.url, response.headers());
-        let body = self.transport.read_all(response, MAX_PAGE_BYTES).await?;
+        let body = self.transport.read_body(response, MAX_PAGE_BYTES).await?;
         let list: TagList = serde_json::from_slice(&body)
             .map_err(|error| UpstreamError::invalid_response("malformed tag list").with_source(error))?;
         let names = list.tags.unwrap_or_default();
-        // A link without `last` continues by a key of upstream's own; the specification's way works beside it.
+        // A link without `last` has a parameter of its own; `last` works as well, as the specification requires.
         let next_last = next.and_then(|last| last.or_else(|| names.last().cloned()));
         Ok(TagPage { tags: names.iter().filter_map(|name| Tag::parse(name).ok()).collect(), next_last })
     }
 }
 
-/// The `last` of the link to the next page. None: there is no next page; `Some(None)`: it has no `last`.
+/// `last` in the link to the next page: `None` without a next page, `Some(None)` when the link has no `last`.
 fn next_page(page: &Url, headers: &HeaderMap) -> Option<Option<String>> {
     let mut links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
     links.find_map(|link| {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_tells_where_the_next_page_begins() {
+    fn the_link_to_the_next_page_has_its_first_position() {
         let last = Some(Some("3.19".to_owned()));
         assert_eq!(next(r#"</v2/a/tags/list?last=3.19&n=10>; rel="next""#), last);
         assert_eq!(next("<https://host/v2/a/tags/list?n=10&last=3.19>;rel=next"), last);

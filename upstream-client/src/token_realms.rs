@@ -1,4 +1,4 @@
-//! Which token service an upstream may send its clients, and so its credentials, to.
+//! Which token services an upstream may refer to. They receive the credentials of the upstream.
 
 use url::{Host, Url};
 
@@ -9,27 +9,27 @@ use crate::{
     registrable_domain::same_party,
 };
 
-/// The token services that one upstream may name.
+/// The token services that one upstream may refer to.
 #[derive(Debug)]
-pub(crate) struct Realms {
+pub(crate) struct TokenRealms {
     upstream: Url,
-    listed: Vec<(Host<String>, Option<u16>)>,
+    configured: Vec<(Host<String>, Option<u16>)>,
 }
 
-impl Realms {
-    /// `listed`: further hosts, written `host` or `host:port`.
-    pub(crate) fn new(upstream: Url, listed: &[String]) -> Result<Self, UpstreamConfigError> {
-        let listed = listed
+impl TokenRealms {
+    /// `configured` are further hosts, as `host` or `host:port`.
+    pub(crate) fn new(upstream: Url, configured: &[String]) -> Result<Self, UpstreamConfigError> {
+        let configured = configured
             .iter()
-            .map(|entry| read_entry(entry).ok_or(UpstreamConfigError::Realm))
+            .map(|entry| parse_entry(entry).ok_or(UpstreamConfigError::Realm))
             .collect::<Result<_, _>>()?;
-        Ok(Self { upstream, listed })
+        Ok(Self { upstream, configured })
     }
 
     /// Checks the realm of a challenge.
     ///
     /// # Errors
-    /// Says what is wrong, naming the host and nothing else of the URL.
+    /// The reason, which contains the host and nothing else of the URL.
     pub(crate) fn check(&self, realm: &Url) -> Result<(), String> {
         let host = host_and_port(realm);
         match (self.upstream.scheme(), realm.scheme()) {
@@ -39,7 +39,7 @@ impl Realms {
         if !realm.username().is_empty() || realm.password().is_some() {
             return Err(format!("token realm {host} contains credentials"));
         }
-        let allowed = self.is_same_host(realm) || self.is_listed(realm) || self.is_sibling(realm);
+        let allowed = self.is_same_host(realm) || self.is_configured(realm) || self.is_related(realm);
         if allowed {
             Ok(())
         } else {
@@ -52,14 +52,15 @@ impl Realms {
             && realm.port_or_known_default() == self.upstream.port_or_known_default()
     }
 
-    fn is_listed(&self, realm: &Url) -> bool {
-        self.listed.iter().any(|(host, port)| {
+    fn is_configured(&self, realm: &Url) -> bool {
+        self.configured.iter().any(|(host, port)| {
             realm.host().map(|realm| realm.to_owned()).as_ref() == Some(host) && realm.port() == *port
         })
     }
 
-    /// Docker Hub's own, or a host of the same registrable domain, at the usual port or the upstream's.
-    fn is_sibling(&self, realm: &Url) -> bool {
+    /// Whether the realm is a host of the same registrable domain, or Docker Hub's, at the default port or the
+    /// upstream's.
+    fn is_related(&self, realm: &Url) -> bool {
         if realm.port().is_some() && realm.port() != self.upstream.port() {
             return false;
         }
@@ -72,7 +73,7 @@ impl Realms {
     }
 }
 
-fn read_entry(entry: &str) -> Option<(Host<String>, Option<u16>)> {
+fn parse_entry(entry: &str) -> Option<(Host<String>, Option<u16>)> {
     let url = Url::parse(&format!("https://{entry}")).ok()?;
     let bare =
         url.path() == "/" && url.query().is_none() && url.fragment().is_none() && !entry.contains(['/', '@']);
@@ -85,12 +86,12 @@ mod tests {
 
     fn allowed(upstream: &str, listed: &[&str], realm: &str) -> bool {
         let listed: Vec<String> = listed.iter().map(ToString::to_string).collect();
-        let realms = Realms::new(Url::parse(upstream).unwrap(), &listed).unwrap();
+        let realms = TokenRealms::new(Url::parse(upstream).unwrap(), &listed).unwrap();
         realms.check(&Url::parse(realm).unwrap()).is_ok()
     }
 
     #[test]
-    fn realms_that_registries_use_are_allowed() {
+    fn realms_of_known_registries_are_allowed() {
         for (upstream, realm) in [
             ("https://registry-1.docker.io", "https://auth.docker.io/token"),
             ("https://docker.io", "https://auth.docker.io/token"),
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_refused() {
+    fn realms_of_other_parties_are_refused() {
         for (upstream, realm) in [
             ("https://registry.example.com", "https://evil.test/token"),
             ("https://registry.example.com", "https://example.com.evil.test/token"),
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_realm_is_asked_over_https_unless_the_upstream_is_not() {
+    fn a_realm_uses_https_unless_the_upstream_does_not() {
         assert!(!allowed("https://r.example.com", &[], "http://r.example.com/token"));
         assert!(!allowed("https://r.example.com", &["r.example.com"], "ftp://r.example.com/token"));
         assert!(allowed("http://r.example.com", &[], "http://auth.example.com/token"));
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_host_is_allowed_at_its_port() {
+    fn a_configured_host_is_allowed_at_its_port() {
         assert!(allowed("https://r.example.com", &["login.test"], "https://login.test/token"));
         assert!(!allowed("https://r.example.com", &["login.test"], "https://login.test:8443/token"));
         assert!(allowed("https://r.example.com", &["login.test:8443"], "https://login.test:8443/token"));
@@ -148,7 +149,7 @@ mod tests {
             "https://[2001:db8::1]:8443/token"
         ));
         for entry in ["", "https://login.test", "login.test/path", "a@login.test", "login.test?x", "a b"] {
-            let realms = Realms::new(Url::parse("https://a").unwrap(), &[entry.to_owned()]);
+            let realms = TokenRealms::new(Url::parse("https://a").unwrap(), &[entry.to_owned()]);
             assert!(realms.is_err(), "{entry:?}");
         }
     }

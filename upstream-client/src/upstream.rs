@@ -1,4 +1,4 @@
-//! An upstream, as the services see it.
+//! The client of one upstream.
 
 use std::{
     fmt,
@@ -10,70 +10,74 @@ use oci_types::RepositoryName;
 use url::Url;
 
 use crate::{
-    Observer, RateLimit, UpstreamConfig, UpstreamConfigError,
+    Observer, RateLimit, UpstreamConfig, UpstreamConfigError, clock,
     request::{RequestKind, UpstreamRequest},
     transport::Transport,
 };
 
-/// One upstream registry. Cloning it is cheap, and clones share everything: connections, tokens, circuit, quota.
+/// The client of one upstream registry. Clones are cheap and share connections, tokens, circuit and rate limit.
 #[derive(Clone)]
 pub struct Upstream {
     pub(crate) transport: Arc<Transport>,
 }
 
-/// For whom a request is made.
+/// The purpose of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// A client waits for it.
+    /// A client waits for the result.
     Client,
-    /// Nobody waits: it gives way where the quota is short, and fails with
-    /// [`RateLimited`](crate::UpstreamError::RateLimited) without having been sent.
+    /// No client waits: while the quota is low the call fails with
+    /// [`RateLimited`](crate::UpstreamError::RateLimited) and sends nothing.
     Background,
 }
 
-/// How an upstream is doing, as far as its last answers tell.
+/// The current state of an upstream, as far as its responses show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamStatus {
-    /// How long nothing will be sent, while the circuit is open.
+    /// Time until an open circuit admits a request.
     pub circuit_open_for: Option<Duration>,
-    /// The quota, if upstream told one and its window is not over.
+    /// The quota, until the end of its window.
     pub rate_limit: Option<RateLimit>,
-    /// What is left of the wait that a 429 asked for.
+    /// Time until the end of the wait after a 429.
     pub retry_after: Option<Duration>,
 }
 
 impl Upstream {
-    /// Sets up the clients for an upstream. Nothing is sent.
+    /// A client of an upstream. Nothing is sent.
     ///
     /// # Errors
-    /// [`UpstreamConfigError`] says which setting is wrong.
+    /// [`UpstreamConfigError`] names the invalid setting.
     pub fn new(config: UpstreamConfig, observer: Arc<dyn Observer>) -> Result<Self, UpstreamConfigError> {
         Ok(Self { transport: Arc::new(Transport::new(config, observer)?) })
     }
 
-    /// The name it has in configuration, logs and metrics.
+    /// The name in configuration, logs and metrics.
     pub fn name(&self) -> &str {
         &self.transport.config.name
     }
 
-    /// Its circuit and quota at this moment.
+    /// The current state.
     pub fn status(&self) -> UpstreamStatus {
-        let now = Instant::now();
+        self.status_at(clock::now())
+    }
+
+    pub(crate) fn status_at(&self, now: Instant) -> UpstreamStatus {
+        let Transport { breaker, rate_limit, .. } = self.transport.as_ref();
         UpstreamStatus {
-            circuit_open_for: self.transport.breaker.remaining(now),
-            rate_limit: self.transport.quota.limit(now),
-            retry_after: self.transport.quota.retry_after(now),
+            circuit_open_for: breaker.remaining(now),
+            rate_limit: rate_limit.quota(now),
+            retry_after: rate_limit.retry_after(now),
         }
     }
 
-    /// A request below `/v2/REPOSITORY/`.
+    /// A request to a path below `/v2/REPOSITORY/`.
     pub(crate) fn request(
         &self,
         kind: RequestKind,
         repository: &RepositoryName,
-        rest: &str,
+        path: &str,
     ) -> UpstreamRequest {
-        let url = endpoint(&self.transport.config.url, repository, rest);
+        let url = endpoint(&self.transport.config.url, repository, path);
         UpstreamRequest::new(kind, url, format!("repository:{repository}:pull"))
     }
 }
@@ -84,9 +88,9 @@ impl fmt::Debug for Upstream {
     }
 }
 
-fn endpoint(base: &Url, repository: &RepositoryName, rest: &str) -> Url {
+fn endpoint(base: &Url, repository: &RepositoryName, path: &str) -> Url {
     let mut url = base.clone();
-    url.set_path(&format!("{}/v2/{repository}/{rest}", base.path().trim_end_matches('/')));
+    url.set_path(&format!("{}/v2/{repository}/{path}", base.path().trim_end_matches('/')));
     url
 }
 

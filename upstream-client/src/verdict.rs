@@ -19,9 +19,9 @@ use crate::{
     UpstreamError,
     challenge::{self, Challenge},
     error::AttemptError,
-    rate_limit::retry_after,
     redirect,
     request::RequestKind,
+    retry_after::retry_after,
 };
 
 /// What is known of a response when its headers have arrived.

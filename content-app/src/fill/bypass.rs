@@ -155,7 +155,7 @@ impl Bypass {
             };
             match source.open(&self.digest, &self.rest, Part::Rest, Some(self.size), None).await {
                 Ok(body)
-                    if body.start <= self.rest.start && body.total.is_none_or(|total| total == self.size) =>
+                    if body.start <= self.rest.start && body.size.is_none_or(|size| size == self.size) =>
                 {
                     let skip = self.rest.start - body.start;
                     return Ok(Incoming { source: index, stream: body.stream, skip, _permit: permit });

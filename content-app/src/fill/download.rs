@@ -87,11 +87,11 @@ impl Drop for Release<'_> {
 }
 
 fn check_size(fill: &Fill, body: &BlobBody) -> Result<(), DownloadError> {
-    match (fill.now().size, body.total) {
-        (Some(size), Some(total)) if size != total => Err(DownloadError::WrongSize),
-        (None, Some(total)) if !fill.digest().admits_size(total) => Err(DownloadError::WrongSize),
-        (None, Some(total)) => {
-            fill.learn_size(total);
+    match (fill.now().size, body.size) {
+        (Some(size), Some(reported)) if size != reported => Err(DownloadError::WrongSize),
+        (None, Some(reported)) if !fill.digest().admits_size(reported) => Err(DownloadError::WrongSize),
+        (None, Some(reported)) => {
+            fill.learn_size(reported);
             Ok(())
         }
         _ => Ok(()),

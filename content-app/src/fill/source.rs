@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use internal_api::{Node, NodeBody, NodeClient, NodeError};
 use oci_types::{Digest, RepositoryName};
 use shared_models::db::blobs::BlobSource;
-use upstream_client::{BlobBody, Priority, Upstream, UpstreamError};
+use upstream_client::{BlobBody, BlobRange, Priority, Upstream, UpstreamError};
 
 use super::{map::OPEN_END, part::Part};
 
@@ -73,7 +73,8 @@ impl Source {
             Self::Upstream(UpstreamSource { upstream, repository }) => {
                 let if_range = if range.start > 0 { validator } else { None };
                 let to = (!to_the_end).then_some(range.end);
-                upstream.open_blob(repository, digest, range.start, to, if_range, Priority::Client).await
+                let range = BlobRange { start: range.start, end: to, if_range };
+                upstream.open_blob(repository, digest, range, Priority::Client).await
             }
             Self::Peer(client, peer) => {
                 let is_open = range.end == OPEN_END || (to_the_end && part.runs_to_the_end());
@@ -98,7 +99,7 @@ impl fmt::Display for Source {
 fn of_peer(body: NodeBody) -> BlobBody {
     BlobBody {
         start: body.start,
-        total: body.size,
+        size: body.size,
         length: body.length,
         validator: body.etag,
         stream: body.stream.map_err(peer_error).boxed(),

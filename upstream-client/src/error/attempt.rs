@@ -27,7 +27,7 @@ impl AttemptError {
         let host = host_and_port(url);
         let error = error.without_url();
         if ssrf_guard::is_cause_of(&error) {
-            return ssrf_guard::refusal(&host).with_source(error).into();
+            return ssrf_guard::blocked(&host).with_source(error).into();
         }
         if error.is_timeout() {
             return UpstreamError::Timeout.into();

@@ -1,58 +1,55 @@
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+use std::sync::{Arc, atomic::Ordering};
+
+use futures::StreamExt;
+use upstream_client::{BlobBody, BlobHead, BlobRange, Priority::Client, Upstream, UpstreamError};
+
+use crate::support::{
+    Counts, Reply, Request, Server, advance, collect, digest, reply, repository, silence, time_out,
 };
-
-use upstream_client::{BlobHead, Priority::Client, Upstream, UpstreamError};
-
-use crate::support::{Counts, Reply, Request, Server, collect, digest, reply, repository, silence};
 
 const BLOB: &[u8] = b"0123456789";
 
-/// Serves [`BLOB`] as a server that knows ranges does.
+/// Serves [`BLOB`] as a server that supports ranges does.
 fn ranged(request: &Request) -> Reply {
-    let answer = |status| reply(status).header("etag", "\"v1\"");
+    let respond = |status| reply(status).header("etag", "\"v1\"");
     let Some(range) = request.header("range").and_then(|range| range.strip_prefix("bytes=")) else {
-        return answer(200).body(BLOB);
+        return respond(200).body(BLOB);
     };
     if request.header("if-range").is_some_and(|validator| validator != "\"v1\"") {
-        return answer(200).body(BLOB);
+        return respond(200).body(BLOB);
     }
     let (first, last) = range.split_once('-').unwrap();
     let first: usize = first.parse().unwrap();
     let last = last.parse().unwrap_or(BLOB.len() - 1).min(BLOB.len() - 1);
     if first >= BLOB.len() {
-        return answer(416).header("content-range", "bytes */10");
+        return respond(416).header("content-range", "bytes */10");
     }
-    answer(206).header("content-range", format!("bytes {first}-{last}/10")).body(&BLOB[first..=last])
+    respond(206).header("content-range", format!("bytes {first}-{last}/10")).body(&BLOB[first..=last])
 }
 
-async fn open(
-    upstream: &Upstream,
-    from: u64,
-    to: Option<u64>,
-) -> Result<upstream_client::BlobBody, UpstreamError> {
-    upstream.open_blob(&repository("a"), &digest(BLOB), from, to, None, Client).await
+async fn open(upstream: &Upstream, start: u64, end: Option<u64>) -> Result<BlobBody, UpstreamError> {
+    let range = BlobRange { start, end, if_range: None };
+    upstream.open_blob(&repository("a"), &digest(BLOB), range, Client).await
 }
 
 #[tokio::test]
-async fn a_whole_blob_is_asked_for_without_a_range_and_unencoded() {
+async fn a_whole_blob_is_requested_without_a_range_and_unencoded() {
     let server = Server::start(ranged).await;
     let counts = Arc::new(Counts::default());
     let upstream = Upstream::new(server.config(), counts.clone()).unwrap();
     let body = open(&upstream, 0, None).await.unwrap();
-    assert_eq!((body.start, body.total, body.length), (0, Some(10), Some(10)));
+    assert_eq!((body.start, body.size, body.length), (0, Some(10), Some(10)));
     assert_eq!(body.validator.as_deref(), Some("\"v1\""));
     assert_eq!(collect(body).await, (BLOB.to_vec(), None));
     let request = server.requests().remove(0);
     assert_eq!(request.target, format!("/v2/a/blobs/{}", digest(BLOB)));
     assert_eq!((request.header("range"), request.header("accept-encoding")), (None, Some("identity")));
     assert_eq!(counts.bytes.load(Ordering::Relaxed), 10);
-    assert_eq!(*counts.answers.lock().unwrap(), [("GET".to_owned(), 200)]);
+    assert_eq!(*counts.exchanges.lock().unwrap(), [("GET".to_owned(), 200)]);
 }
 
 #[tokio::test]
-async fn a_part_of_a_blob_begins_where_it_was_asked_to() {
+async fn a_range_of_a_blob_begins_at_the_requested_offset() {
     let server = Server::start(ranged).await;
     let upstream = server.upstream();
     for (from, to, range, bytes) in [
@@ -62,7 +59,7 @@ async fn a_part_of_a_blob_begins_where_it_was_asked_to() {
         (8, Some(99), "bytes=8-98", "89"),
     ] {
         let body = open(&upstream, from, to).await.unwrap();
-        assert_eq!((body.start, body.total, body.length), (from, Some(10), bytes.len().try_into().ok()));
+        assert_eq!((body.start, body.size, body.length), (from, Some(10), bytes.len().try_into().ok()));
         assert_eq!(collect(body).await, (bytes.as_bytes().to_vec(), None));
         assert_eq!(server.requests().last().unwrap().header("range"), Some(range));
     }
@@ -83,11 +80,12 @@ async fn a_broken_download_is_resumed_with_its_validator() {
     let (first, error) = collect(body).await;
     assert_eq!(first, b"012345");
     assert!(matches!(error, Some(UpstreamError::Unreachable(_))), "{error:?}");
-    let rest = upstream.open_blob(&a, &digest(BLOB), 6, None, validator.as_deref(), Client).await.unwrap();
+    let from_6 = |if_range| BlobRange { start: 6, end: None, if_range };
+    let rest = upstream.open_blob(&a, &digest(BLOB), from_6(validator.as_deref()), Client).await.unwrap();
     assert_eq!(rest.start, 6);
     assert_eq!(collect(rest).await.0, b"6789");
     assert_eq!(server.requests()[1].header("if-range"), Some("\"v1\""));
-    let changed = upstream.open_blob(&a, &digest(BLOB), 6, None, Some("\"v0\""), Client).await.unwrap();
+    let changed = upstream.open_blob(&a, &digest(BLOB), from_6(Some("\"v0\"")), Client).await.unwrap();
     assert_eq!((changed.start, changed.length), (0, Some(10)));
 }
 
@@ -95,12 +93,12 @@ async fn a_broken_download_is_resumed_with_its_validator() {
 async fn an_upstream_that_ignores_ranges_sends_from_the_start() {
     let server = Server::start(|_| reply(200).header("etag", "W/\"weak\"").body(BLOB)).await;
     let body = open(&server.upstream(), 4, Some(6)).await.unwrap();
-    assert_eq!((body.start, body.total, body.validator.as_deref()), (0, Some(10), None));
+    assert_eq!((body.start, body.size, body.validator.as_deref()), (0, Some(10), None));
     assert_eq!(collect(body).await.0, BLOB);
 }
 
 #[tokio::test]
-async fn a_range_that_was_not_asked_for_is_a_bad_answer() {
+async fn a_range_that_was_not_requested_is_an_invalid_response() {
     for content_range in ["bytes 3-9/10", "bytes 5-9/10", "bytes 4-7/10", "nonsense"] {
         let server =
             Server::start(move |_| reply(206).header("content-range", content_range).body(BLOB)).await;
@@ -112,7 +110,7 @@ async fn a_range_that_was_not_asked_for_is_a_bad_answer() {
 }
 
 #[tokio::test]
-async fn a_body_of_another_length_than_its_range_is_an_error() {
+async fn a_body_whose_length_differs_from_its_range_is_an_error() {
     for (chunk, early) in [("45", true), ("456789", false)] {
         let server = Server::start(move |_| {
             reply(206)
@@ -134,34 +132,42 @@ async fn a_body_of_another_length_than_its_range_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_given_up_and_a_slow_reader_is_not() {
-    let server = Server::start(|request| match request.header("range") {
-        None => reply(200).body(BLOB).stall_after(5),
-        Some(_) => ranged(request),
-    })
-    .await;
-    let mut config = server.config();
-    config.read_timeout = Duration::from_millis(150);
-    let upstream = crate::support::upstream(config);
-    let (bytes, error) = collect(open(&upstream, 0, None).await.unwrap()).await;
-    assert_eq!((bytes.as_slice(), error), (&BLOB[..5], Some(UpstreamError::Timeout)));
-    let body = open(&upstream, 1, None).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+async fn a_body_that_stalls_is_a_timeout() {
+    let server = Server::start(|_| reply(200).body(BLOB).stall_after(5)).await;
+    let config = server.config();
+    let read_timeout = config.read_timeout;
+    let mut body = open(&crate::support::upstream(config), 0, None).await.unwrap();
+    let mut bytes = Vec::new();
+    while bytes.len() < 5 {
+        bytes.extend_from_slice(&body.stream.next().await.unwrap().unwrap());
+    }
+    let (next, elapsed) = time_out(&server, 1, body.stream.next()).await;
+    assert_eq!((bytes.as_slice(), next), (&BLOB[..5], Some(Err(UpstreamError::Timeout))));
+    assert!(elapsed > read_timeout / 2, "{elapsed:?}");
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_not_a_timeout() {
+    let server = Server::start(ranged).await;
+    let config = server.config();
+    let read_timeout = config.read_timeout;
+    let body = open(&crate::support::upstream(config), 1, None).await.unwrap();
+    advance(2 * read_timeout).await;
     assert_eq!(collect(body).await, (BLOB[1..].to_vec(), None));
 }
 
 #[tokio::test]
-async fn no_answer_to_a_blob_is_a_timeout() {
+async fn no_response_for_a_blob_is_a_timeout() {
     let server = Server::start(|_| silence()).await;
-    let mut config = server.config();
-    config.read_timeout = Duration::from_millis(100);
-    let error = open(&crate::support::upstream(config), 0, None).await.unwrap_err();
-    assert_eq!(error, UpstreamError::Timeout);
+    let upstream = server.upstream();
+    let (opened, elapsed) = time_out(&server, 1, open(&upstream, 0, None)).await;
+    assert_eq!(opened.unwrap_err(), UpstreamError::Timeout);
+    assert!(elapsed < 2 * server.config().read_timeout, "{elapsed:?}");
     assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn the_head_of_a_blob_tells_its_size() {
+async fn the_head_of_a_blob_has_its_size() {
     let server = Server::start(|request| match request.target.contains("absent") {
         true => reply(404),
         false => reply(200).header("content-length", "12345678901"),
@@ -175,7 +181,7 @@ async fn the_head_of_a_blob_tells_its_size() {
 }
 
 #[tokio::test]
-async fn where_head_is_refused_one_byte_tells_the_size() {
+async fn where_head_is_refused_the_size_comes_with_one_byte() {
     for status in [400, 405, 501] {
         let server = Server::start(move |request| match (request.method.as_str(), request.target.as_str()) {
             ("HEAD", _) => reply(status),
@@ -198,7 +204,7 @@ async fn where_head_is_refused_one_byte_tells_the_size() {
 }
 
 #[tokio::test]
-async fn a_web_page_is_no_blob_unless_it_says_that_it_is() {
+async fn html_is_not_a_blob_unless_it_declares_the_digest() {
     let page = |status| reply(status).header("content-type", "text/html; charset=utf-8").body("<html>");
     let head =
         async |server: &Server| server.upstream().head_blob(&repository("a"), &digest(BLOB), Client).await;

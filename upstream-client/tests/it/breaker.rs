@@ -8,22 +8,21 @@ use std::{
 
 use upstream_client::{Priority::Client, Upstream, UpstreamConfig, UpstreamError};
 
-use crate::support::{Server, reference, reply, repository, upstream};
+use crate::support::{Server, advance, in_turn, reference, reply, repository, silence, upstream};
 
-/// Answers with the status that stands in the returned cell.
+const OPEN_DURATION: Duration = Duration::from_secs(3600);
+
+/// Responds with the status in the returned cell.
 async fn registry(status: u16) -> (Server, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(status));
     let current = Arc::clone(&status);
-    let server = Server::start(move |_| {
-        reply(current.load(Ordering::SeqCst)).body("{}").delayed(Duration::from_millis(50))
-    })
-    .await;
+    let server = Server::start(move |_| reply(current.load(Ordering::SeqCst)).body("{}")).await;
     (server, status)
 }
 
-fn config(server: &Server, open_for: Duration) -> UpstreamConfig {
+fn config(server: &Server) -> UpstreamConfig {
     let mut config = server.config();
-    (config.breaker_failures, config.breaker_open_for) = (3, open_for);
+    (config.breaker_failures, config.breaker_open_for) = (3, OPEN_DURATION);
     config
 }
 
@@ -32,25 +31,23 @@ async fn get(upstream: &Upstream) -> Result<(), UpstreamError> {
 }
 
 #[tokio::test]
-async fn after_failures_in_a_row_nothing_is_sent() {
+async fn nothing_is_sent_after_consecutive_failures() {
     let (server, _) = registry(500).await;
-    let upstream = upstream(config(&server, Duration::from_secs(60)));
+    let upstream = upstream(config(&server));
     for _ in 0..3 {
         assert_eq!(get(&upstream).await, Err(UpstreamError::Server { status: 500 }));
     }
-    assert!(upstream.status().circuit_open_for.is_some_and(|left| left > Duration::from_secs(50)));
+    assert!(upstream.status().circuit_open_for.is_some_and(|wait| wait > OPEN_DURATION / 2));
     let blocked = get(&upstream).await.unwrap_err();
-    assert!(
-        matches!(blocked, UpstreamError::CircuitOpen { retry_after } if retry_after > Duration::from_secs(50))
-    );
+    assert!(matches!(blocked, UpstreamError::CircuitOpen { retry_after } if retry_after > OPEN_DURATION / 2));
     assert_eq!(server.requests().len(), 3);
 }
 
 #[tokio::test]
-async fn a_refusal_is_no_failure() {
+async fn a_refusal_is_not_a_failure() {
     for status in [401, 403, 404, 429, 405] {
         let (server, _) = registry(status).await;
-        let upstream = upstream(config(&server, Duration::from_secs(60)));
+        let upstream = upstream(config(&server));
         for _ in 0..5 {
             get(&upstream).await.unwrap_err();
         }
@@ -60,20 +57,34 @@ async fn a_refusal_is_no_failure() {
 }
 
 #[tokio::test]
-async fn one_probe_closes_the_circuit_again() {
-    let open_for = Duration::from_millis(200);
+async fn one_probe_closes_the_circuit() {
     let (server, status) = registry(500).await;
-    let upstream = upstream(config(&server, open_for));
+    let upstream = upstream(config(&server));
     for _ in 0..3 {
         get(&upstream).await.unwrap_err();
     }
-    tokio::time::sleep(open_for).await;
+    advance(OPEN_DURATION).await;
     assert_eq!(get(&upstream).await, Err(UpstreamError::Server { status: 500 }));
     assert!(matches!(get(&upstream).await, Err(UpstreamError::CircuitOpen { .. })));
-    tokio::time::sleep(open_for).await;
+    advance(OPEN_DURATION).await;
     status.store(200, Ordering::SeqCst);
     let results = futures::future::join_all((0..10).map(|_| get(&upstream))).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
     assert_eq!(server.requests().len(), 5);
+    get(&upstream).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancelled_probe_is_followed_by_another() {
+    let server = in_turn(vec![reply(500), reply(500), reply(500), silence(), reply(200).body("{}")]).await;
+    let upstream = upstream(config(&server));
+    for _ in 0..3 {
+        get(&upstream).await.unwrap_err();
+    }
+    advance(OPEN_DURATION).await;
+    tokio::select! {
+        () = server.received(4) => {}
+        _ = get(&upstream) => panic!("there is no response"),
+    }
     get(&upstream).await.unwrap();
 }

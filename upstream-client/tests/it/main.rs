@@ -1,8 +1,8 @@
-//! The client against servers on this machine, one file for each thing an upstream may do.
+//! The client with local servers, one file per aspect of the protocol.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "what helpers of a test cannot do fails the test"
+    reason = "a helper of a test that fails fails the test"
 )]
 
 mod blobs;

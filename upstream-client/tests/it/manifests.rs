@@ -38,7 +38,7 @@ async fn an_upstream_may_have_a_path_prefix() {
 }
 
 #[tokio::test]
-async fn the_head_of_a_manifest_is_what_the_headers_say() {
+async fn the_head_of_a_manifest_has_the_values_of_the_headers() {
     let server = Server::start(|request| match request.target.as_str() {
         "/v2/a/manifests/bare" => {
             reply(200).header("content-length", "9").header("docker-content-digest", "odd")
@@ -66,7 +66,7 @@ async fn the_head_of_a_manifest_is_what_the_headers_say() {
 }
 
 #[tokio::test]
-async fn bytes_of_another_digest_are_refused() {
+async fn bytes_with_another_digest_are_refused() {
     let server = Server::start(|request| match request.target.as_str() {
         "/v2/a/manifests/liar" => reply(200).header("docker-content-digest", digest(b"other")).body(BODY),
         _ => reply(200).body(BODY),
@@ -82,7 +82,7 @@ async fn bytes_of_another_digest_are_refused() {
 }
 
 #[tokio::test]
-async fn a_sha512_digest_is_checked_as_such() {
+async fn a_sha512_digest_is_verified_with_sha512() {
     let server = Server::start(|_| reply(200).header("docker-content-digest", digest(BODY)).body(BODY)).await;
     let (upstream, a) = (server.upstream(), repository("a"));
     let long = Digest::of(Algorithm::Sha512, BODY);
@@ -113,7 +113,7 @@ async fn a_manifest_over_the_limit_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
-async fn a_web_page_or_nothing_is_a_bad_answer() {
+async fn html_or_an_empty_body_is_an_invalid_response() {
     let server = Server::start(|request| match request.target.as_str() {
         "/v2/a/manifests/empty" => reply(200),
         _ => reply(200).header("content-type", "text/html; charset=utf-8").body("<html>log in</html>"),

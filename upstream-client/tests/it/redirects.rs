@@ -1,10 +1,10 @@
-use upstream_client::{BlobHead, Priority::Client, UpstreamError};
+use upstream_client::{BlobHead, BlobRange, Priority::Client, UpstreamError};
 
 use crate::support::{Server, collect, digest, login, reference, reply, repository, upstream};
 
 const BLOB: &[u8] = b"layer";
 
-/// Where blobs lie, and a registry that sends there whoever has logged in.
+/// A registry that redirects authorized requests for blobs, and the storage that it redirects to.
 async fn registry_and_storage() -> (Server, Server) {
     let storage = Server::start(|request| match request.method.as_str() {
         "HEAD" => reply(403),
@@ -29,7 +29,8 @@ async fn authorization_does_not_follow_to_another_host() {
     let mut config = registry.config();
     (config.credentials, config.allow_private) = (login("user", "hidden"), true);
     let upstream = upstream(config);
-    let body = upstream.open_blob(&repository("a"), &digest(BLOB), 0, None, None, Client).await.unwrap();
+    let body =
+        upstream.open_blob(&repository("a"), &digest(BLOB), BlobRange::default(), Client).await.unwrap();
     assert_eq!(collect(body).await, (BLOB.to_vec(), None));
     assert_eq!(registry.requests().last().unwrap().authorization(), Some("Basic dXNlcjpoaWRkZW4="));
     let at_storage = storage.requests();
@@ -41,7 +42,7 @@ async fn authorization_does_not_follow_to_another_host() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_signed_for_get_only_still_tells_the_size() {
+async fn a_url_that_is_signed_for_get_only_still_gives_the_size() {
     let (registry, storage) = registry_and_storage().await;
     let mut config = registry.config();
     (config.credentials, config.allow_private) = (login("user", "hidden"), true);
@@ -51,7 +52,7 @@ async fn a_link_that_is_signed_for_get_only_still_tells_the_size() {
 }
 
 #[tokio::test]
-async fn authorization_stays_on_the_same_host_and_never_comes_back() {
+async fn authorization_stays_on_the_same_host_and_does_not_return() {
     let storage = Server::start(|request| {
         let home = request.target.strip_prefix("/back?to=").unwrap().to_owned();
         reply(302).header("location", home)
@@ -84,7 +85,7 @@ async fn authorization_stays_on_the_same_host_and_never_comes_back() {
 }
 
 #[tokio::test]
-async fn a_redirect_into_the_network_is_refused() {
+async fn a_redirect_into_the_internal_network_is_refused() {
     let inside = Server::start(|_| reply(200).body("secret")).await;
     let port = inside.url.port().unwrap();
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"] {
@@ -95,7 +96,7 @@ async fn a_redirect_into_the_network_is_refused() {
         assert!(matches!(refused, UpstreamError::InvalidResponse(_)), "{host}: {refused:?}");
         let reason = refused.to_string();
         assert!(reason.contains("allow_private") && !reason.contains("token"), "{reason}");
-        let opened = upstream.open_blob(&repository("a"), &digest(BLOB), 0, None, None, Client).await;
+        let opened = upstream.open_blob(&repository("a"), &digest(BLOB), BlobRange::default(), Client).await;
         assert!(matches!(opened, Err(UpstreamError::InvalidResponse(_))), "{host}");
     }
     assert_eq!(inside.requests().len(), 0);
@@ -132,7 +133,7 @@ async fn at_most_five_redirects_are_followed() {
 }
 
 #[tokio::test]
-async fn a_redirect_without_a_place_is_a_bad_answer() {
+async fn a_redirect_without_a_location_is_an_invalid_response() {
     let server = Server::start(|_| reply(302)).await;
     let refused = server.upstream().get_manifest(&repository("a"), &reference("t"), Client).await;
     assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{refused:?}");

@@ -1,77 +1,79 @@
-//! Two processes with one upstream: two clients of their own.
+//! Two processes with one upstream: two clients that share snapshots.
 
 use std::time::Duration;
 
 use upstream_client::{
-    Priority::{Background, Client},
+    Priority::{self, Background, Client},
     Upstream, UpstreamError,
 };
 
-use crate::support::{in_turn, reference, reply, repository, upstream};
+use crate::support::{advance, in_turn, reference, reply, repository, upstream};
 
-async fn ask(upstream: &Upstream, priority: upstream_client::Priority) -> Result<(), UpstreamError> {
+async fn head(upstream: &Upstream, priority: Priority) -> Result<(), UpstreamError> {
     upstream.head_manifest(&repository("a"), &reference("t"), priority).await.map(|_| ())
 }
 
 #[tokio::test]
-async fn an_upstream_that_has_told_nothing_is_not_told_of() {
+async fn there_is_no_snapshot_before_the_first_change() {
     let server = in_turn(vec![reply(200), reply(404)]).await;
     let upstream = server.upstream();
-    assert_eq!(upstream.sighting(), None);
-    ask(&upstream, Client).await.unwrap();
-    ask(&upstream, Client).await.unwrap_err();
-    assert_eq!(upstream.sighting(), None);
+    assert_eq!(upstream.snapshot(), None);
+    head(&upstream, Client).await.unwrap();
+    head(&upstream, Client).await.unwrap_err();
+    assert_eq!(upstream.snapshot(), None);
 }
 
 #[tokio::test]
-async fn a_retry_after_that_one_process_met_holds_the_others_background_work_back() {
-    let server = in_turn(vec![reply(429).header("retry-after", "60")]).await;
+async fn a_429_to_one_process_delays_the_background_requests_of_the_other() {
+    let server = in_turn(vec![reply(429).header("retry-after", "3600")]).await;
     let (one, other) = (server.upstream(), server.upstream());
-    ask(&one, Client).await.unwrap_err();
-    other.take_in(&one.sighting().unwrap());
-    let held = ask(&other, Background).await.unwrap_err();
-    let UpstreamError::RateLimited { retry_after: Some(left) } = held else { panic!("{held:?}") };
-    assert!((58..=60).contains(&left.as_secs()), "{left:?}");
+    head(&one, Client).await.unwrap_err();
+    other.merge(&one.snapshot().unwrap());
+    let delayed = head(&other, Background).await.unwrap_err();
+    let UpstreamError::RateLimited { retry_after: Some(wait) } = delayed else { panic!("{delayed:?}") };
+    assert!((1800..=3600).contains(&wait.as_secs()), "{wait:?}");
     assert_eq!(server.requests().len(), 1);
-    assert_eq!(other.sighting(), None, "what it was told is no news of its own");
+    assert_eq!(other.snapshot(), None, "a merged snapshot is not a change of its own");
 }
 
 #[tokio::test]
-async fn a_quota_that_one_process_was_told_counts_for_the_others_reserve() {
-    let quota = |left: &str| reply(200).header("ratelimit-limit", "100").header("ratelimit-remaining", left);
+async fn a_quota_that_one_process_observed_counts_for_the_reserve_of_the_other() {
+    let quota = |remaining: &str| {
+        reply(200).header("ratelimit-limit", "100").header("ratelimit-remaining", remaining)
+    };
     let server = in_turn(vec![quota("5"), quota("4")]).await;
     let mut config = server.config();
     config.ratelimit_reserve = 5;
     let (one, other) = (upstream(config.clone()), upstream(config));
-    ask(&one, Client).await.unwrap();
-    let first = one.sighting().unwrap();
-    other.take_in(&first);
-    assert!(matches!(ask(&other, Background).await, Err(UpstreamError::RateLimited { .. })));
-    let seen = other.status().rate_limit.unwrap();
-    assert_eq!((seen.limit, seen.remaining), (Some(100), Some(5)));
+    head(&one, Client).await.unwrap();
+    let first = one.snapshot().unwrap();
+    other.merge(&first);
+    assert!(matches!(head(&other, Background).await, Err(UpstreamError::RateLimited { .. })));
+    let merged = other.status().rate_limit.unwrap();
+    assert_eq!((merged.limit, merged.remaining), (Some(100), Some(5)));
 
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    ask(&other, Client).await.unwrap();
-    other.take_in(&first);
-    assert_eq!(other.status().rate_limit.unwrap().remaining, Some(4), "the older one does not come back");
+    advance(Duration::from_secs(5)).await;
+    head(&other, Client).await.unwrap();
+    other.merge(&first);
+    assert_eq!(other.status().rate_limit.unwrap().remaining, Some(4), "the older quota is not merged");
 }
 
 #[tokio::test]
-async fn a_circuit_that_one_process_opened_is_open_for_the_others_unless_upstream_answers_them() {
+async fn a_circuit_that_one_process_opened_opens_for_the_others_without_a_later_success() {
     let server = in_turn(vec![reply(200), reply(500), reply(200)]).await;
     let mut config = server.config();
-    (config.breaker_failures, config.breaker_open_for) = (1, Duration::from_secs(60));
+    (config.breaker_failures, config.breaker_open_for) = (1, Duration::from_secs(3600));
     let [one, other, third] = [(); 3].map(|()| upstream(config.clone()));
-    ask(&other, Client).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    ask(&one, Client).await.unwrap_err();
-    let opened = one.sighting().unwrap();
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    ask(&third, Client).await.unwrap();
+    head(&other, Client).await.unwrap();
+    advance(Duration::from_secs(5)).await;
+    head(&one, Client).await.unwrap_err();
+    let opened = one.snapshot().unwrap();
+    advance(Duration::from_secs(5)).await;
+    head(&third, Client).await.unwrap();
     for process in [&other, &third] {
-        process.take_in(&opened);
+        process.merge(&opened);
     }
-    assert!(matches!(ask(&other, Client).await, Err(UpstreamError::CircuitOpen { .. })));
-    assert_eq!(third.status().circuit_open_for, None, "it was answered later");
+    assert!(matches!(head(&other, Client).await, Err(UpstreamError::CircuitOpen { .. })));
+    assert_eq!(third.status().circuit_open_for, None, "its success is later");
     assert_eq!(server.requests().len(), 3);
 }

@@ -1,6 +1,7 @@
-//! A small HTTP/1.1 server whose every answer, and every fault, is chosen by the test.
+//! A small HTTP/1.1 server whose responses and faults the test chooses, and control over the clock.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -12,11 +13,12 @@ use oci_types::{Digest, Reference, RepositoryName};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpListener,
+    sync::watch,
 };
 use upstream_client::{Credentials, Observer, Unobserved, Upstream, UpstreamConfig};
 use url::Url;
 
-/// A request as the server saw it.
+/// A request as the server received it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -35,7 +37,7 @@ impl Request {
     }
 }
 
-/// What goes wrong with an answer.
+/// What goes wrong with a response.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     None,
@@ -43,32 +45,33 @@ enum Fault {
     Cut(usize),
     /// Nothing follows after so many bytes of the body, but the connection stays.
     Stall(usize),
-    /// There is no answer, and the connection stays.
+    /// There is no response, and the connection stays.
     Silence,
-    /// There is no answer, and the connection closes.
+    /// There is no response, and the connection closes.
     Close,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     fault: Fault,
-    delay: Duration,
+    /// The number of requests that the server has to receive before it sends this response.
+    requests: usize,
 }
 
 pub(crate) fn reply(status: u16) -> Reply {
-    Reply { status, headers: Vec::new(), body: Vec::new(), fault: Fault::None, delay: Duration::ZERO }
+    Reply { status, headers: Vec::new(), body: Vec::new(), fault: Fault::None, requests: 0 }
 }
 
-/// No answer; the connection stays open.
+/// No response; the connection stays open.
 pub(crate) fn silence() -> Reply {
     Reply { fault: Fault::Silence, ..reply(0) }
 }
 
-/// No answer; the connection closes.
+/// No response; the connection closes.
 pub(crate) fn hang_up() -> Reply {
     Reply { fault: Fault::Close, ..reply(0) }
 }
@@ -94,13 +97,13 @@ impl Reply {
         self
     }
 
-    pub(crate) fn delayed(mut self, delay: Duration) -> Self {
-        self.delay = delay;
+    /// Holds the response back until the server has received `requests` requests.
+    pub(crate) fn after_requests(mut self, requests: usize) -> Self {
+        self.requests = requests;
         self
     }
 
     async fn send(self, to: &mut (impl AsyncWrite + Unpin), head_only: bool) -> std::io::Result<()> {
-        tokio::time::sleep(self.delay).await;
         match self.fault {
             Fault::Close => return Ok(()),
             Fault::Silence => std::future::pending().await,
@@ -132,10 +135,10 @@ impl Reply {
     }
 }
 
-/// A server on a port of its own, until it is dropped.
+/// A server on a free port, until it is dropped.
 pub(crate) struct Server {
     pub(crate) url: Url,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: watch::Sender<Vec<Request>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -157,17 +160,17 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = Url::parse(&format!("{scheme}://{}", listener.local_addr().unwrap())).unwrap();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let (seen, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let requests = watch::Sender::new(Vec::new());
+        let (received, answer) = (requests.clone(), Arc::new(answer));
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (seen, answer, tls) = (Arc::clone(&seen), Arc::clone(&answer), tls.clone());
+                let (received, answer, tls) = (received.clone(), Arc::clone(&answer), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => drop(serve(stream, &seen, answer.as_ref()).await),
+                        None => drop(serve(stream, &received, answer.as_ref()).await),
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                drop(serve(stream, &seen, answer.as_ref()).await);
+                                drop(serve(stream, &received, answer.as_ref()).await);
                             }
                         }
                     }
@@ -182,18 +185,21 @@ impl Server {
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.requests.borrow().clone()
+    }
+
+    /// Waits until `count` requests have been received.
+    pub(crate) async fn received(&self, count: usize) {
+        self.requests.subscribe().wait_for(|requests| requests.len() >= count).await.unwrap();
     }
 
     pub(crate) fn count(&self, part: &str) -> usize {
         self.requests().iter().filter(|request| request.target.contains(part)).count()
     }
 
-    /// The anonymous upstream at this server. Times are short, and no address beside its own is permitted.
+    /// The anonymous upstream at this server. No private address other than its own is permitted.
     pub(crate) fn config(&self) -> UpstreamConfig {
-        let mut config = UpstreamConfig::new("test", self.url.clone());
-        config.answer_timeout = Duration::from_secs(5);
-        config
+        UpstreamConfig::new("test", self.url.clone())
     }
 
     pub(crate) fn upstream(&self) -> Upstream {
@@ -203,7 +209,7 @@ impl Server {
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    seen: &Mutex<Vec<Request>>,
+    received: &watch::Sender<Vec<Request>>,
     answer: &(impl Fn(&Request) -> Reply + ?Sized),
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
@@ -220,13 +226,14 @@ async fn serve(
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         request.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    seen.lock().unwrap().push(request.clone());
-    let head_only = request.method == "HEAD";
-    answer(&request).send(&mut stream, head_only).await?;
+    received.send_modify(|requests| requests.push(request.clone()));
+    let reply = answer(&request);
+    received.subscribe().wait_for(|requests| requests.len() >= reply.requests).await.unwrap();
+    reply.send(&mut stream, request.method == "HEAD").await?;
     stream.shutdown().await
 }
 
-/// Answers with each of `replies` in turn, and with the last one from then on.
+/// Sends each of `replies` in turn, and the last one from then on.
 pub(crate) async fn in_turn(replies: Vec<Reply>) -> Server {
     let next = AtomicUsize::new(0);
     Server::start(move |_| replies[next.fetch_add(1, Ordering::SeqCst).min(replies.len() - 1)].clone()).await
@@ -252,35 +259,62 @@ pub(crate) fn digest(bytes: &[u8]) -> Digest {
     Digest::sha256(bytes)
 }
 
-/// Reads a stream to its end or its error.
+/// Reads a stream until its end or its error.
 pub(crate) async fn collect(
     mut body: upstream_client::BlobBody,
 ) -> (Vec<u8>, Option<upstream_client::UpstreamError>) {
     use futures::StreamExt;
     let mut bytes = Vec::new();
-    while let Some(piece) = body.stream.next().await {
-        match piece {
-            Ok(piece) => bytes.extend_from_slice(&piece),
+    while let Some(chunk) = body.stream.next().await {
+        match chunk {
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
             Err(error) => return (bytes, Some(error)),
         }
     }
     (bytes, None)
 }
 
-/// Keeps what an upstream reports.
+/// Advances the clock, without waiting.
+pub(crate) async fn advance(duration: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(duration).await;
+    tokio::time::resume();
+}
+
+/// The result of a call that waits in vain once the server has received `requests` requests, and the time from then on.
+/// The time passes at once.
+pub(crate) async fn time_out<T>(
+    server: &Server,
+    requests: usize,
+    call: impl Future<Output = T>,
+) -> (T, Duration) {
+    let mut call = pin!(call);
+    tokio::select! {
+        () = server.received(requests) => {}
+        _ = &mut call => panic!("the call ended early"),
+    }
+    tokio::time::pause();
+    let started = tokio::time::Instant::now();
+    let result = call.await;
+    let elapsed = started.elapsed();
+    tokio::time::resume();
+    (result, elapsed)
+}
+
+/// An observer that keeps the counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    pub(crate) answers: Mutex<Vec<(String, u16)>>,
+    pub(crate) exchanges: Mutex<Vec<(String, u16)>>,
     pub(crate) bytes: AtomicU64,
 }
 
 impl Observer for Counts {
-    fn answered(&self, upstream: &str, method: &str, code: u16) {
+    fn request_completed(&self, upstream: &str, method: &str, code: u16) {
         assert_eq!(upstream, "test");
-        self.answers.lock().unwrap().push((method.to_owned(), code));
+        self.exchanges.lock().unwrap().push((method.to_owned(), code));
     }
 
-    fn bytes(&self, _upstream: &str, n: u64) {
-        self.bytes.fetch_add(n, Ordering::Relaxed);
+    fn bytes_received(&self, _upstream: &str, count: u64) {
+        self.bytes.fetch_add(count, Ordering::Relaxed);
     }
 }

@@ -3,7 +3,7 @@ use upstream_client::{Priority::Client, UpstreamError};
 use crate::support::{Server, reply, repository};
 
 #[tokio::test]
-async fn a_page_of_tags_says_where_the_next_one_begins() {
+async fn a_page_of_tags_has_the_start_of_the_next_one() {
     let server = Server::start(|request| match request.target.as_str() {
         "/v2/a/b/tags/list?n=2" => reply(200)
             .header("link", "</v2/a/b/tags/list?n=2&last=3.19>; rel=\"next\"")
@@ -21,7 +21,7 @@ async fn a_page_of_tags_says_where_the_next_one_begins() {
 }
 
 #[tokio::test]
-async fn what_is_no_tag_list_is_a_bad_answer() {
+async fn a_malformed_tag_list_is_an_invalid_response() {
     let server = Server::start(|_| reply(200).body("<html>")).await;
     let refused = server.upstream().list_tags(&repository("a"), None, None, Client).await;
     assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{refused:?}");

@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::support::{Server, login, reference, reply, repository, upstream};
 
-/// A TLS acceptor for 127.0.0.1 and the authority that vouches for it, in PEM.
+/// A TLS acceptor for 127.0.0.1, and its certificate authority in PEM.
 fn acceptor() -> (TlsAcceptor, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -69,7 +69,7 @@ async fn a_redirect_or_a_realm_without_tls_is_refused() {
 }
 
 #[test]
-fn a_configuration_that_cannot_work_says_so() {
+fn an_invalid_configuration_names_the_setting() {
     let checked = |change: fn(&mut UpstreamConfig)| {
         let mut config = UpstreamConfig::new("test", Url::parse("https://registry.example.com").unwrap());
         change(&mut config);

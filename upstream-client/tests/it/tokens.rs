@@ -20,13 +20,22 @@ fn challenge(request: &Request) -> Reply {
     reply(401).header("www-authenticate", challenge)
 }
 
-/// Gives out `token-1`, `token-2`, … and accepts what `accepts` does.
-async fn registry(accepts: impl Fn(&str) -> bool + Send + Sync + 'static, answer: &'static str) -> Server {
-    let given = AtomicUsize::new(0);
+/// Issues `token-1`, `token-2`, … in the form `issued`, and accepts the tokens that `accepts` does.
+async fn registry(accepts: impl Fn(&str) -> bool + Send + Sync + 'static, issued: &'static str) -> Server {
+    registry_that_waits(accepts, issued, 0).await
+}
+
+/// The same, which issues no token before it has received `requests` requests.
+async fn registry_that_waits(
+    accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
+    issued: &'static str,
+    requests: usize,
+) -> Server {
+    let count = AtomicUsize::new(0);
     Server::start(move |request| {
         if request.target.starts_with("/token") {
-            let token = format!("token-{}", given.fetch_add(1, Ordering::SeqCst) + 1);
-            return reply(200).body(answer.replace("TOKEN", &token)).delayed(Duration::from_millis(50));
+            let token = format!("token-{}", count.fetch_add(1, Ordering::SeqCst) + 1);
+            return reply(200).body(issued.replace("TOKEN", &token)).after_requests(requests);
         }
         match request.authorization().and_then(|header| header.strip_prefix("Bearer ")) {
             Some(token) if accepts(token) => reply(200).body("{}"),
@@ -41,7 +50,7 @@ async fn get(upstream: &Upstream, name: &str) -> Result<(), UpstreamError> {
 }
 
 #[tokio::test]
-async fn an_anonymous_token_is_fetched_and_kept_for_its_repository() {
+async fn an_anonymous_token_is_fetched_and_cached_for_its_repository() {
     let server = registry(|_| true, r#"{"token":"TOKEN","expires_in":300}"#).await;
     let upstream = server.upstream();
     for _ in 0..3 {
@@ -68,12 +77,12 @@ async fn the_login_goes_to_the_realm_and_the_token_to_the_registry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_who_need_a_token_at_once_fetch_one() {
-    let server = registry(|_| true, r#"{"token":"TOKEN"}"#).await;
+async fn twenty_concurrent_requests_fetch_one_token() {
+    let server = registry_that_waits(|_| true, r#"{"token":"TOKEN"}"#, 20 + 1).await;
     let upstream = server.upstream();
-    let ask = |upstream: Upstream| tokio::spawn(async move { get(&upstream, "a").await });
-    for asked in futures::future::join_all((0..20).map(|_| ask(upstream.clone()))).await {
-        asked.unwrap().unwrap();
+    let pull = |upstream: Upstream| tokio::spawn(async move { get(&upstream, "a").await });
+    for pulled in futures::future::join_all((0..20).map(|_| pull(upstream.clone()))).await {
+        pulled.unwrap().unwrap();
     }
     assert_eq!(server.count("/token"), 1);
 }
@@ -94,7 +103,7 @@ async fn a_token_that_is_no_longer_accepted_is_renewed_once_for_all() {
 }
 
 #[tokio::test]
-async fn a_token_that_never_helps_is_a_refusal_after_one_renewal() {
+async fn a_token_that_is_never_accepted_is_a_refusal_after_one_renewal() {
     let server = registry(|_| false, r#"{"token":"TOKEN"}"#).await;
     let upstream = server.upstream();
     assert_eq!(get(&upstream, "a").await, Err(UpstreamError::Denied));
@@ -116,7 +125,7 @@ async fn an_expired_token_is_not_sent() {
 }
 
 #[tokio::test]
-async fn what_the_token_service_refuses_has_the_same_errors() {
+async fn responses_of_the_token_service_have_the_same_errors() {
     for (status, expected) in [
         (401, UpstreamError::Denied),
         (403, UpstreamError::Denied),
@@ -140,7 +149,7 @@ async fn what_the_token_service_refuses_has_the_same_errors() {
 }
 
 #[tokio::test]
-async fn a_realm_elsewhere_gets_neither_a_login_nor_a_request() {
+async fn a_realm_of_another_party_receives_no_request() {
     let elsewhere = Server::start(|_| reply(200).body(r#"{"token":"t"}"#)).await;
     let realm = elsewhere.at("/token?secret=1");
     let server = Server::start(move |_| {
@@ -166,7 +175,7 @@ async fn a_realm_elsewhere_gets_neither_a_login_nor_a_request() {
 }
 
 #[tokio::test]
-async fn basic_is_answered_with_the_login_and_then_sent_at_once() {
+async fn basic_is_answered_with_the_login_which_is_then_sent_at_once() {
     let server = Server::start(|request| match request.authorization() {
         Some(BASIC) => reply(200).body("{}"),
         _ => reply(401).header("www-authenticate", "Basic realm=\"registry\""),
@@ -186,7 +195,7 @@ async fn basic_is_answered_with_the_login_and_then_sent_at_once() {
 }
 
 #[tokio::test]
-async fn a_scheme_that_is_not_spoken_is_a_bad_answer() {
+async fn an_unsupported_scheme_is_an_invalid_response() {
     let server = Server::start(|_| reply(401).header("www-authenticate", "Negotiate")).await;
     let refused = get(&server.upstream(), "a").await;
     assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{refused:?}");

@@ -1,0 +1,153 @@
+//! One request: authorization, redirects, and each exchange with a host.
+
+use std::time::SystemTime;
+
+use http::{Method, header};
+use reqwest::Response;
+use url::Url;
+
+use crate::{
+    clock,
+    error::{AttemptError, host_and_port},
+    grant::Grant,
+    http_clients::AddressPolicy,
+    redirect::same_origin,
+    request::UpstreamRequest,
+    ssrf_guard,
+    transport::Transport,
+    verdict::{Content, Facts, GrantInHand, Hop, HopHost, Verdict, verdict},
+};
+
+/// A response whose body has not been read, and what its headers prove.
+#[derive(Debug)]
+pub(crate) struct UpstreamResponse {
+    pub(crate) verdict: Verdict,
+    pub(crate) response: Response,
+}
+
+impl UpstreamResponse {
+    /// The content and the response, whose body has not been read.
+    ///
+    /// # Errors
+    /// As [`Verdict::content`].
+    pub(crate) fn content(self) -> Result<(Content, Response), AttemptError> {
+        Ok((self.verdict.content()?, self.response))
+    }
+}
+
+impl Transport {
+    /// Sends a request, answers a challenge once and follows redirects. The verdict is neither [`Verdict::Renew`] nor
+    /// [`Verdict::Redirect`].
+    pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, AttemptError> {
+        let mut grant = self.grants.current(&request.scope).await;
+        let mut in_hand = match &grant {
+            None => GrantInHand::None,
+            Some(login) if login.is_login => GrantInHand::Login,
+            Some(_) => GrantInHand::Token,
+        };
+        loop {
+            let UpstreamResponse { verdict, response } =
+                self.follow(request, grant.as_deref(), in_hand).await?;
+            let Verdict::Renew(challenge) = verdict else {
+                return Ok(UpstreamResponse { verdict, response });
+            };
+            drop(response);
+            grant = Some(self.authorize(request, challenge, grant.as_ref()).await?);
+            in_hand = GrantInHand::Renewed;
+        }
+    }
+
+    /// Sends a request and follows redirects.
+    async fn follow(
+        &self,
+        request: &UpstreamRequest,
+        grant: Option<&Grant>,
+        in_hand: GrantInHand,
+    ) -> Result<UpstreamResponse, AttemptError> {
+        let mut url = request.url.clone();
+        let mut grant = grant;
+        let mut redirects = 0;
+        loop {
+            let hop = Hop { url: &url, host: self.host_of(&url), redirects };
+            let response = self.exchange(request, hop, grant, in_hand).await?;
+            let Verdict::Redirect(next) = response.verdict else { return Ok(response) };
+            // A grant that was dropped stays dropped: another host must not choose what is requested with it.
+            grant = grant.filter(|_| same_origin(&url, &next));
+            url = next;
+            redirects += 1;
+        }
+    }
+
+    /// Sends a request to the URL of a hop.
+    pub(crate) async fn exchange(
+        &self,
+        request: &UpstreamRequest,
+        hop: Hop<'_>,
+        grant: Option<&Grant>,
+        in_hand: GrantInHand,
+    ) -> Result<UpstreamResponse, AttemptError> {
+        let url = hop.url;
+        // The operator chose the host of the upstream, wherever it is. It stays exempt when its address changes: over
+        // https its certificate proves its identity.
+        let policy = match hop.host {
+            HopHost::Upstream => AddressPolicy::Any,
+            HopHost::Other if self.config.allow_private => AddressPolicy::Any,
+            HopHost::Other => AddressPolicy::PublicOnly,
+        };
+        let proxied = self.config.proxy.is_some();
+        let blocked = ssrf_guard::is_blocked_address(url) || (proxied && ssrf_guard::is_local_name(url));
+        if policy == AddressPolicy::PublicOnly && blocked {
+            return Err(ssrf_guard::blocked(&host_and_port(url)).into());
+        }
+        let method = request.kind.method();
+        let mut observed = ObservedExchange { transport: self, method: &method, code: 0 };
+        let client = self.clients.get(request.kind.traffic_class(), policy);
+        let mut outgoing = client.request(method.clone(), url.clone()).headers(request.headers.clone());
+        if let Some(grant) = grant {
+            outgoing = outgoing.header(header::AUTHORIZATION, grant.authorization.clone());
+        }
+        let response = outgoing.send().await.map_err(|error| AttemptError::from_transport(error, url))?;
+        observed.code = response.status().as_u16();
+        let verdict = verdict(&Facts {
+            request: &request.kind,
+            hop,
+            status: response.status(),
+            headers: response.headers(),
+            grant: in_hand,
+            has_credentials: self.config.credentials.is_some(),
+            now: SystemTime::now(),
+        });
+        if hop.host == HopHost::Upstream {
+            self.observe_rate_limit(&verdict, &response);
+        }
+        Ok(UpstreamResponse { verdict, response })
+    }
+
+    pub(crate) fn host_of(&self, url: &Url) -> HopHost {
+        if same_origin(url, &self.config.url) { HopHost::Upstream } else { HopHost::Other }
+    }
+
+    fn observe_rate_limit(&self, verdict: &Verdict, response: &Response) {
+        let retry_after = match verdict {
+            Verdict::Limited { retry_after } => *retry_after,
+            _ => None,
+        };
+        if self.rate_limit.observe(retry_after, response.headers(), clock::now()) {
+            self.last_change.set();
+        }
+    }
+}
+
+/// Reports an exchange to the observer when it ends, also when it is cancelled.
+struct ObservedExchange<'a> {
+    transport: &'a Transport,
+    method: &'a Method,
+    code: u16,
+}
+
+impl Drop for ObservedExchange<'_> {
+    fn drop(&mut self) {
+        let Self { transport, method, code } = self;
+        transport.observer.request_completed(&transport.config.name, method.as_str(), *code);
+    }
+}

@@ -1,0 +1,102 @@
+//! The authorization of a request: a token or the login itself.
+
+use std::time::{Duration, Instant};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::HeaderValue;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+
+use crate::{Credentials, UpstreamError, clock};
+
+/// Lifetime of a token without `expires_in` (distribution's token specification).
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Maximum lifetime of a grant. After it a login is sent again only if the upstream still requests Basic.
+const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// Time before its expiry from which a token is no longer sent, so that it does not expire in transit.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
+
+/// The `Authorization` that answers a challenge.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// Marked as sensitive, so that it is never printed.
+    pub(crate) authorization: HeaderValue,
+    /// Whether it is the login itself, which cannot be renewed.
+    pub(crate) is_login: bool,
+    expires: Instant,
+}
+
+impl Grant {
+    /// Parses the response of a token service.
+    ///
+    /// # Errors
+    /// `InvalidResponse` without a usable token.
+    pub(crate) fn from_token_response(body: &[u8]) -> Result<Self, UpstreamError> {
+        // The underlying error may quote the body, and with it a token.
+        let invalid = || UpstreamError::invalid_response("no token in the response of the token service");
+        let response: TokenResponse = serde_json::from_slice(body).map_err(|_| invalid())?;
+        let token =
+            [response.token, response.access_token].into_iter().flatten().find(|token| !token.is_empty());
+        let lifetime = response.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs).min(MAX_LIFETIME);
+        let lifetime = lifetime.saturating_sub(EXPIRY_MARGIN.min(lifetime / 5));
+        Self::new(format!("Bearer {}", token.ok_or_else(invalid)?), false, lifetime).ok_or_else(invalid)
+    }
+
+    /// The login itself (RFC 7617). `None` if it is not a valid header value.
+    pub(crate) fn from_credentials(credentials: &Credentials) -> Option<Self> {
+        let login = format!("{}:{}", credentials.username, credentials.password.expose_secret());
+        Self::new(format!("Basic {}", STANDARD.encode(login)), true, MAX_LIFETIME)
+    }
+
+    /// Whether it can be sent now.
+    pub(crate) fn is_valid(&self) -> bool {
+        clock::now() < self.expires
+    }
+
+    fn new(text: String, is_login: bool, lifetime: Duration) -> Option<Self> {
+        let mut authorization = HeaderValue::try_from(text).ok()?;
+        authorization.set_sensitive(true);
+        Some(Self { authorization, is_login, expires: clock::now() + lifetime })
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenResponse {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_valid_until_shortly_before_its_expiry() {
+        for (body, seconds) in [
+            (r#"{"token":"a"}"#, 50),
+            (r#"{"token":"a","expires_in":300}"#, 290),
+            (r#"{"token":"a","expires_in":10}"#, 8),
+            (r#"{"token":"a","expires_in":18446744073709551615}"#, 3590),
+            (r#"{"token":"a","expires_in":0}"#, 0),
+        ] {
+            let grant = Grant::from_token_response(body.as_bytes()).unwrap();
+            assert_eq!(grant.expires - clock::now(), Duration::from_secs(seconds), "{body}");
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            assert!(!grant.is_valid(), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_has_one_of_two_names_and_is_never_printed() {
+        let grant = Grant::from_token_response(br#"{"token":"","access_token":"hidden"}"#).unwrap();
+        assert_eq!(grant.authorization, "Bearer hidden");
+        assert!(!format!("{grant:?}").contains("hidden"));
+        for body in ["", "{}", "[]", r#"{"token":5}"#, r#"{"token":null}"#, r#"{"token":"a\nb"}"#] {
+            let error = Grant::from_token_response(body.as_bytes()).unwrap_err();
+            assert!(matches!(error, UpstreamError::InvalidResponse(_)), "{body}");
+        }
+    }
+}
