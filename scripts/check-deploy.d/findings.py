@@ -5,7 +5,8 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
-OPERATIONS = ROOT / "docs/operations.md"
+INSTALL = ROOT / "docs/install.md"
+RUN = ROOT / "docs/run.md"
 
 findings = []
 

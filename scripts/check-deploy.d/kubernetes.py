@@ -7,7 +7,7 @@ import subprocess
 import tomllib
 
 import yaml
-from findings import DEPLOY, OPERATIONS, ROOT, expect, findings
+from findings import DEPLOY, INSTALL, ROOT, expect, findings
 from settings import check_config, constant_seconds, key_files, port, section_of, seconds, size, stops_within
 from shapes import object_misfits
 
@@ -74,12 +74,12 @@ class Secrets:
         self.keys.setdefault(name, set()).add(key)
 
     def check(self):
-        """docs/operations.md says how each is made."""
-        text = OPERATIONS.read_text().replace("\\\n", " ")
+        """docs/install.md says how each is made."""
+        text = INSTALL.read_text().replace("\\\n", " ")
         for name, keys in self.keys.items():
             made = " ".join(re.findall(rf"create secret generic {name} (.*)", text))
             for key in keys:
-                expect(f"{key}=" in made, OPERATIONS.name, f"it is not said how {key} of the Secret {name} is made")
+                expect(f"{key}=" in made, INSTALL.name, f"it is not said how {key} of the Secret {name} is made")
 
 
 def variables_of(container, secrets):

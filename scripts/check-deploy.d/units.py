@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The units wait long enough, and the examples of docs/operations.md are configurations that hold.
+"""The units wait long enough, and the examples of docs/install.md are configurations that hold.
 
 What else is to say about units, systemd says: see scripts/check-deploy.
 """
@@ -7,7 +7,7 @@ What else is to say about units, systemd says: see scripts/check-deploy.
 import json
 import re
 
-from findings import DEPLOY, OPERATIONS, expect
+from findings import DEPLOY, INSTALL, expect
 from settings import check_config, seconds, stops_within
 
 
@@ -23,10 +23,10 @@ def check_units():
 
 def check_examples():
     """Each TOML is accepted; so are the variables of each drop-in, laid over the example before it. JSON is JSON."""
-    examples = re.findall(r"^```(toml|ini|json)\n(.*?)^```$", OPERATIONS.read_text(), re.MULTILINE | re.DOTALL)
+    examples = re.findall(r"^```(toml|ini|json)\n(.*?)^```$", INSTALL.read_text(), re.MULTILINE | re.DOTALL)
     document = ""
     for number, (language, example) in enumerate(examples, 1):
-        place = f"{OPERATIONS.name}: example {number}"
+        place = f"{INSTALL.name}: example {number}"
         if language == "toml":
             document = example
             check_config(place, document, {})
