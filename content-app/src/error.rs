@@ -7,7 +7,7 @@ use http_server::{OciCode, OciError};
 use shared_models::db::DbError;
 use upstream_client::UpstreamError;
 
-use crate::fill::FillError;
+use crate::fills::FillError;
 
 /// Why a blob is not served.
 #[derive(Debug)]

@@ -3,16 +3,16 @@
 //! It never decides whether to pull: it serves a digest under a valid signed link only, and fetches from the sources that
 //! registry-api has recorded for it.
 
-mod ask;
-mod body;
+mod answer;
+mod blob_lookup;
 mod config;
 mod error;
-pub mod fill;
+pub mod fills;
 mod metrics;
 mod node;
-mod open_blobs;
 mod range;
 mod routes;
+mod writer;
 
 use std::{collections::HashMap, future::Future, sync::Arc};
 
@@ -25,10 +25,10 @@ use prometheus_client::registry::Registry;
 use shared_models::{Change, Noted, Outage, db::Db};
 use upstream_client::Upstream;
 
+use blob_lookup::OpenBlobs;
 pub use config::{Config, FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
-use fill::{Cluster, Context, Fills};
+use fills::{Cluster, Context, Fills};
 use metrics::FillMetrics;
-use open_blobs::OpenBlobs;
 
 /// A content node: its fills and what it was told at its start.
 pub struct Content {

@@ -12,7 +12,7 @@ use shared_models::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{Content, fill::Context};
+use crate::{Content, fills::Context};
 
 /// Between two looks for abandoned partial files.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);

@@ -8,11 +8,11 @@ use shared_models::db::blobs;
 
 use crate::{
     Content,
-    ask::Ask,
-    body,
+    answer::Ask,
     error::ContentError,
-    fill::{Bypass, FillError, Part, Reader},
+    fills::{Bypass, FillError, Part, Reader},
     range::{Asked, asked},
+    writer,
 };
 
 /// How often a request looks again when the fill it joined stopped, or the blob was stored, in the same moment.
@@ -71,7 +71,7 @@ async fn head_of_cold(ask: &Ask, content: &Content) -> Result<HttpResponse, Cont
     };
     let Some(size) = size else { return Ok(ask.without_size(STATUS)) };
     Ok(match ask.begin(size, STATUS) {
-        Ok((mut response, window)) => ask.finish(&mut response, &window, body::nothing()),
+        Ok((mut response, window)) => ask.finish(&mut response, &window, writer::nothing()),
         Err(unsatisfiable) => *unsatisfiable,
     })
 }
@@ -107,7 +107,7 @@ async fn join(ask: &Ask, content: &Content) -> Result<HttpResponse, FillError> {
         Ok((mut response, window)) => {
             let context = Arc::clone(&content.fills.context);
             let chunks =
-                body::growing(context, reader, window.clone(), part, content.config.read_size, counted);
+                writer::growing(context, reader, window.clone(), part, content.config.read_size, counted);
             Ok(ask.finish(&mut response, &window, chunks))
         }
         Err(unsatisfiable) => Ok(*unsatisfiable),
@@ -126,7 +126,7 @@ async fn bypass(ask: &Ask, content: &Content, size: Option<u64>) -> Result<HttpR
     let bypass = Bypass::open(context, policy, ask.digest().clone(), size, window, None).await?;
     let status = "tidegate; fwd=bypass; detail=no-space";
     Ok(match ask.begin(bypass.size(), status) {
-        Ok((mut response, window)) => ask.finish(&mut response, &window, body::bypassing(bypass)),
+        Ok((mut response, window)) => ask.finish(&mut response, &window, writer::bypassing(bypass)),
         Err(unsatisfiable) => *unsatisfiable,
     })
 }

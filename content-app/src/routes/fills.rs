@@ -13,7 +13,7 @@ use super::blobs::JOIN_ATTEMPTS;
 use crate::{
     Content,
     error::ContentError,
-    fill::{Fill, FillError, Phase},
+    fills::{Fill, FillError, Phase},
 };
 
 /// The longest that an ask for a fill waits for its end.

@@ -10,11 +10,11 @@ use oci_types::Digest;
 use super::fills::check;
 use crate::{
     Content,
-    ask::Ask,
-    body,
+    answer::Ask,
     error::ContentError,
-    fill::{Fill, FillError, Part, Reader},
+    fills::{Fill, FillError, Part, Reader},
     range::{Asked, asked},
+    writer,
 };
 
 /// Answers from the storage or from the running fill. Nothing is started for it.
@@ -65,7 +65,7 @@ async fn tail(ask: Ask, content: &Content, fill: Arc<Fill>) -> Result<HttpRespon
     Ok(match ask.begin(size, "tidegate; fwd=miss; collapsed") {
         Ok((mut response, window)) => {
             let chunks =
-                body::tailing(Arc::clone(&content.fills.context), reader, window.clone(), part, chunk);
+                writer::tailing(Arc::clone(&content.fills.context), reader, window.clone(), part, chunk);
             ask.finish(&mut response, &window, chunks)
         }
         Err(unsatisfiable) => *unsatisfiable,

@@ -12,8 +12,8 @@ use super::{
     error::FillError,
     fill::{Claimed, Fill},
     life::Origin,
-    map::{ClaimId, OPEN_END},
-    part::Part,
+    plan::{ClaimId, OPEN_END},
+    read_mode::Part,
     source::Source,
 };
 

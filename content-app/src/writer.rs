@@ -11,7 +11,7 @@ use futures::{
 use oci_types::Hasher;
 
 use crate::{
-    fill::{Bypass, Context, FillError, Part, Reader},
+    fills::{Bypass, Context, FillError, Part, Reader},
     metrics::GaugeGuard,
 };
 

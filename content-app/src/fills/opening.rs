@@ -7,7 +7,7 @@ use oci_types::Digest;
 use shared_models::db::blobs::BlobSource;
 use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
-use super::{error::FillError, fill::Fill, fills::Context, life::Origin, source::Source};
+use super::{error::FillError, fill::Fill, life::Origin, registry::Context, source::Source};
 
 /// Waits for a place among the fills of the first source's upstream, and only then for one among all: fills of an
 /// upstream that stands still wait for each other, and leave the other places to other upstreams.

@@ -13,10 +13,11 @@ use futures::stream;
 use oci_types::Digest;
 
 use crate::{
-    Content, body,
+    Content,
     error::ContentError,
-    fill::{FillError, Part},
+    fills::{FillError, Part},
     range::{Asked, asked, if_range_holds, none_match_hits},
+    writer,
 };
 
 /// One request for one blob.
@@ -94,12 +95,12 @@ impl Ask {
             Err(unsatisfiable) => return Ok(Some(*unsatisfiable)),
         };
         let chunks = match found {
-            _ if self.head => return Ok(Some(self.finish(&mut response, &window, body::nothing()))),
+            _ if self.head => return Ok(Some(self.finish(&mut response, &window, writer::nothing()))),
             StoredAt::File(blob) => {
-                let chunks = body::stored(blob.file, window.clone(), content.config.read_size);
+                let chunks = writer::stored(blob.file, window.clone(), content.config.read_size);
                 return Ok(Some(self.finish(&mut response, &window, chunks)));
             }
-            StoredAt::Object(object) => body::begun(object.read(window.clone())).await,
+            StoredAt::Object(object) => writer::begun(object.read(window.clone())).await,
         };
         match chunks {
             Ok(chunks) => Ok(Some(self.finish(&mut response, &window, chunks))),
@@ -171,7 +172,7 @@ impl Ask {
     {
         let length = window.end - window.start;
         if self.head {
-            return response.body(SizedStream::new(length, body::nothing()));
+            return response.body(SizedStream::new(length, writer::nothing()));
         }
         response.body(SizedStream::new(length, Box::pin(chunks)))
     }

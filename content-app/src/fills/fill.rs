@@ -15,7 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
 use super::{
     error::FillError,
     life::{Life, Origin},
-    map::{ClaimId, OPEN_END, Reach},
+    plan::{ClaimId, OPEN_END, Reach},
     progress::{Phase, Progress},
     verifier::Verifier,
 };

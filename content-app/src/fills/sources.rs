@@ -8,12 +8,12 @@ use shared_models::db::blobs::{self, BlobSource, BlobState};
 use upstream_client::UpstreamError;
 
 use super::{
+    choice::Rotation,
     download::DownloadError,
     error::FillError,
     fill::Fill,
-    fills::Context,
     lease::{Cluster, Following, Lease, Role},
-    rotation::Rotation,
+    registry::Context,
     source::Source,
 };
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blob_store::Segments;
 use oci_types::Digest;
 
-use super::{map::Map, verifier::Verifier};
+use super::{plan::Map, verifier::Verifier};
 
 /// What the landed bytes can be checked against when more is asked of the same source.
 #[derive(Debug, Clone)]

@@ -12,8 +12,8 @@ use shared_models::db::Db;
 use tokio::sync::{Semaphore, mpsc};
 use upstream_client::Upstream;
 
-use super::{error::FillError, fill::Fill, lease::Cluster, progress::Phase, writer::drive};
-use crate::{config::FillPolicy, metrics::FillMetrics, open_blobs::OpenBlobs};
+use super::{driver::drive, error::FillError, fill::Fill, lease::Cluster, progress::Phase};
+use crate::{blob_lookup::OpenBlobs, config::FillPolicy, metrics::FillMetrics};
 
 /// Claims of one fill that wait for a download to be started. A reader whose claim finds no place asks again.
 const MOST_DEMANDS: usize = 64;

@@ -8,7 +8,7 @@ use oci_types::{Digest, RepositoryName};
 use shared_models::db::blobs::BlobSource;
 use upstream_client::{BlobBody, BlobRange, Priority, Upstream, UpstreamError};
 
-use super::{map::OPEN_END, part::Part};
+use super::{plan::OPEN_END, read_mode::Part};
 
 /// One place where the blob can be read.
 #[derive(Clone)]

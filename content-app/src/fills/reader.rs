@@ -8,8 +8,8 @@ use super::{
     error::FillError,
     fill::Fill,
     interest::Interest,
-    part::Part,
     progress::{Phase, Progress},
+    read_mode::Part,
 };
 use crate::config::UnverifiedRanges;
 

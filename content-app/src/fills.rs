@@ -2,32 +2,31 @@
 
 mod bypass;
 mod checkpoint;
+mod choice;
 mod download;
-mod downloads;
+mod driver;
 mod error;
-#[expect(clippy::module_inception, reason = "the fill itself, among what serves it")]
 mod fill;
-mod fills;
 mod interest;
 mod lease;
 mod life;
-mod map;
 mod opening;
-mod part;
+mod plan;
 mod progress;
+mod read_mode;
 mod reader;
-mod rotation;
+mod registry;
+mod scheduler;
 mod source;
-mod supply;
+mod sources;
 mod verifier;
-mod writer;
 
 pub(crate) use bypass::Bypass;
 pub use error::FillError;
 pub use fill::Fill;
-pub(crate) use fills::Context;
-pub use fills::Fills;
 pub(crate) use lease::Cluster;
-pub(crate) use part::Part;
 pub(crate) use progress::Phase;
+pub(crate) use read_mode::Part;
 pub(crate) use reader::Reader;
+pub(crate) use registry::Context;
+pub use registry::Fills;

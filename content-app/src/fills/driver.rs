@@ -12,13 +12,13 @@ use tokio::{sync::mpsc::Receiver, time::Instant};
 use upstream_client::UpstreamError;
 
 use super::{
-    downloads::Downloads,
     error::FillError,
     fill::{Claimed, Fill},
-    fills::Context,
     opening::{catch_up, open_partial, places},
     progress::Phase,
-    supply::Supply,
+    registry::Context,
+    scheduler::Downloads,
+    sources::Supply,
 };
 
 /// Runs `fill` to its end and tells everybody who waits.

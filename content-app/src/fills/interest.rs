@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{fill::Fill, part::Part};
+use super::{fill::Fill, read_mode::Part};
 
 /// One reader's interest in a fill. It ends when this is dropped.
 pub(crate) struct Interest {

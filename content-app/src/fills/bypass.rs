@@ -9,7 +9,8 @@ use shared_models::db::blobs;
 use upstream_client::UpstreamError;
 
 use super::{
-    download::DownloadError, error::FillError, fills::Context, part::Part, rotation::Rotation, source::Source,
+    choice::Rotation, download::DownloadError, error::FillError, read_mode::Part, registry::Context,
+    source::Source,
 };
 use crate::config::FillPolicy;
 

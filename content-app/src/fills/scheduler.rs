@@ -14,10 +14,10 @@ use super::{
     download::{DownloadError, download},
     error::FillError,
     fill::{Claimed, Fill},
-    fills::Context,
-    part::Part,
+    read_mode::Part,
+    registry::Context,
     source::{Source, UpstreamSource},
-    supply::Supply,
+    sources::Supply,
 };
 
 /// A download that ran.
