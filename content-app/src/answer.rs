@@ -1,190 +1,154 @@
-//! What is asked of one blob, and how it is answered: status, headers, window.
+//! The head of the answer to a request for a blob: pure.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
-use actix_web::{
-    HttpRequest, HttpResponse, HttpResponseBuilder,
-    body::{None as NoBody, SizedStream},
-    http::{Method, StatusCode, header},
-    web,
-};
-use blob_store::StoredAt;
-use futures::stream;
-use oci_types::Digest;
+use actix_web::http::StatusCode;
 
-use crate::{
-    Content,
-    error::ContentError,
-    fills::{FillError, Part},
-    range::{Asked, asked, if_range_holds, none_match_hits},
-    writer,
-};
+use crate::request::{BlobRequest, Resolved};
 
-/// One request for one blob.
-pub(crate) struct Ask {
-    head: bool,
-    range: Option<String>,
-    digest: Digest,
-    etag: Option<String>,
+#[cfg(test)]
+mod tests;
+
+/// What is known of a requested blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The blob is constant.
+    Constant(&'static [u8]),
+    /// The blob is stored.
+    Stored { size: u64 },
+    /// The blob is neither stored nor filled for this request.
+    OnDemand { size: Option<u64> },
+    /// The blob is filled; `collapsed`: the fill ran before this request.
+    Filling { size: u64, collapsed: bool },
+    /// The blob is streamed from an upstream without being stored.
+    Bypassed { size: u64 },
 }
 
-impl Ask {
-    /// What a client asks for. The blob's entity tag is its digest.
-    pub(crate) fn of_client(request: &HttpRequest, digest: Digest) -> Self {
-        let etag = format!("\"{digest}\"");
-        let range = text(request, header::RANGE)
-            .filter(|_| if_range_holds(text(request, header::IF_RANGE), &etag))
-            .map(str::to_owned);
-        Self { head: request.method() == Method::HEAD, range, digest, etag: Some(etag) }
+/// Where the body of an answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodySource {
+    /// No body is sent.
+    None,
+    Constant(&'static [u8]),
+    Storage,
+    Fill,
+    Upstream,
+}
+
+/// The head of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// The range of the blob that is sent, or would be sent to `GET`.
+    pub(crate) range: Range<u64>,
+    pub(crate) source: BodySource,
+    size: Option<u64>,
+    digest: String,
+    etag: Option<String>,
+    cache_status: CacheStatus,
+}
+
+/// The value of `Cache-Status` (RFC 9211).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CacheStatus {
+    outcome: &'static str,
+    is_unverified: bool,
+}
+
+impl Answer {
+    /// The answer to `request`, given what is known.
+    pub(crate) fn new(request: &BlobRequest, known: Known) -> Self {
+        let (size, source, outcome) = match known {
+            Known::Constant(bytes) => (u64::try_from(bytes.len()).ok(), BodySource::Constant(bytes), "hit"),
+            Known::Stored { size } => (Some(size), BodySource::Storage, "hit"),
+            Known::OnDemand { size } => (size, BodySource::None, "fwd=miss"),
+            Known::Filling { size, collapsed: false } => (Some(size), BodySource::Fill, "fwd=miss; stored"),
+            Known::Filling { size, collapsed: true } => {
+                (Some(size), BodySource::Fill, "fwd=miss; stored; collapsed")
+            }
+            Known::Bypassed { size } => (Some(size), BodySource::Upstream, "fwd=bypass; detail=no-space"),
+        };
+        let whole = 0..size.unwrap_or(0);
+        let resolved = size.map_or(Resolved::Whole, |size| request.range.resolve(size));
+        let (status, range) = match resolved {
+            Resolved::Whole => (StatusCode::OK, whole),
+            Resolved::Partial(range) => (StatusCode::PARTIAL_CONTENT, range),
+            Resolved::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
+        };
+        let has_body = !request.is_head && status != StatusCode::RANGE_NOT_SATISFIABLE;
+        Self {
+            status,
+            range,
+            source: if has_body { source } else { BodySource::None },
+            size,
+            digest: request.digest.to_string(),
+            etag: request.etag.clone(),
+            cache_status: CacheStatus { outcome, is_unverified: false },
+        }
     }
 
-    /// What another node asks for: always the range that it names, for it compares entity tags itself.
-    pub(crate) fn of_peer(request: &HttpRequest, digest: Digest) -> Self {
-        let range = text(request, header::RANGE).map(str::to_owned);
-        Self { head: request.method() == Method::HEAD, range, digest, etag: None }
+    /// 304: the client has the blob.
+    pub(crate) fn not_modified(request: &BlobRequest) -> Self {
+        let answer = Self::new(request, Known::OnDemand { size: None });
+        Self { status: StatusCode::NOT_MODIFIED, ..answer }
     }
 
-    /// The same, answered with this entity tag.
-    pub(crate) fn tagged(self, etag: String) -> Self {
+    /// The same for bytes that are served before the blob is verified.
+    pub(crate) fn unverified(mut self) -> Self {
+        self.cache_status.is_unverified = true;
+        self
+    }
+
+    /// The same with another entity tag, which includes its quotes.
+    pub(crate) fn with_etag(self, etag: String) -> Self {
         Self { etag: Some(etag), ..self }
     }
 
-    /// The blob.
-    pub(crate) fn digest(&self) -> &Digest {
-        &self.digest
+    /// Whether the answer has a range to read.
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.is_success()
     }
 
-    /// Whether only the headers are wanted.
-    pub(crate) fn is_head(&self) -> bool {
-        self.head
+    /// Whether the whole blob is sent.
+    pub(crate) fn is_whole(&self) -> bool {
+        Some(self.range.end - self.range.start) == self.size
     }
 
-    /// The range that is asked for, as it was sent.
-    pub(crate) fn range(&self) -> Option<&str> {
-        self.range.as_deref()
+    /// `Content-Length`; `None` where the size of the blob is not known (RFC 9110, section 8.6).
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.size.map(|_| self.range.end - self.range.start)
     }
 
-    /// The answer to a client that has the blob already.
-    pub(crate) fn not_modified(&self, request: &HttpRequest) -> Option<HttpResponse> {
-        let etag = self.etag.as_deref()?;
-        none_match_hits(text(request, header::IF_NONE_MATCH), etag)
-            .then(|| HttpResponse::NotModified().insert_header((header::ETAG, etag)).finish())
-    }
-
-    /// Answers with a blob that every registry knows.
-    pub(crate) fn constant(&self, bytes: &'static [u8]) -> HttpResponse {
-        let size = u64::try_from(bytes.len()).unwrap_or(0);
-        let (mut response, window) = match self.begin(size, "tidegate; hit") {
-            Ok(begun) => begun,
-            Err(unsatisfiable) => return *unsatisfiable,
-        };
-        let from = usize::try_from(window.start).unwrap_or(0);
-        let to = usize::try_from(window.end).unwrap_or(0);
-        let chunk = web::Bytes::from_static(bytes.get(from..to).unwrap_or_default());
-        self.finish(&mut response, &window, stream::iter([Ok::<_, FillError>(chunk)]))
-    }
-
-    /// Answers from the storage; `None` when it went away before the first byte.
-    pub(crate) async fn stored(
-        &self,
-        content: &Content,
-        found: StoredAt,
-    ) -> Result<Option<HttpResponse>, ContentError> {
-        let (mut response, window) = match self.begin(found.size(), "tidegate; hit") {
-            Ok(begun) => begun,
-            Err(unsatisfiable) => return Ok(Some(*unsatisfiable)),
-        };
-        let chunks = match found {
-            _ if self.head => return Ok(Some(self.finish(&mut response, &window, writer::nothing()))),
-            StoredAt::File(blob) => {
-                let chunks = writer::stored(blob.file, window.clone(), content.config.read_size);
-                return Ok(Some(self.finish(&mut response, &window, chunks)));
+    /// The headers, without `Content-Length`.
+    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = Vec::new();
+        match self.status {
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                headers.push(("Content-Range", format!("bytes */{}", self.size.unwrap_or(0))));
+                return headers;
             }
-            StoredAt::Object(object) => writer::begun(object.read(window.clone())).await,
-        };
-        match chunks {
-            Ok(chunks) => Ok(Some(self.finish(&mut response, &window, chunks))),
-            Err(error) if error.is_unavailable() => {
-                tracing::warn!(digest = %self.digest, "a stored blob is fetched from upstream: {error}");
-                content.fills.context.open.distrust(&self.digest).await;
-                Ok(None)
+            StatusCode::NOT_MODIFIED => {}
+            status => {
+                headers.push(("Docker-Content-Digest", self.digest.clone()));
+                headers.push(("Accept-Ranges", "bytes".to_owned()));
+                headers.push(("Cache-Control", "private, max-age=31536000, immutable".to_owned()));
+                headers.push(("Content-Type", "application/octet-stream".to_owned()));
+                headers.push(("Cache-Status", self.cache_status.to_string()));
+                if status == StatusCode::PARTIAL_CONTENT {
+                    let (first, last) = (self.range.start, self.range.end.saturating_sub(1));
+                    let size = self.size.unwrap_or(0);
+                    headers.push(("Content-Range", format!("bytes {first}-{last}/{size}")));
+                }
             }
-            Err(error) => Err(error.into()),
         }
-    }
-
-    /// What the header alone tells of what is wanted, before the blob's size is known.
-    pub(crate) fn part(&self) -> Part {
-        let asks_whole = self.range.as_deref().is_none_or(|range| range.trim() == "bytes=0-");
-        if asks_whole { Part::Whole } else { Part::Window }
-    }
-
-    /// Status and headers for a blob of `size` bytes, and the window that was asked for.
-    pub(crate) fn begin(
-        &self,
-        size: u64,
-        cache_status: &str,
-    ) -> Result<(HttpResponseBuilder, Range<u64>), Box<HttpResponse>> {
-        let (status, window) = match asked(self.range.as_deref(), size) {
-            Asked::Unsatisfiable => return Err(Box::new(self.unsatisfiable(size))),
-            Asked::Whole => (StatusCode::OK, 0..size),
-            Asked::Window(window) => (StatusCode::PARTIAL_CONTENT, window),
-        };
-        let mut response = self.headers(status, cache_status);
-        if status == StatusCode::PARTIAL_CONTENT {
-            let content_range = format!("bytes {}-{}/{size}", window.start, window.end.saturating_sub(1));
-            response.insert_header((header::CONTENT_RANGE, content_range));
-        }
-        Ok((response, window))
-    }
-
-    /// The answer to `HEAD` for a blob of unknown size. It has no `Content-Length` (RFC 9110, section 8.6).
-    pub(crate) fn without_size(&self, cache_status: &str) -> HttpResponse {
-        self.headers(StatusCode::OK, cache_status)
-            .finish()
-            .map_body(|_, _| NoBody::new())
-            .map_into_boxed_body()
-    }
-
-    fn headers(&self, status: StatusCode, cache_status: &str) -> HttpResponseBuilder {
-        let mut response = HttpResponse::build(status);
-        response
-            .insert_header(("Docker-Content-Digest", self.digest.as_str()))
-            .insert_header((header::ACCEPT_RANGES, "bytes"))
-            .insert_header((header::CACHE_CONTROL, "private, max-age=31536000, immutable"))
-            .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
-            .insert_header(("Cache-Status", cache_status));
-        if let Some(etag) = &self.etag {
-            response.insert_header((header::ETAG, etag.as_str()));
-        }
-        response
-    }
-
-    /// The answer with its body, or without it for `HEAD`.
-    pub(crate) fn finish<E>(
-        &self,
-        response: &mut HttpResponseBuilder,
-        window: &Range<u64>,
-        chunks: impl stream::Stream<Item = Result<web::Bytes, E>> + 'static,
-    ) -> HttpResponse
-    where
-        E: std::error::Error + 'static,
-    {
-        let length = window.end - window.start;
-        if self.head {
-            return response.body(SizedStream::new(length, writer::nothing()));
-        }
-        response.body(SizedStream::new(length, Box::pin(chunks)))
-    }
-
-    /// The answer to a range that lies beyond the end.
-    pub(crate) fn unsatisfiable(&self, size: u64) -> HttpResponse {
-        HttpResponse::RangeNotSatisfiable()
-            .insert_header((header::CONTENT_RANGE, format!("bytes */{size}")))
-            .finish()
+        headers.extend(self.etag.clone().map(|etag| ("ETag", etag)));
+        headers
     }
 }
 
-fn text(request: &HttpRequest, name: header::HeaderName) -> Option<&str> {
-    request.headers().get(name)?.to_str().ok()
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detail = if self.is_unverified { "; detail=unverified" } else { "" };
+        write!(out, "tidegate; {}{detail}", self.outcome)
+    }
 }

@@ -1,105 +1,104 @@
-//! Stored blobs that were looked up lately: a warm read costs no system call and no question to find its bytes.
+//! Lookups of stored blobs, cached: a repeated read of a blob needs no system call and no request to find it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blob_store::{BlobStore, StoreError, StoredAt};
 use moka::{Expiry, future::Cache};
 use oci_types::Digest;
 
-/// How long a file stays open after it was opened. A blob that was removed can be read for this long.
-const OPEN_FOR: Duration = Duration::from_secs(60);
+/// How long a file stays open after it was opened. A deleted blob remains readable for this long.
+const FILE_TTL: Duration = Duration::from_secs(60);
 
-/// How long a blob in a bucket is read there without another look: it may be in the cache tier by then.
-const FOUND_FOR: Duration = Duration::from_secs(5);
+/// How long the location of an object is cached: after that, the blob may be in the cache tier.
+const OBJECT_TTL: Duration = Duration::from_secs(5);
 
-/// How long a blob is not looked for in a bucket after it could not be read there.
-const UNREADABLE_FOR: Duration = Duration::from_secs(30);
+/// How long the object store is not queried for a blob after a failed read of that blob.
+const UNREADABLE_TTL: Duration = Duration::from_secs(30);
 
-/// How long it is not looked for after the bucket did not answer: whoever wants it next, and the fill that this one
-/// starts, do not wait for the same silence.
-const AWAY_FOR: Duration = Duration::from_secs(5);
+/// How long it is not queried for a blob after it was unavailable: the next request, and the fill that this one starts,
+/// do not wait for the same timeout.
+const UNAVAILABLE_TTL: Duration = Duration::from_secs(5);
 
-/// The most blobs that are remembered, and so the most files that are kept open.
-const MOST_OPEN: u64 = 512;
+/// The maximum number of cached blobs, and so of files that are kept open.
+const MAX_ENTRIES: u64 = 512;
 
-/// Finds stored blobs and remembers them for a while.
+/// Finds stored blobs and caches the result.
 #[derive(Clone)]
-pub(crate) struct OpenBlobs {
+pub(crate) struct BlobLookup {
     store: BlobStore,
-    open: Cache<Digest, StoredAt>,
-    /// Those that are not looked for in the bucket for now, and how long.
-    avoided: Cache<Digest, Duration>,
+    found: Cache<Digest, StoredAt>,
+    /// Blobs that the object store is not queried for, and for how long.
+    skipped: Cache<Digest, Duration>,
 }
 
-impl OpenBlobs {
+impl BlobLookup {
     pub(crate) fn new(store: BlobStore) -> Self {
-        let open = Cache::builder().max_capacity(MOST_OPEN).expire_after(ByPlace).build();
-        let avoided = Cache::builder().max_capacity(MOST_OPEN).expire_after(AsLongAsSaid).build();
-        Self { store, open, avoided }
+        let found = Cache::builder().max_capacity(MAX_ENTRIES).expire_after(TtlByLocation).build();
+        let skipped = Cache::builder().max_capacity(MAX_ENTRIES).expire_after(TtlIsValue).build();
+        Self { store, found, skipped }
     }
 
-    /// The blob, when it is stored. One in a storage that is away now, or was a moment ago, counts as not stored: upstream
-    /// may have it.
+    /// The blob, when it is stored. A blob in an unavailable storage counts as not stored: an upstream may have it.
     pub(crate) async fn get(&self, digest: &Digest) -> Result<Option<StoredAt>, StoreError> {
-        if let Some(found) = self.open.get(digest).await {
+        if let Some(found) = self.found.get(digest).await {
             return Ok(Some(found));
         }
-        if self.avoided.contains_key(digest) {
+        if self.skipped.contains_key(digest) {
             return Ok(self.store.stored(digest).await?.map(StoredAt::File));
         }
         let found = match self.store.locate(digest).await {
             Err(error) if error.is_unavailable() => {
-                tracing::warn!(%digest, "a blob is looked for upstream: {error}");
-                self.avoided.insert(digest.clone(), AWAY_FOR).await;
+                tracing::warn!(%digest, %error, "storage unavailable, falling back to upstream");
+                self.skipped.insert(digest.clone(), UNAVAILABLE_TTL).await;
                 None
             }
             found => found?,
         };
         if let Some(found) = &found {
-            self.open.insert(digest.clone(), found.clone()).await;
+            self.found.insert(digest.clone(), found.clone()).await;
         }
         Ok(found)
     }
 
-    /// The blob was found, and could not be read.
-    pub(crate) async fn distrust(&self, digest: &Digest) {
-        self.avoided.insert(digest.clone(), UNREADABLE_FOR).await;
-        self.open.invalidate(digest).await;
+    /// Records that a blob was found and could not be read.
+    pub(crate) async fn mark_unreadable(&self, digest: &Digest) {
+        self.skipped.insert(digest.clone(), UNREADABLE_TTL).await;
+        self.found.invalidate(digest).await;
     }
 
-    /// The blob was stored now, whatever was the matter before.
-    pub(crate) async fn trust(&self, digest: &Digest) {
-        self.avoided.invalidate(digest).await;
+    /// Records that a blob was stored: earlier failures no longer count.
+    pub(crate) async fn mark_stored(&self, digest: &Digest) {
+        self.skipped.invalidate(digest).await;
     }
 }
 
-/// How long a blob is remembered, by where it lies.
-struct ByPlace;
+/// The lifetime of an entry depends on where the blob is.
+struct TtlByLocation;
 
-impl Expiry<Digest, StoredAt> for ByPlace {
-    fn expire_after_create(&self, _: &Digest, at: &StoredAt, _: std::time::Instant) -> Option<Duration> {
+impl Expiry<Digest, StoredAt> for TtlByLocation {
+    fn expire_after_create(&self, _: &Digest, at: &StoredAt, _: Instant) -> Option<Duration> {
         Some(match at {
-            StoredAt::File(_) => OPEN_FOR,
-            StoredAt::Object(_) => FOUND_FOR,
+            StoredAt::File(_) => FILE_TTL,
+            StoredAt::Object(_) => OBJECT_TTL,
         })
     }
 }
 
-/// What is avoided is avoided as long as was said.
-struct AsLongAsSaid;
+/// The value of an entry is its lifetime.
+struct TtlIsValue;
 
-impl Expiry<Digest, Duration> for AsLongAsSaid {
-    fn expire_after_create(&self, _: &Digest, said: &Duration, _: std::time::Instant) -> Option<Duration> {
-        Some(*said)
+impl Expiry<Digest, Duration> for TtlIsValue {
+    fn expire_after_create(&self, _: &Digest, ttl: &Duration, _: Instant) -> Option<Duration> {
+        Some(*ttl)
     }
 
     fn expire_after_update(
         &self,
         _: &Digest,
-        said: &Duration,
-        _: std::time::Instant,
+        ttl: &Duration,
+        _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(*said)
+        Some(*ttl)
     }
 }

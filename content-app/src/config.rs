@@ -67,14 +67,6 @@ pub struct FillPolicy {
     pub checkpoint_bytes: u64,
 }
 
-impl FillPolicy {
-    /// The pause after so many failures in a row.
-    pub(crate) fn backoff(&self, failures: u32) -> Duration {
-        let doublings = failures.saturating_sub(1).min(16);
-        self.backoff_min.saturating_mul(1 << doublings).min(self.backoff_max)
-    }
-}
-
 impl Default for FillPolicy {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;

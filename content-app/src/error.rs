@@ -1,126 +1,100 @@
-//! What a client of a content node is told: one line of JSON, and nothing of ours in it.
+//! Why a fill or one of its downloads failed.
 
-use std::fmt;
+use std::{error::Error, sync::Arc, time::Duration};
 
-use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use http_server::{OciCode, OciError};
+use blob_store::StoreError;
+use oci_types::UpstreamFailure;
 use shared_models::db::DbError;
 use upstream_client::UpstreamError;
 
-use crate::fills::FillError;
-
-/// Why a blob is not served.
-#[derive(Debug)]
-pub(crate) enum ContentError {
-    /// The link is missing, altered, expired, or for something else. Which of these is not told.
-    BadLink,
-    /// The digest of a path of the internal API is none.
-    BadDigest,
-    /// The blob is neither filled nor stored on this node.
-    NotHere,
-    /// The fill ended without the blob.
-    Fill(FillError),
-    /// The store could not be read.
-    Store(blob_store::StoreError),
-    /// The database did not answer.
-    Database(DbError),
+/// Why a fill ended without its blob. Each reader of the fill gets a clone.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum FillError {
+    /// No source is recorded for the blob.
+    #[error("no source is recorded for the blob")]
+    NoSource,
+    /// Sources are recorded, but none of their upstreams is configured on this node.
+    #[error("no upstream of the blob is configured on this node")]
+    Unconfigured,
+    /// All sources failed; the error of the one that says most.
+    #[error("upstream: {0}")]
+    Upstream(#[source] UpstreamError),
+    /// A source sent a blob of another size.
+    #[error("the upstream sent a blob of another size")]
+    WrongSize,
+    /// All sources sent bytes that do not match the digest.
+    #[error("the upstream sent bytes that do not match the digest")]
+    WrongDigest,
+    /// The disk has no space for the blob. Its readers are served by a bypass.
+    #[error("no space left for the blob")]
+    NoSpace,
+    /// The disk or the object store failed.
+    #[error("the storage failed: {0}")]
+    Storage(#[source] Arc<dyn Error + Send + Sync>),
+    /// The database failed.
+    #[error("the database is unavailable")]
+    Database(#[source] DbError),
+    /// The blob is recorded as stored, its storage is unavailable, and no upstream has it any more.
+    #[error("the storage of the blob is unavailable, and no upstream has the blob")]
+    StorageUnavailable,
+    /// Another fill stored the blob after this one was requested: read it from the storage.
+    #[error("the blob is stored already")]
+    AlreadyStored,
+    /// The process stops, or the last reader left.
+    #[error("the fill was stopped")]
+    Stopped,
 }
 
-impl From<FillError> for ContentError {
-    fn from(error: FillError) -> Self {
-        Self::Fill(error)
+impl FillError {
+    /// A failure of the storage.
+    pub(crate) fn storage(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Storage(Arc::from(cause.into()))
+    }
+
+    /// When to retry, where the upstream or its circuit breaker names a time.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let Self::Upstream(error) = self else { return None };
+        match UpstreamFailure::from(error) {
+            UpstreamFailure::RateLimited { retry_after } | UpstreamFailure::Unavailable { retry_after } => {
+                retry_after
+            }
+            _ => None,
+        }
     }
 }
 
-impl From<blob_store::StoreError> for ContentError {
-    fn from(error: blob_store::StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<DbError> for ContentError {
+impl From<DbError> for FillError {
     fn from(error: DbError) -> Self {
         Self::Database(error)
     }
 }
 
-impl fmt::Display for ContentError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BadLink => out.write_str("the link is not valid"),
-            Self::BadDigest => out.write_str("this is not a digest"),
-            Self::NotHere => out.write_str("the blob is neither filled nor stored here"),
-            Self::Fill(error) => error.fmt(out),
-            Self::Store(error) => error.fmt(out),
-            Self::Database(error) => error.fmt(out),
-        }
+impl From<StoreError> for FillError {
+    fn from(error: StoreError) -> Self {
+        if error.is_no_space() { Self::NoSpace } else { Self::storage(error) }
     }
 }
 
-impl std::error::Error for ContentError {}
-
-impl ResponseError for ContentError {
-    fn status_code(&self) -> StatusCode {
-        self.error_response().status()
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        match self {
-            Self::BadLink => OciError::new(OciCode::Denied, "the link is not valid").response(),
-            Self::BadDigest => OciError::new(OciCode::DigestInvalid, "this is not a digest").response(),
-            Self::NotHere => {
-                OciError::new(OciCode::BlobUnknown, "the blob is neither filled nor stored here").response()
-            }
-            Self::Fill(error) => for_fill(error).response(),
-            Self::Store(error) => {
-                tracing::error!("the storage failed: {error}");
-                OciError::new(OciCode::Unknown, "the storage failed").response()
-            }
-            Self::Database(_) => unavailable("the database is not available").response(),
-        }
-    }
+/// Why a download ended before its claim was complete.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum DownloadError {
+    /// The source failed; another download may resume where this one ended.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The source has a blob of another size.
+    #[error("the source has a blob of another size")]
+    WrongSize,
+    /// The validator of the source is not the one that the present bytes came with.
+    #[error("the content of the source changed")]
+    Changed,
+    /// This node failed.
+    #[error(transparent)]
+    Local(#[from] FillError),
 }
 
-fn unavailable(message: &str) -> OciError {
-    const RETRY_AFTER_SECONDS: u64 = 5;
-    OciError::new(OciCode::Unavailable, message).with_retry_after(Some(RETRY_AFTER_SECONDS))
-}
-
-fn for_fill(error: &FillError) -> OciError {
-    let bad_gateway =
-        |message: &str| OciError::new(OciCode::Unknown, message).with_status(StatusCode::BAD_GATEWAY);
-    let seconds = error.retry_after().map(|after| after.as_secs());
-    match error {
-        FillError::NoSource => OciError::new(OciCode::BlobUnknown, "no upstream is known to have this blob"),
-        FillError::Unconfigured => unavailable("no upstream that has this blob is configured here"),
-        FillError::Upstream(UpstreamError::NotFound) => {
-            OciError::new(OciCode::BlobUnknown, "upstream no longer has this blob")
-        }
-        FillError::Upstream(UpstreamError::Denied) => {
-            OciError::new(OciCode::Denied, "upstream refused: the blob may not exist or needs credentials")
-        }
-        FillError::Upstream(UpstreamError::RateLimited { .. }) => {
-            OciError::new(OciCode::TooManyRequests, "upstream's request limit is used up")
-                .with_retry_after(seconds)
-        }
-        FillError::Upstream(UpstreamError::Timeout) => {
-            OciError::new(OciCode::Unavailable, "upstream did not answer in time")
-                .with_status(StatusCode::GATEWAY_TIMEOUT)
-        }
-        FillError::Upstream(UpstreamError::CircuitOpen { .. } | UpstreamError::Offline) => {
-            OciError::new(OciCode::Unavailable, "upstream is not asked at present")
-                .with_retry_after(seconds.or(Some(10)))
-        }
-        FillError::Upstream(_) => bad_gateway("upstream failed"),
-        FillError::WrongSize => bad_gateway("upstream sent a blob of another size"),
-        FillError::WrongDigest => bad_gateway("upstream sent bytes that do not match the digest"),
-        FillError::Storage(_) => OciError::new(OciCode::Unknown, "the storage failed"),
-        FillError::NoSpace => {
-            unavailable("there is no space left for this blob").with_status(StatusCode::INSUFFICIENT_STORAGE)
-        }
-        FillError::Database => unavailable("the database is not available"),
-        FillError::Away => unavailable("the blob is stored, and the storage is away"),
-        FillError::AlreadyStored => unavailable("the blob was stored meanwhile"),
-        FillError::Stopped => unavailable("the node is going down"),
+impl DownloadError {
+    /// Whether the source failed, and not this node.
+    pub(crate) fn is_of_source(&self) -> bool {
+        !matches!(self, Self::Local(_))
     }
 }

@@ -1,4 +1,4 @@
-//! What a content node counts.
+//! The metrics of a content node.
 
 use blob_store::BlobStore;
 use prometheus_client::{
@@ -22,7 +22,7 @@ struct TierLabels {
     tier: &'static str,
 }
 
-/// Counters and gauges of fills and of what they fill.
+/// The metrics of fills and of the storage.
 #[derive(Clone, Default)]
 pub(crate) struct FillMetrics {
     active: Gauge,
@@ -36,16 +36,16 @@ pub(crate) struct FillMetrics {
 impl FillMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("tidegate_fills_active", "Downloads that run now", metrics.active.clone());
+        registry.register("tidegate_fills_active", "Fills that run", metrics.active.clone());
         registry.register(
             "tidegate_fill_readers",
-            "Clients that read a running download",
+            "Clients that read running fills",
             metrics.readers.clone(),
         );
-        registry.register("tidegate_fills", "Downloads that ended, by outcome", metrics.ended.clone());
+        registry.register("tidegate_fills", "Fills that ended, by outcome", metrics.ended.clone());
         registry.register(
             "tidegate_fill_resumes",
-            "Downloads taken up where they broke",
+            "Downloads that resumed at an offset, by upstream",
             metrics.resumes.clone(),
         );
         registry.register(
@@ -53,11 +53,15 @@ impl FillMetrics {
             "Blobs that did not match their digest",
             metrics.wrong_bytes.clone(),
         );
-        registry.register("tidegate_storage_bytes", "Bytes of stored blobs", metrics.storage_bytes.clone());
+        registry.register(
+            "tidegate_storage_bytes",
+            "Bytes of stored blobs on the local disk, by tier",
+            metrics.storage_bytes.clone(),
+        );
         metrics
     }
 
-    /// Counts a fill as active until the guard is dropped.
+    /// Counts a fill until the guard is dropped.
     pub(crate) fn active(&self) -> GaugeGuard {
         GaugeGuard::raise(&self.active)
     }
@@ -79,14 +83,14 @@ impl FillMetrics {
         self.wrong_bytes.inc();
     }
 
-    /// What lies on this node's disk: all of its storage, or the cache tier before a bucket.
+    /// Sets the bytes on the local disk: the storage, or the cache tier of an object store.
     pub(crate) fn stored_bytes(&self, store: &BlobStore, bytes: u64) {
         let tier = if store.is_shared() { "cache" } else { "local" };
         self.storage_bytes.get_or_create(&TierLabels { tier }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
-/// Lowers a gauge again when it is dropped.
+/// Decrements a gauge when it is dropped.
 pub(crate) struct GaugeGuard(Gauge);
 
 impl GaugeGuard {

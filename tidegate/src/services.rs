@@ -17,9 +17,6 @@ use crate::{
     storage,
 };
 
-/// A content node is dead that has missed so many heartbeats.
-const DEAD_AFTER_HEARTBEATS: u32 = 3;
-
 /// The clients of all upstreams, by name.
 pub(crate) fn upstreams(
     settings: &Settings,
@@ -92,7 +89,7 @@ pub(crate) fn registry_api(
         link_keys,
         link_lifetime: settings.content.link_lifetime,
         placement: placement(mode, settings, listening),
-        node_dead_after: settings.content.heartbeat.saturating_mul(DEAD_AFTER_HEARTBEATS),
+        node_dead_after: settings.content.heartbeat.saturating_mul(content_app::MAX_MISSED_HEARTBEATS),
         presigner: storage::presigner(settings)?,
         page_max: settings.api.catalog_max,
         manifest_cache_bytes: settings.api.manifest_cache_bytes.bytes(),

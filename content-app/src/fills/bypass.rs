@@ -1,103 +1,120 @@
-//! A download for one client alone, past the storage: when there is no space for the blob.
+//! Streams a blob from its sources to one client without storing it, when the disk has no space.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
+use futures::{StreamExt as _, stream::BoxStream};
 use oci_types::{Digest, Hasher};
 use shared_models::db::blobs;
+use tokio::sync::OwnedSemaphorePermit;
 use upstream_client::UpstreamError;
 
-use super::{
-    choice::Rotation, download::DownloadError, error::FillError, read_mode::Part, registry::Context,
-    source::Source,
+use crate::{
+    backoff::Delays,
+    error::{DownloadError, FillError},
+    read_mode::ReadMode,
+    source::{Choice, Next, Source, SourceRequest, UpstreamSource, byte_length},
+    state::State,
 };
-use crate::config::FillPolicy;
 
-/// Streams a window of a blob from its sources. Of a whole blob the end is held back until the digest is right.
+/// Streams a range of a blob. The end of a whole blob is held back until the digest is verified.
 pub(crate) struct Bypass {
-    context: Arc<Context>,
-    policy: FillPolicy,
+    state: Arc<State>,
     digest: Digest,
     size: u64,
-    /// What is still to be received.
+    /// What has not been received.
     rest: Range<u64>,
     sources: Vec<Source>,
-    rotation: Rotation,
-    incoming: Option<Incoming>,
-    /// Over everything before `rest`; none for a window that leaves something out.
+    choice: Choice,
+    delays: Delays,
+    body: Option<Body>,
+    /// The hash of the bytes before `rest`; `None` for a range that leaves bytes out.
     hasher: Option<Hasher>,
-    held: VecDeque<Bytes>,
-    held_bytes: u64,
+    held_back: VecDeque<Bytes>,
+    held_back_bytes: u64,
 }
 
-struct Incoming {
+struct Body {
     source: usize,
     stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
-    /// Bytes that a source without ranges sends before the ones that are wanted.
-    skip: u64,
     /// Held while the upstream sends.
-    _permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Bypass {
-    /// Connects to a source of the blob, so that a failure is told before the answer begins.
+    /// A bypass for a blob, of `size` bytes where that is known already. It serves nothing until [`Bypass::connect`].
     ///
-    /// `size` is the blob's where a source has told it already. `window` is given the size and says what is wanted; what
-    /// runs to the end is verified when `hasher` has seen all that lies before it, or there is nothing before it.
+    /// # Errors
+    /// The database failed, or the size is not known.
     pub(crate) async fn open(
-        context: Arc<Context>,
-        policy: FillPolicy,
+        state: Arc<State>,
         digest: Digest,
         size: Option<u64>,
-        window: impl FnOnce(u64) -> Range<u64>,
-        hasher: Option<Hasher>,
     ) -> Result<Self, FillError> {
-        let known = blobs::find(&context.db, &digest).await?.and_then(|row| row.size);
-        let recorded = blobs::sources(&context.db, &digest).await?;
-        let is_recorded = !recorded.is_empty();
-        let sources = Source::among(recorded, |name| context.upstreams.get(name).cloned());
-        let size = size.or(known).ok_or(FillError::NoSpace)?;
-        let rest = window(size);
-        let hasher = hasher.or_else(|| (rest == (0..size)).then(|| Hasher::new(digest.algorithm())));
-        let mut bypass = Self {
-            rest,
-            rotation: match sources.len() {
-                0 if is_recorded => Rotation::unconfigured(),
-                sources => Rotation::new(sources),
-            },
-            context,
-            policy,
+        let (row, recorded) =
+            tokio::try_join!(blobs::find(&state.db, &digest), blobs::sources(&state.db, &digest))?;
+        let size = size.or(row.and_then(|row| row.size)).ok_or(FillError::NoSpace)?;
+        let sources = UpstreamSource::configured(&recorded, &state.upstreams);
+        let policy = &state.config.fills;
+        let choice = if sources.is_empty() && !recorded.is_empty() {
+            Choice::unconfigured(policy.attempts)
+        } else {
+            Choice::new(sources.len(), policy.attempts)
+        };
+        let delays = Delays::new(policy.backoff_min, policy.backoff_max);
+        Ok(Self {
+            state,
             digest,
             size,
+            rest: 0..0,
             sources,
-            incoming: None,
-            hasher,
-            held: VecDeque::new(),
-            held_bytes: 0,
-        };
-        if !bypass.rest.is_empty() {
-            bypass.incoming = Some(bypass.connect().await?);
-        }
-        Ok(bypass)
+            choice,
+            delays,
+            body: None,
+            hasher: None,
+            held_back: VecDeque::new(),
+            held_back_bytes: 0,
+        })
     }
 
-    /// The blob's size, in bytes.
+    /// The size of the blob in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// The next bytes for the client; `None` at the end.
+    /// Connects to a source, so that a failure is known before the response begins. `hasher`: the hash of the bytes before
+    /// `range`, where the client has them. The digest is verified when the bytes from 0 to the end are hashed.
+    ///
+    /// # Errors
+    /// All sources failed.
+    pub(crate) async fn connect(
+        mut self,
+        range: Range<u64>,
+        hasher: Option<Hasher>,
+    ) -> Result<Self, FillError> {
+        self.hasher =
+            hasher.or_else(|| (range == (0..self.size)).then(|| Hasher::new(self.digest.algorithm())));
+        self.rest = range;
+        if !self.rest.is_empty() {
+            self.body = Some(self.open_source().await?);
+        }
+        Ok(self)
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// All sources failed, or the bytes do not match the digest.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FillError> {
         while !self.rest.is_empty() {
             let piece = self.receive().await?;
             self.rest.start += byte_length(&piece);
             let Some(hasher) = &mut self.hasher else { return Ok(Some(piece)) };
             hasher.update(&piece);
-            self.held_bytes += byte_length(&piece);
-            self.held.push_back(piece);
-            if let Some(released) = self.release() {
-                return Ok(Some(released));
+            self.held_back_bytes += byte_length(&piece);
+            self.held_back.push_back(piece);
+            if let Some(piece) = self.release() {
+                return Ok(Some(piece));
             }
         }
         if let Some(hasher) = self.hasher.take()
@@ -106,36 +123,33 @@ impl Bypass {
             tracing::error!(digest = %self.digest, "upstream sent bytes that do not match the digest");
             return Err(FillError::WrongDigest);
         }
-        Ok(self.held.pop_front())
+        Ok(self.held_back.pop_front())
     }
 
-    /// The oldest held bytes, when enough stay behind.
+    /// The oldest piece, when enough bytes remain held back.
     fn release(&mut self) -> Option<Bytes> {
-        let left = self.held_bytes - self.held.front().map_or(0, byte_length);
-        if left < self.policy.hold_back {
+        let left = self.held_back_bytes - self.held_back.front().map_or(0, byte_length);
+        if left < self.state.config.fills.hold_back {
             return None;
         }
-        self.held_bytes = left;
-        self.held.pop_front()
+        self.held_back_bytes = left;
+        self.held_back.pop_front()
     }
 
-    /// At least one byte of what is wanted, from wherever it can be had.
+    /// At least one byte of the rest.
     async fn receive(&mut self) -> Result<Bytes, FillError> {
         loop {
-            let mut incoming = match self.incoming.take() {
-                Some(incoming) => incoming,
-                None => self.connect().await?,
+            let mut body = match self.body.take() {
+                Some(body) => body,
+                None => self.open_source().await?,
             };
-            let source = incoming.source;
-            match incoming.stream.next().await {
+            let source = body.source;
+            match body.stream.next().await {
                 Some(Ok(mut piece)) => {
-                    let skipped = incoming.skip.min(byte_length(&piece));
-                    incoming.skip -= skipped;
-                    let mut piece = piece.split_off(usize::try_from(skipped).unwrap_or(piece.len()));
                     piece.truncate(usize::try_from(self.rest.end - self.rest.start).unwrap_or(usize::MAX));
-                    self.incoming = Some(incoming);
+                    self.body = Some(body);
                     if !piece.is_empty() {
-                        self.rotation.progressed();
+                        self.progressed();
                         return Ok(piece);
                     }
                 }
@@ -145,21 +159,25 @@ impl Bypass {
         }
     }
 
-    async fn connect(&mut self) -> Result<Incoming, FillError> {
+    async fn open_source(&mut self) -> Result<Body, FillError> {
         loop {
-            let index = self.rotation.current()?;
+            let index = self.choice.current()?;
             let Some(source) = self.sources.get(index) else { return Err(FillError::NoSource) };
-            let places = source.upstream().map(|from| self.context.upstream_permits(from.upstream()));
-            let permit = match places {
-                Some(places) => places.acquire_owned().await.ok(),
+            let permit = match source.upstream() {
+                Some(source) => self.state.limits.acquire_upstream(source.upstream()).await,
                 None => None,
             };
-            match source.open(&self.digest, &self.rest, Part::Rest, Some(self.size), None).await {
-                Ok(body)
-                    if body.start <= self.rest.start && body.size.is_none_or(|size| size == self.size) =>
-                {
-                    let skip = self.rest.start - body.start;
-                    return Ok(Incoming { source: index, stream: body.stream, skip, _permit: permit });
+            let request = SourceRequest {
+                digest: &self.digest,
+                start: self.rest.start,
+                end: Some(self.rest.end),
+                size: Some(self.size),
+                mode: ReadMode::Rest,
+                validator: None,
+            };
+            match source.open(request).await {
+                Ok(body) if body.size.is_none_or(|size| size == self.size) => {
+                    return Ok(Body { source: index, stream: body.stream, _permit: permit });
                 }
                 Ok(_) => self.failed(index, DownloadError::WrongSize).await?,
                 Err(error) => self.failed(index, error.into()).await?,
@@ -167,13 +185,18 @@ impl Bypass {
         }
     }
 
+    fn progressed(&mut self) {
+        self.choice.progressed();
+        let policy = &self.state.config.fills;
+        self.delays = Delays::new(policy.backoff_min, policy.backoff_max);
+    }
+
     async fn failed(&mut self, source: usize, error: DownloadError) -> Result<(), FillError> {
-        let pause = self.rotation.failed(source, &error, self.rest.start > 0, &self.policy)?;
-        tokio::time::sleep(pause).await;
+        let delay = match self.choice.failed(source, &error, self.rest.start > 0)? {
+            Next::Other => self.state.config.fills.backoff_min,
+            Next::Retry | Next::ProbePeer | Next::Ignore => self.delays.next_delay(),
+        };
+        tokio::time::sleep(delay).await;
         Ok(())
     }
-}
-
-fn byte_length(bytes: &Bytes) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,8 @@
-//! Saves the map of a partial file now and then, so that a crash costs little.
+//! Saves the segment map of a partial file at intervals, so that a crash loses few bytes.
 
 use std::sync::Arc;
 
-use blob_store::{Partial, Segments};
+use blob_store::Partial;
 use tokio::{
     task::JoinHandle,
     time::{Duration, Instant},
@@ -10,85 +10,86 @@ use tokio::{
 
 use super::fill::Fill;
 
-/// At least this often while bytes land.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// The maximum time between the arrival of a byte and the start of a save.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// While a save runs, how soon the next one is thought of.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Between two checks whether a save has ended.
+const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// When the map was saved last.
+/// When the segment map was saved last.
 pub(crate) struct Checkpoint {
     partial: Partial,
-    /// Save when this many bytes have landed since.
-    every: u64,
+    /// Bytes between two saves.
+    interval_bytes: u64,
     saved_bytes: u64,
     saved_at: Instant,
-    /// How many bytes had landed when a download ended last.
+    /// Bytes that were present when a download ended last.
     seen_bytes: u64,
-    saving: Option<JoinHandle<()>>,
+    save: Option<JoinHandle<()>>,
 }
 
 impl Checkpoint {
-    pub(crate) fn new(partial: Partial, every: u64) -> Self {
-        Self { partial, every, saved_bytes: 0, saved_at: Instant::now(), seen_bytes: 0, saving: None }
+    pub(crate) fn new(partial: Partial, interval_bytes: u64) -> Self {
+        Self { partial, interval_bytes, saved_bytes: 0, saved_at: Instant::now(), seen_bytes: 0, save: None }
     }
 
-    /// Starts to save when it is time to and the last save is done. Readers and downloads do not wait for it.
-    pub(crate) fn keep_up(&mut self, fill: &Arc<Fill>, landed: u64) {
-        let fresh = landed.saturating_sub(self.saved_bytes);
-        let due = fresh >= self.every || (fresh > 0 && self.saved_at.elapsed() >= INTERVAL);
-        if due && !self.is_busy() {
-            self.saved_bytes = landed;
+    /// Starts a save when it is due and no other one runs. Readers and downloads do not wait for it.
+    pub(crate) fn save_if_due(&mut self, fill: &Arc<Fill>, present: u64) {
+        let unsaved = present.saturating_sub(self.saved_bytes);
+        let is_due =
+            unsaved >= self.interval_bytes || (unsaved > 0 && self.saved_at.elapsed() >= SAVE_INTERVAL);
+        if is_due && !self.is_busy() {
+            self.saved_bytes = present;
             self.saved_at = Instant::now();
-            self.saving = Some(self.start(fill.present(), fill));
+            self.save = Some(self.start(fill));
         }
     }
 
-    /// When bytes that have landed are to be saved even if no more come.
-    pub(crate) fn due(&self, landed: u64) -> Option<Instant> {
-        let at = if self.is_busy() { Instant::now() + LOOK_AGAIN } else { self.saved_at + INTERVAL };
-        (landed > self.saved_bytes).then_some(at)
+    /// When unsaved bytes are to be saved even if no further ones arrive.
+    pub(crate) fn due_at(&self, present: u64) -> Option<Instant> {
+        let at = if self.is_busy() { Instant::now() + BUSY_INTERVAL } else { self.saved_at + SAVE_INTERVAL };
+        (present > self.saved_bytes).then_some(at)
     }
 
     fn is_busy(&self) -> bool {
-        self.saving.as_ref().is_some_and(|saving| !saving.is_finished())
+        self.save.as_ref().is_some_and(|save| !save.is_finished())
     }
 
-    /// Whether more has landed than when this was asked last.
-    pub(crate) fn has_advanced(&mut self, landed: u64) -> bool {
-        let advanced = landed > self.seen_bytes;
-        self.seen_bytes = landed;
-        advanced
+    /// Whether more bytes are present than at the last call.
+    pub(crate) fn has_advanced(&mut self, present: u64) -> bool {
+        let has_advanced = present > self.seen_bytes;
+        self.seen_bytes = present;
+        has_advanced
     }
 
-    /// Saves what is there now and waits for it.
+    /// Saves the present state and waits for it.
     pub(crate) async fn save(&mut self, fill: &Arc<Fill>) {
-        self.settle().await;
-        self.saving = Some(self.start(fill.present(), fill));
-        self.settle().await;
+        self.wait().await;
+        self.save = Some(self.start(fill));
+        self.wait().await;
     }
 
-    /// What was saved no longer counts.
-    pub(crate) fn forget(&mut self) {
+    /// Starts from zero: the bytes were discarded.
+    pub(crate) fn reset(&mut self) {
         (self.saved_bytes, self.seen_bytes) = (0, 0);
         self.saved_at = Instant::now();
     }
 
-    async fn settle(&mut self) {
-        if let Some(saving) = self.saving.take()
-            && saving.await.is_err()
+    async fn wait(&mut self) {
+        if let Some(save) = self.save.take()
+            && save.await.is_err()
         {
-            tracing::error!("saving the map of a partial file panicked");
+            tracing::error!(digest = %self.partial.digest(), "panic while saving a segment map");
         }
     }
 
-    fn start(&self, present: Segments, fill: &Arc<Fill>) -> JoinHandle<()> {
-        let (partial, digest, origin) = (self.partial.clone(), fill.digest().clone(), fill.origin());
+    fn start(&self, fill: &Fill) -> JoinHandle<()> {
+        let (present, origin, partial) = (fill.present(), fill.origin(), self.partial.clone());
         tokio::task::spawn_blocking(move || {
             let validator = origin.as_ref().map(|origin| origin.validator.as_str());
             let source = origin.as_ref().map(|origin| origin.name.as_str());
             if let Err(error) = partial.save_map(&present, validator, source) {
-                tracing::warn!(%digest, "the map of a partial download could not be saved: {error}");
+                tracing::warn!(digest = %partial.digest(), %error, "failed to save segment map");
             }
         })
     }

@@ -1,204 +1,118 @@
-//! Drives a fill from its first byte to a stored blob.
+//! Drives a fill: prepare, download, verify, store.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use blob_store::{Partial, StoreError, Upload};
-use oci_types::{Digest, Millis};
-use shared_models::db::{
-    DbError,
-    blobs::{self, BlobState},
-};
-use tokio::{sync::mpsc::Receiver, time::Instant};
+use oci_types::Digest;
+use shared_models::db::blobs::{self, BlobState};
+use tokio::time::Instant;
 use upstream_client::UpstreamError;
 
 use super::{
-    error::FillError,
-    fill::{Claimed, Fill},
-    opening::{catch_up, open_partial, places},
-    progress::Phase,
-    registry::Context,
-    scheduler::Downloads,
-    sources::Supply,
+    fill::{Fill, Phase},
+    prepare::{catch_up, open_partial},
+    scheduler::Scheduler,
+    store::store,
 };
+use crate::{error::FillError, limits::FillPermit, source::Sources, state::State};
 
-/// Runs `fill` to its end and tells everybody who waits.
-pub(crate) async fn drive(fill: Arc<Fill>, context: Arc<Context>, demands: Receiver<Claimed>) {
-    let _active = context.metrics.active();
+/// Runs `fill` to its end and reports the result to its readers, the log and the metrics.
+pub(super) async fn run(fill: Arc<Fill>, state: Arc<State>) {
+    let _active = state.metrics.active();
     let started = Instant::now();
-    let result = fill_up(&fill, &context, demands).await;
+    let result = download_and_store(&fill, &state).await;
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let digest = fill.digest();
-    // Then its file holds nothing but the space that was reserved for it.
-    let is_empty = fill.is_running() && fill.partial().is_some() && fill.landed() == 0;
+    let (digest, bytes) = (fill.digest(), fill.present_bytes());
+    let is_running = fill.is_running();
+    // The partial file then contains nothing but reserved space.
+    let is_empty = is_running && fill.partial().is_some() && bytes == 0;
     match result {
         Ok(()) => {
-            context.metrics.ended("stored");
-            tracing::info!(%digest, bytes = fill.landed(), elapsed_ms, "stored a blob");
-        }
-        Err(FillError::Stopped) => {
-            context.metrics.ended("stopped");
-            tracing::info!(%digest, bytes = fill.landed(), elapsed_ms, "stopped a download that nobody waits for");
-            fill.enter(Phase::Failed(FillError::Stopped));
-            if is_empty {
-                discard(&context, digest).await;
-            }
-        }
-        Err(FillError::AlreadyStored) => fill.enter(Phase::Failed(FillError::AlreadyStored)),
-        Err(FillError::NoSpace) if fill.is_running() => {
-            context.metrics.ended("no-space");
-            tracing::error!(%digest, "there is no space left for a blob: its clients are served without storing it");
-            fill.enter(Phase::Failed(FillError::NoSpace));
-            discard(&context, digest).await;
-        }
-        Err(error) => {
-            context.metrics.ended("failed");
-            tracing::warn!(%digest, bytes = fill.landed(), elapsed_ms, "a blob could not be filled: {error}");
-            if fill.is_running() {
-                fill.enter(Phase::Failed(error));
-            } else {
-                fill.enter(Phase::Unstored);
-            }
-            if is_empty {
-                discard(&context, digest).await;
-            }
-        }
-    }
-}
-
-async fn discard(context: &Context, digest: &Digest) {
-    if let Err(error) = context.store.discard(digest).await {
-        tracing::warn!(%digest, "what had landed of a blob could not be removed: {error}");
-    }
-}
-
-async fn fill_up(
-    fill: &Arc<Fill>,
-    context: &Arc<Context>,
-    mut demands: Receiver<Claimed>,
-) -> Result<(), FillError> {
-    let digest = fill.digest();
-    // Whoever started this fill looked for the blob before; the fill that stored it may have ended in between.
-    if context.open.get(digest).await?.is_some() {
-        return Err(FillError::AlreadyStored);
-    }
-    let (known, recorded) =
-        tokio::try_join!(blobs::find(&context.db, digest), blobs::sources(&context.db, digest))?;
-    let places = places(context, &recorded).await?;
-    let (state, size) = known.map_or((BlobState::OnDemand, None), |row| (row.state, row.size));
-    let supply = Supply::open(fill, context, recorded, state).await;
-    let partial = match open_partial(fill, context, size, supply.sources()).await {
-        Ok(partial) => partial,
-        Err(error) => {
-            supply.close().await;
-            return Err(error);
-        }
-    };
-    let mut downloads = Downloads::new(fill, context, partial.clone(), supply);
-    if let Err(error) = download_and_verify(fill, &partial, &mut downloads, &mut demands).await {
-        downloads.into_supply().close().await;
-        return Err(if state == BlobState::Stored { known_as_stored(error) } else { error });
-    }
-    fill.enter(Phase::Verified);
-    // Nothing is downloaded any more, and a storage that is away is waited for.
-    drop(places);
-    let (mut supply, upload) = downloads.verified().await;
-    let stored = store(fill, context, &mut supply, &partial, upload).await;
-    supply.close().await;
-    stored
-}
-
-/// That no source has a blob which is recorded as stored says nothing of the blob: its bytes are somewhere else.
-fn known_as_stored(error: FillError) -> FillError {
-    match error {
-        FillError::NoSource | FillError::Upstream(UpstreamError::NotFound | UpstreamError::Denied) => {
-            FillError::Away
-        }
-        error => error,
-    }
-}
-
-async fn download_and_verify(
-    fill: &Arc<Fill>,
-    partial: &Partial,
-    downloads: &mut Downloads<'_>,
-    demands: &mut Receiver<Claimed>,
-) -> Result<(), FillError> {
-    loop {
-        downloads.complete(demands).await?;
-        catch_up(fill, partial, fill.now().size.unwrap_or(0)).await?;
-        if fill.verifier().digest() == *fill.digest() {
-            return Ok(());
-        }
-        downloads.spoiled().await?;
-    }
-}
-
-async fn store(
-    fill: &Arc<Fill>,
-    context: &Arc<Context>,
-    supply: &mut Supply<'_>,
-    partial: &Partial,
-    upload: Option<Upload>,
-) -> Result<(), FillError> {
-    let size = fill.now().size.unwrap_or_else(|| fill.landed());
-    let _waiting = match context.waiting_permits.try_acquire() {
-        Ok(permit) => permit,
-        Err(_) => {
-            return Err(FillError::Storage("too many blobs wait until the storage takes them".to_owned()));
-        }
-    };
-    supply.await_turn().await?;
-    commit(fill, context, partial, size, upload).await?;
-    context.open.trust(fill.digest()).await;
-    fill.enter(Phase::Stored);
-    mark_stored(fill, context, size).await;
-    Ok(())
-}
-
-/// Stores the blob, as soon as the storage takes it. Until then its clients read what has landed.
-async fn commit(
-    fill: &Arc<Fill>,
-    context: &Arc<Context>,
-    partial: &Partial,
-    size: u64,
-    mut upload: Option<Upload>,
-) -> Result<(), FillError> {
-    const FIRST_PAUSE: Duration = Duration::from_secs(1);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match context.store.commit_with(partial, size, upload.take()).await {
-            Ok(()) => return Ok(()),
-            Err(error @ StoreError::Unavailable { .. }) => {
-                tracing::warn!(digest = %fill.digest(), "a blob is kept on this node until the storage takes it: {error}");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-            () = fill.stopped() => return Err(FillError::Stopped),
-        }
-    }
-}
-
-/// The row follows the file. The file alone is enough to serve, so a database that is away delays only the row.
-async fn mark_stored(fill: &Arc<Fill>, context: &Arc<Context>, size: u64) {
-    const PAUSE: Duration = Duration::from_secs(1);
-    let digest = fill.digest();
-    loop {
-        let error = match blobs::mark_stored(&context.db, digest, size, Millis::now()).await {
-            Ok(()) => return,
-            Err(error) => error,
-        };
-        let goes_on = matches!(error, DbError::Unavailable(_)) && {
-            tokio::select! {
-                () = tokio::time::sleep(PAUSE) => true,
-                () = fill.stopped() => false,
-            }
-        };
-        if !goes_on {
-            tracing::error!(%digest, "a blob is stored, but could not be recorded as such: {error}");
+            state.metrics.ended("stored");
+            tracing::info!(%digest, bytes, elapsed_ms, "stored a blob");
             return;
         }
+        Err(FillError::AlreadyStored) => return fill.enter(Phase::Failed(FillError::AlreadyStored)),
+        Err(FillError::Stopped) => {
+            state.metrics.ended("stopped");
+            tracing::info!(%digest, bytes, elapsed_ms, "stopped a fill");
+            fill.enter(Phase::Failed(FillError::Stopped));
+        }
+        Err(error @ FillError::NoSpace) if is_running => {
+            state.metrics.ended("no-space");
+            tracing::error!(%digest, %error, "serving a blob without storing it");
+            fill.enter(Phase::Failed(error));
+            return discard(&state, digest).await;
+        }
+        Err(error) => {
+            state.metrics.ended("failed");
+            tracing::warn!(%digest, bytes, elapsed_ms, %error, "failed to fill a blob");
+            fill.enter(if is_running { Phase::Failed(error) } else { Phase::StoreFailed });
+        }
+    }
+    if is_empty {
+        discard(&state, digest).await;
+    }
+}
+
+async fn discard(state: &State, digest: &Digest) {
+    if let Err(error) = state.store.discard(digest).await {
+        tracing::warn!(%digest, %error, "failed to discard partial download");
+    }
+}
+
+async fn download_and_store(fill: &Arc<Fill>, state: &State) -> Result<(), FillError> {
+    let digest = fill.digest();
+    // The request that started this fill looked the blob up before; a fill that stored it may have ended since.
+    if state.blobs.get(digest).await?.is_some() {
+        return Err(FillError::AlreadyStored);
+    }
+    let (row, recorded) =
+        tokio::try_join!(blobs::find(&state.db, digest), blobs::sources(&state.db, digest))?;
+    let permit = state.limits.acquire_fill(&recorded).await?;
+    let (blob_state, size) = row.map_or((BlobState::OnDemand, None), |row| (row.state, row.size));
+    let offset = {
+        let fill = Arc::clone(fill);
+        Arc::new(move || fill.contiguous_end(0))
+    };
+    let mut sources = Sources::open(state, digest, &recorded, blob_state, offset).await;
+    let result = with_sources(fill, state, size, &mut sources, permit).await;
+    sources.close().await;
+    result.map_err(|error| match blob_state {
+        BlobState::Stored if fill.is_running() => of_stored_blob(error),
+        _ => error,
+    })
+}
+
+async fn with_sources(
+    fill: &Arc<Fill>,
+    state: &State,
+    size: Option<u64>,
+    sources: &mut Sources<'_>,
+    permit: FillPermit<'_>,
+) -> Result<(), FillError> {
+    let partial = open_partial(fill, state, size, sources).await?;
+    let mut scheduler = Scheduler::new(fill, state, sources, partial.clone());
+    loop {
+        scheduler.download().await?;
+        catch_up(fill, &partial, fill.size().unwrap_or(0)).await?;
+        if fill.verifier().digest() == *fill.digest() {
+            break;
+        }
+        scheduler.mismatched().await?;
+    }
+    fill.enter(Phase::Verified);
+    // Nothing is downloaded any more, and an unavailable storage may take long.
+    drop(permit);
+    let upload = scheduler.finish().await;
+    store(fill, state, sources, &partial, upload).await
+}
+
+/// A source without a blob that is recorded as stored says nothing about the blob: its bytes are in the storage.
+fn of_stored_blob(error: FillError) -> FillError {
+    match error {
+        FillError::NoSource | FillError::Upstream(UpstreamError::NotFound | UpstreamError::Denied) => {
+            FillError::StorageUnavailable
+        }
+        error => error,
     }
 }

@@ -1,289 +1,361 @@
-//! One download's life, as those who wait for it see it.
+//! One fill: a state with a version, shared by its driver, its downloads and its readers.
 
-use std::{
-    ops::Range,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use blob_store::{Partial, Segments};
 use oci_types::Digest;
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    error::FillError,
-    life::{Life, Origin},
-    plan::{ClaimId, OPEN_END, Reach},
-    progress::{Phase, Progress},
+    plan::{Claim, ClaimId, OPEN_END, Plan},
     verifier::Verifier,
 };
-use crate::config::FillPolicy;
+use crate::{config::FillPolicy, error::FillError, read_mode::ReadMode, source::Contributors};
 
-/// The one download of one blob on this node.
-pub struct Fill {
+/// The download of one blob into the storage.
+pub(crate) struct Fill {
     digest: Digest,
     pub(crate) policy: FillPolicy,
-    partial: Mutex<Option<Partial>>,
-    life: Mutex<Life>,
-    progress: watch::Sender<Progress>,
-    pub(super) readers: AtomicUsize,
-    pub(super) whole_readers: AtomicUsize,
-    kept: AtomicBool,
-    stopped: AtomicBool,
-    /// Held for reading by every write into the file, which goes on when its download is cancelled.
-    writes: Arc<RwLock<()>>,
-    /// Whether this fill leaves the file alone from now on.
-    over: watch::Sender<bool>,
-    /// Wakes the task that starts downloads for windows.
-    pub(crate) demand: mpsc::Sender<Claimed>,
+    state: Mutex<FillState>,
+    /// Incremented after every change that a reader or the driver may wait for.
+    version: watch::Sender<u64>,
+    /// Cancelled: the driver saves the bytes and ends.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled by the driver at its end: the partial file is free for the next fill.
+    pub(crate) closed: CancellationToken,
 }
 
-/// A claim, to be downloaded.
-pub(crate) type Claimed = (ClaimId, Range<u64>);
+/// What is known of a fill at one time.
+pub(super) struct FillState {
+    pub(super) phase: Phase,
+    /// The size of the blob in bytes, once known.
+    pub(super) size: Option<u64>,
+    /// Incremented when all bytes are discarded: a reader that was given bytes of an earlier generation must end.
+    pub(super) generation: u32,
+    /// Present from the end of the preparation until the fill fails.
+    partial: Option<Partial>,
+    /// The only record of which bytes are present.
+    pub(super) plan: Plan,
+    /// Claims of readers that wait for a download.
+    pub(super) requests: VecDeque<Claim>,
+    verifier: Arc<Verifier>,
+    origin: Option<Origin>,
+    /// The sources of the present bytes, by index.
+    contributors: Vec<usize>,
+    /// Some bytes are from an earlier fill, whose source is unknown.
+    is_resumed: bool,
+    readers: usize,
+    /// Those of the readers that read to the end.
+    readers_to_end: usize,
+    /// The fill continues without readers.
+    is_pinned: bool,
+}
+
+/// Where a fill is.
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// Bytes arrive, or are about to.
+    Running,
+    /// All bytes are present and match the digest; they are being stored.
+    Verified,
+    /// The blob is stored.
+    Stored,
+    /// The bytes match the digest, but could not be stored. Present readers can read them.
+    StoreFailed,
+    /// The fill ended without the blob.
+    Failed(FillError),
+}
+
+/// What the present bytes are compared with when further ones are requested from the same source.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The index of the source.
+    pub(crate) source: usize,
+    /// The name of the source.
+    pub(crate) name: String,
+    /// The strong validator of the bytes (RFC 9110, section 8.8.1).
+    pub(crate) validator: String,
+}
+
+/// A copy of what is reported of a fill.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) phase: Phase,
+    pub(crate) size: Option<u64>,
+    /// Bytes that are present.
+    pub(crate) present: u64,
+    pub(crate) readers: usize,
+}
 
 impl Fill {
-    pub(crate) fn new(digest: Digest, policy: FillPolicy, demand: mpsc::Sender<Claimed>) -> Self {
-        let progress = Progress { phase: Phase::Running, generation: 0, size: None };
-        let life = Life::new(&digest, Segments::default(), None);
+    /// A fill that is about to run.
+    pub(super) fn new(digest: Digest, policy: FillPolicy, stop: CancellationToken) -> Self {
+        let state = FillState {
+            phase: Phase::Running,
+            size: None,
+            generation: 0,
+            partial: None,
+            plan: Plan::default(),
+            requests: VecDeque::new(),
+            verifier: Arc::new(Verifier::new(digest.algorithm())),
+            origin: None,
+            contributors: Vec::new(),
+            is_resumed: false,
+            readers: 0,
+            readers_to_end: 0,
+            is_pinned: false,
+        };
         Self {
             digest,
             policy,
-            partial: Mutex::new(None),
-            life: Mutex::new(life),
-            progress: watch::Sender::new(progress),
-            readers: AtomicUsize::new(0),
-            whole_readers: AtomicUsize::new(0),
-            kept: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            writes: Arc::default(),
-            over: watch::Sender::new(false),
-            demand,
+            state: Mutex::new(state),
+            version: watch::Sender::new(0),
+            stop,
+            closed: CancellationToken::new(),
         }
     }
 
-    /// The blob's digest.
-    pub fn digest(&self) -> &Digest {
+    /// The digest of the blob.
+    pub(crate) fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// The partial file, once it is open.
+    /// Reads the state.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&mut FillState) -> T) -> T {
+        read(&mut self.state.lock())
+    }
+
+    /// Changes the state and increments the version.
+    pub(super) fn update<T>(&self, update: impl FnOnce(&mut FillState) -> T) -> T {
+        let updated = update(&mut self.state.lock());
+        self.notify();
+        updated
+    }
+
+    pub(super) fn notify(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// A receiver that is notified of every change.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// What is reported of the fill.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.read(|state| Snapshot {
+            phase: state.phase.clone(),
+            size: state.size,
+            present: state.plan.present().covered(),
+            readers: state.readers,
+        })
+    }
+
+    /// Whether bytes arrive, or are about to.
+    pub(crate) fn is_running(&self) -> bool {
+        self.read(|state| matches!(state.phase, Phase::Running))
+    }
+
+    /// Whether the fill ended without the blob.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.read(|state| matches!(state.phase, Phase::Failed(_)))
+    }
+
+    /// The size of the blob in bytes, once known.
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.read(|state| state.size)
+    }
+
+    /// The partial file, from the end of the preparation until the fill fails.
     pub(crate) fn partial(&self) -> Option<Partial> {
-        self.partial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read(|state| state.partial.clone())
     }
 
-    /// What a write into the file holds until it is done.
-    pub(crate) async fn write_permit(&self) -> OwnedRwLockReadGuard<()> {
-        Arc::clone(&self.writes).read_owned().await
+    pub(super) fn verifier(&self) -> Arc<Verifier> {
+        self.read(|state| Arc::clone(&state.verifier))
     }
 
-    /// Waits for the writes of downloads that were cancelled.
-    pub(crate) async fn settle_writes(&self) {
-        drop(self.writes.write().await);
+    /// What further bytes of the same source are compared with.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.read(|state| state.origin.clone())
     }
 
-    /// Says that this fill leaves the file alone from now on.
-    pub(crate) fn end(&self) {
-        self.over.send_replace(true);
+    /// The segments that are present.
+    pub(super) fn present(&self) -> Segments {
+        self.read(|state| state.plan.present().clone())
     }
 
-    /// Waits until this fill leaves the file alone.
-    pub(crate) async fn ended(&self) {
-        // The sender is ours, so there is no error.
-        let _ = self.over.subscribe().wait_for(|over| *over).await.is_ok();
+    /// The number of bytes that are present.
+    pub(super) fn present_bytes(&self) -> u64 {
+        self.read(|state| state.plan.present().covered())
     }
 
-    /// Puts the partial file in place and takes up what it has already, from `origin` where that is known.
-    pub(crate) fn begin(
+    /// The end of the contiguous bytes that are present from `offset` on.
+    pub(crate) fn contiguous_end(&self, offset: u64) -> u64 {
+        self.read(|state| state.plan.contiguous_end(offset))
+    }
+
+    /// Waits until the fill has ended, with or without the blob.
+    pub(crate) async fn wait_until_ended(&self) {
+        let mut version = self.subscribe();
+        while self.read(|state| matches!(state.phase, Phase::Running | Phase::Verified)) {
+            // The sender is a field of this fill, so there is no error.
+            let _ = version.changed().await.is_ok();
+        }
+    }
+
+    /// Sets the partial file, with the bytes that an earlier fill left in it.
+    pub(super) fn prepared(
         &self,
         partial: Partial,
         present: Segments,
         size: Option<u64>,
         origin: Option<Origin>,
     ) {
-        *self.life() = Life::new(&self.digest, present, origin);
-        *self.partial.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial);
-        self.progress.send_modify(|progress| progress.size = size);
+        self.update(|state| {
+            state.is_resumed = !present.is_empty();
+            state.plan = Plan::resume(present);
+            state.origin = origin;
+            state.size = size;
+            state.partial = Some(partial);
+        });
     }
 
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Enters a phase. A fill that fails drops its partial file at once, however long a slow reader stays: the next fill of
+    /// the blob needs it.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.update(|state| {
+            if matches!(phase, Phase::Failed(_)) {
+                state.partial = None;
+            }
+            state.phase = phase;
+        });
     }
 
-    /// How things stand now.
-    pub(crate) fn now(&self) -> Progress {
-        self.progress.borrow().clone()
-    }
-
-    /// Whether bytes are landing, or about to.
-    pub(crate) fn is_running(&self) -> bool {
-        matches!(self.now().phase, Phase::Running)
-    }
-
-    /// Follows every change.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
-    }
-
-    /// Tells everybody to look again.
-    pub(crate) fn tick(&self) {
-        self.progress.send_modify(|_| {});
-    }
-
-    /// Moves on. A fill that failed lets go of its file at once, however long a stalled reader stays: the next fill of
-    /// this blob needs it.
-    pub(crate) fn enter(&self, phase: Phase) {
-        if matches!(phase, Phase::Failed(_)) {
-            *self.partial.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
-        self.progress.send_modify(|progress| progress.phase = phase);
-    }
-
-    /// Fixes the size, in bytes, when a source tells it first.
-    pub(crate) fn learn_size(&self, size: u64) {
-        self.progress.send_modify(|progress| progress.size = Some(size));
-        if let Some(partial) = self.partial() {
+    /// Sets the size in bytes, when a source is the first to send it.
+    pub(super) fn set_size(&self, size: u64) {
+        let partial = self.update(|state| {
+            state.size = Some(size);
+            state.partial.clone()
+        });
+        if let Some(partial) = partial {
             partial.set_size(size);
         }
     }
 
-    /// The end of the bytes that are here from `offset` on.
-    pub(crate) fn reach(&self, offset: u64) -> u64 {
-        self.life().map.reach(offset)
+    /// Which sources the present bytes came from.
+    pub(super) fn contributors(&self) -> Contributors {
+        self.read(|state| match state.contributors.as_slice() {
+            [] if !state.is_resumed => Contributors::None,
+            [only] if !state.is_resumed => Contributors::One(*only),
+            _ => Contributors::Several,
+        })
     }
 
-    /// How many bytes have landed.
-    pub fn landed(&self) -> u64 {
-        self.life().map.present().covered()
+    /// Whether a source of this fill has sent bytes.
+    pub(super) fn has_downloaded(&self) -> bool {
+        self.read(|state| !state.contributors.is_empty())
     }
 
-    pub(crate) fn present(&self) -> Segments {
-        self.life().map.present().clone()
-    }
-
-    pub(crate) fn verifier(&self) -> Arc<Verifier> {
-        Arc::clone(&self.life().verifier)
-    }
-
-    /// What the landed bytes can be checked against.
-    pub(crate) fn origin(&self) -> Option<Origin> {
-        self.life().origin.clone()
-    }
-
-    pub(crate) fn contributors(&self) -> Vec<usize> {
-        self.life().contributors.clone()
-    }
-
-    /// Whether bytes came from a source or from an earlier fill.
-    pub(crate) fn has_contributors(&self) -> bool {
-        let life = self.life();
-        life.inherited || !life.contributors.is_empty()
-    }
-
-    /// The one source, by index, that every landed byte came from, if there is just one.
-    pub(crate) fn only_contributor(&self) -> Option<usize> {
-        let life = self.life();
-        match life.contributors.as_slice() {
-            [only] if !life.inherited => Some(*only),
-            _ => None,
-        }
-    }
-
-    /// Records who sends bytes now.
-    pub(crate) fn contributes(&self, source: usize) {
-        let mut life = self.life();
-        if !life.contributors.contains(&source) {
-            life.contributors.push(source);
-        }
-    }
-
-    /// Records what the bytes that land now can be checked against later.
-    pub(crate) fn originates(&self, origin: Origin) {
-        self.life().origin = Some(origin);
-    }
-
-    /// Claims the next bytes in order. Without a reader of the whole blob the claim is one segment, so that readers of
-    /// windows who come later find the rest unclaimed.
-    pub(crate) fn claim_in_order(&self) -> Option<Claimed> {
-        let size = self.now().size.unwrap_or(OPEN_END);
-        let windows_only = self.readers.load(Ordering::Relaxed) > 0
-            && self.whole_readers.load(Ordering::Relaxed) == 0
-            && size != OPEN_END;
-        let bounded = windows_only.then_some(self.policy.segment);
-        self.life().map.claim_in_order(0, size, bounded)
-    }
-
-    /// Starts a download for a window that no running one will bring soon.
-    pub(crate) fn want(&self, window: &Range<u64>) {
-        let Some(size) = self.now().size else { return };
-        let reach = Reach { jump_ahead: self.policy.jump_ahead, segment: self.policy.segment };
-        let claimed = self.life().map.claim_for_window(window, size, reach);
-        if let Some(claimed) = claimed {
-            let id = claimed.0;
-            if self.demand.try_send(claimed).is_err() {
-                // Nobody is woken for this: the reader asks again when something has landed.
-                self.life().map.release(id);
+    /// Records that a source sends bytes, and with which validator.
+    pub(super) fn add_contributor(&self, source: usize, origin: Option<Origin>) {
+        self.read(|state| {
+            if !state.contributors.contains(&source) {
+                state.contributors.push(source);
             }
-        }
+            if origin.is_some() {
+                state.origin = origin;
+            }
+        });
     }
 
-    pub(crate) fn landed_up_to(&self, id: ClaimId, position: u64) {
-        self.life().map.landed(id, position);
-        self.tick();
+    /// Claims the next bytes in order. While all readers read ranges, the claim is one segment, so that the rest is
+    /// unclaimed for later readers of ranges.
+    pub(super) fn claim_next(&self) -> Option<Claim> {
+        self.read(|state| {
+            let ranges_only = state.readers > 0 && state.readers_to_end == 0 && state.size.is_some();
+            let segment = ranges_only.then_some(self.policy.segment);
+            state.plan.claim_next(state.size.unwrap_or(OPEN_END), segment)
+        })
     }
 
-    pub(crate) fn end_of(&self, id: ClaimId) -> Option<u64> {
-        self.life().map.end_of(id)
+    /// The next claim of a reader that waits for a download.
+    pub(super) fn next_request(&self) -> Option<Claim> {
+        self.read(|state| {
+            // Claims of a discarded generation no longer exist.
+            while let Some(claim) = state.requests.pop_front() {
+                if state.plan.end_of(claim.id).is_some() {
+                    return Some(claim);
+                }
+            }
+            None
+        })
     }
 
-    pub(crate) fn release(&self, id: ClaimId) {
-        self.life().map.release(id);
-        self.tick();
+    /// Records that the bytes of a claim before `position` are in the partial file.
+    pub(super) fn received(&self, id: ClaimId, position: u64) {
+        self.update(|state| state.plan.received(id, position));
     }
 
-    /// Forgets everything that landed: it was wrong.
-    pub(crate) fn start_over(&self) {
-        self.life().forget(&self.digest);
-        self.progress.send_modify(|progress| progress.generation += 1);
+    pub(super) fn end_of(&self, id: ClaimId) -> Option<u64> {
+        self.read(|state| state.plan.end_of(id))
     }
 
-    /// Makes the fill go on to its end whoever leaves.
-    pub(crate) fn keep(&self) {
-        self.kept.store(true, Ordering::Relaxed);
+    pub(super) fn release(&self, id: ClaimId) {
+        self.update(|state| state.plan.release(id));
     }
 
-    /// How many are reading.
-    pub fn readers(&self) -> usize {
-        self.readers.load(Ordering::Relaxed)
+    /// Discards all bytes: they do not match the digest.
+    pub(super) fn restart(&self) {
+        self.update(|state| {
+            state.plan.clear();
+            state.requests.clear();
+            state.verifier = Arc::new(Verifier::new(self.digest.algorithm()));
+            state.origin = None;
+            state.contributors.clear();
+            state.is_resumed = false;
+            state.generation += 1;
+        });
     }
 
-    /// Makes the fill save what it has and end.
-    pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        self.tick();
+    /// Makes the fill continue without readers.
+    pub(crate) fn pin(&self) {
+        self.read(|state| state.is_pinned = true);
     }
 
-    /// Waits until the fill is to save what it has and end.
-    pub(crate) async fn stopped(&self) {
-        let stopped = |_: &Progress| self.stopped.load(Ordering::Relaxed);
-        // The sender is ours, so there is no error.
-        let _ = self.progress.subscribe().wait_for(stopped).await.is_ok();
+    pub(super) fn add_reader(&self, mode: ReadMode) {
+        self.update(|state| {
+            state.readers += 1;
+            state.readers_to_end += usize::from(mode.reads_to_end());
+        });
     }
 
-    /// Ends the fill when nobody needs it to go on, and says so. From that moment on nobody joins it: who came in just
-    /// before keeps it going, and who comes just after starts the next fill.
-    pub(crate) fn end_unless_wanted(&self) -> bool {
-        let landed = self.landed();
-        self.progress.send_if_modified(|progress| {
-            let needed = self.readers() > 0
-                || self.kept.load(Ordering::Relaxed)
-                || self.policy.finish_abandoned.goes_on(landed, progress.size);
-            let ends = !needed || self.stopped.load(Ordering::Relaxed);
+    pub(super) fn remove_reader(&self, mode: ReadMode) {
+        self.update(|state| {
+            state.readers -= 1;
+            state.readers_to_end -= usize::from(mode.reads_to_end());
+        });
+    }
+
+    /// Ends the fill when it is stopped or no longer needed, and returns whether it ended. A reader that joined before keeps
+    /// it running; one that comes later starts the next fill.
+    pub(super) fn stop_if_unused(&self) -> bool {
+        let is_stopped = self.stop.is_cancelled();
+        let ends = self.read(|state| {
+            let is_needed = state.readers > 0
+                || state.is_pinned
+                || self.policy.finish_abandoned.goes_on(state.plan.present().covered(), state.size);
+            let ends = !is_needed || is_stopped;
             if ends {
-                progress.phase = Phase::Failed(FillError::Stopped);
+                state.phase = Phase::Failed(FillError::Stopped);
             }
             ends
-        })
+        });
+        if ends {
+            self.notify();
+        }
+        ends
     }
 }

@@ -1,143 +1,150 @@
-//! Which bytes of a blob are here, and which are on their way: the bookkeeping of a fill, without I/O.
+//! What to download next: which bytes of a blob are present, and which ones a download claims. Pure.
 //!
-//! Every byte belongs to at most one claim, so every byte is asked of upstream once.
+//! Every byte belongs to at most one claim, so no byte is requested twice.
 
 use std::ops::Range;
 
 use blob_store::Segments;
 
-/// Names a claim until it is released.
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+/// Identifies a claim. Never used again in the same plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClaimId(u64);
 
-/// A stretch that one download is bringing.
+/// The range of bytes that one download is to bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) id: ClaimId,
+    pub(crate) range: Range<u64>,
+}
+
+/// A claim whose download runs.
 #[derive(Debug)]
-struct Claim {
+struct Running {
     id: ClaimId,
-    /// Where its next byte goes.
+    /// The offset of its next byte.
     position: u64,
-    /// Where it stops, exclusive. May move down while it runs, when a reader far ahead takes over its tail.
+    /// Exclusive. Decreases when a reader far ahead claims the tail.
     end: u64,
 }
 
-/// How far a reader may be ahead of a running download before it gets one of its own, and in what pieces.
+/// When a reader gets a download of its own, and of what size.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reach {
-    /// In bytes.
+pub(crate) struct RangePolicy {
+    /// A reader further ahead of a download than this gets its own, in bytes.
     pub(crate) jump_ahead: u64,
-    /// Downloads for a window begin and end at multiples of this, in bytes.
+    /// Downloads for a range begin and end at multiples of this, in bytes.
     pub(crate) segment: u64,
 }
 
-/// What is here and what is claimed.
+/// Which bytes are present, and which ones are claimed.
 #[derive(Debug, Default)]
-pub(crate) struct Map {
+pub(crate) struct Plan {
     present: Segments,
-    claims: Vec<Claim>,
+    running: Vec<Running>,
     next_id: u64,
 }
 
-/// Stands for the end of a blob whose size is not known yet.
+/// The end of a blob of unknown size.
 pub(crate) const OPEN_END: u64 = u64::MAX;
 
-impl Map {
-    /// Nothing claimed, and `present` here already.
-    pub(crate) fn resuming(present: Segments) -> Self {
+impl Plan {
+    /// A plan without claims for a blob with these bytes present.
+    pub(crate) fn resume(present: Segments) -> Self {
         Self { present, ..Self::default() }
     }
 
-    /// Nothing is here and nothing is claimed any more. Claims of before keep their names to themselves: a download that
-    /// ends late, or was asked for before, finds its claim gone and not another one.
-    pub(crate) fn forget(&mut self) {
+    /// Drops all bytes and claims. Claim ids are not used again, so a late call for an old claim has no effect.
+    pub(crate) fn clear(&mut self) {
         *self = Self { next_id: self.next_id, ..Self::default() };
     }
 
-    /// What is here.
+    /// The bytes that are present.
     pub(crate) fn present(&self) -> &Segments {
         &self.present
     }
 
-    /// The end of the run of bytes that are here from `offset` on; `offset` itself when that byte is not here.
-    pub(crate) fn reach(&self, offset: u64) -> u64 {
+    /// The end of the contiguous bytes that are present from `offset` on; `offset` when that byte is not present.
+    pub(crate) fn contiguous_end(&self, offset: u64) -> u64 {
         self.present.end_from(offset)
     }
 
-    /// Claims the first bytes from `from` on that are neither here nor claimed: at most up to `size`, and no further than
-    /// the end of their segment where the download should be `bounded`.
-    pub(crate) fn claim_in_order(
-        &mut self,
-        from: u64,
-        size: u64,
-        bounded: Option<u64>,
-    ) -> Option<(ClaimId, Range<u64>)> {
-        let start = self.first_unclaimed(from, size)?;
+    /// Claims the first bytes that are neither present nor claimed: at most to `size`, and to the end of their segment where
+    /// a `segment` size is given.
+    pub(crate) fn claim_next(&mut self, size: u64, segment: Option<u64>) -> Option<Claim> {
+        let start = self.first_unclaimed(size)?;
         let mut end = self.next_taken(start).min(size);
-        if let Some(segment) = bounded {
+        if let Some(segment) = segment {
             end = end.min(align_up(start.saturating_add(1), segment));
         }
         Some(self.claim(start..end))
     }
 
-    /// Claims what `window` needs first, when no running download will bring it soon. Takes over the tail of a download
-    /// whose position is more than `jump_ahead` behind.
-    pub(crate) fn claim_for_window(
+    /// Claims the first missing bytes of `range`, unless a running download is about to bring them. Takes the tail of a
+    /// download whose position is more than `jump_ahead` bytes behind.
+    pub(crate) fn claim_range(
         &mut self,
-        window: &Range<u64>,
+        range: &Range<u64>,
         size: u64,
-        reach: Reach,
-    ) -> Option<(ClaimId, Range<u64>)> {
-        let wanted = self.reach(window.start);
-        if wanted >= window.end.min(size) {
+        policy: RangePolicy,
+    ) -> Option<Claim> {
+        let missing = self.contiguous_end(range.start);
+        if missing >= range.end.min(size) {
             return None;
         }
-        let window_end = align_up(window.end, reach.segment).min(size);
-        let aligned = wanted - wanted % reach.segment.max(1);
-        if let Some(claim) =
-            self.claims.iter_mut().find(|claim| claim.position <= wanted && wanted < claim.end)
+        let range_end = align_up(range.end, policy.segment).min(size);
+        let aligned = missing - missing % policy.segment.max(1);
+        if let Some(running) =
+            self.running.iter_mut().find(|running| running.position <= missing && missing < running.end)
         {
-            if wanted - claim.position <= reach.jump_ahead {
+            if missing - running.position <= policy.jump_ahead {
                 return None;
             }
-            let start = if aligned > claim.position { aligned } else { wanted };
-            let end = window_end.min(claim.end);
-            claim.end = start;
+            let start = if aligned > running.position { aligned } else { missing };
+            let end = range_end.min(running.end);
+            running.end = start;
             return Some(self.claim(start..end));
         }
-        let start = aligned.max(self.last_taken(wanted));
-        let end = self.next_taken(wanted).min(window_end);
+        let start = aligned.max(self.last_taken(missing));
+        let end = self.next_taken(missing).min(range_end);
         Some(self.claim(start..end))
     }
 
-    /// Records that a claim's download has landed bytes up to `position`.
-    pub(crate) fn landed(&mut self, id: ClaimId, position: u64) {
-        if let Some(claim) = self.claims.iter_mut().find(|claim| claim.id == id) {
-            self.present.insert(claim.position..position);
-            claim.position = position;
+    /// Records that the download of a claim has written the bytes before `position`.
+    pub(crate) fn received(&mut self, id: ClaimId, position: u64) {
+        if let Some(running) = self.running.iter_mut().find(|running| running.id == id) {
+            self.present.insert(running.position..position);
+            running.position = position;
         }
     }
 
-    /// Where a claim ends now.
+    /// The end of a claim at present; `None` when it was released or cleared.
     pub(crate) fn end_of(&self, id: ClaimId) -> Option<u64> {
-        self.claims.iter().find(|claim| claim.id == id).map(|claim| claim.end)
+        self.running.iter().find(|running| running.id == id).map(|running| running.end)
     }
 
-    /// Gives up a claim; what has landed stays.
+    /// Releases a claim. Its bytes that are present remain so.
     pub(crate) fn release(&mut self, id: ClaimId) {
-        self.claims.retain(|claim| claim.id != id);
+        self.running.retain(|running| running.id != id);
     }
 
-    fn claim(&mut self, range: Range<u64>) -> (ClaimId, Range<u64>) {
+    fn claim(&mut self, range: Range<u64>) -> Claim {
         let id = ClaimId(self.next_id);
         self.next_id += 1;
-        self.claims.push(Claim { id, position: range.start, end: range.end });
-        (id, range)
+        self.running.push(Running { id, position: range.start, end: range.end });
+        Claim { id, range }
     }
 
-    fn first_unclaimed(&self, from: u64, size: u64) -> Option<u64> {
-        let mut offset = from;
+    fn first_unclaimed(&self, size: u64) -> Option<u64> {
+        let mut offset = 0;
         loop {
-            let skipped = self.claims.iter().find(|claim| claim.position <= offset && offset < claim.end);
-            let next = skipped.map_or_else(|| self.reach(offset), |claim| claim.end);
+            let claimed =
+                self.running.iter().find(|running| running.position <= offset && offset < running.end);
+            let next = claimed.map_or_else(|| self.contiguous_end(offset), |running| running.end);
             if next >= size {
                 return None;
             }
@@ -148,18 +155,18 @@ impl Map {
         }
     }
 
-    /// The first byte after `offset` that is here or claimed.
+    /// The first byte after `offset` that is present or claimed.
     fn next_taken(&self, offset: u64) -> u64 {
-        let present = self.present.iter().map(|run| run.start).find(|start| *start > offset);
+        let present = self.present.iter().map(|segment| segment.start).find(|start| *start > offset);
         let claimed =
-            self.claims.iter().map(|claim| claim.position).filter(|position| *position > offset).min();
+            self.running.iter().map(|running| running.position).filter(|position| *position > offset).min();
         present.unwrap_or(OPEN_END).min(claimed.unwrap_or(OPEN_END))
     }
 
-    /// The end of the last run or claim at or before `offset`.
+    /// The end of the last segment or claim at or before `offset`.
     fn last_taken(&self, offset: u64) -> u64 {
-        let present = self.present.iter().map(|run| run.end).filter(|end| *end <= offset).max();
-        let claimed = self.claims.iter().map(|claim| claim.end).filter(|end| *end <= offset).max();
+        let present = self.present.iter().map(|segment| segment.end).filter(|end| *end <= offset).max();
+        let claimed = self.running.iter().map(|running| running.end).filter(|end| *end <= offset).max();
         present.unwrap_or(0).max(claimed.unwrap_or(0))
     }
 }
@@ -167,58 +174,4 @@ impl Map {
 fn align_up(offset: u64, segment: u64) -> u64 {
     let segment = segment.max(1);
     offset.div_ceil(segment).saturating_mul(segment)
-}
-
-#[cfg(test)]
-mod model;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const REACH: Reach = Reach { jump_ahead: 8, segment: 8 };
-
-    #[test]
-    fn a_whole_download_claims_to_the_end_and_stops_at_what_is_here() {
-        let mut map = Map::default();
-        let (id, range) = map.claim_in_order(0, 100, None).unwrap();
-        assert_eq!(range, 0..100);
-        assert!(map.claim_in_order(0, 100, None).is_none());
-        map.landed(id, 10);
-        map.release(id);
-        let mut present = Segments::default();
-        present.insert(0..10);
-        present.insert(40..50);
-        let mut map = Map::resuming(present);
-        assert_eq!(map.claim_in_order(0, 100, None).unwrap().1, 10..40);
-        assert_eq!(map.claim_in_order(0, 100, None).unwrap().1, 50..100);
-    }
-
-    #[test]
-    fn a_window_near_a_download_waits_for_it_and_one_far_ahead_takes_over_its_tail() {
-        let mut map = Map::default();
-        let (id, _) = map.claim_in_order(0, 100, None).unwrap();
-        assert!(map.claim_for_window(&(8..20), 100, REACH).is_none());
-        let (_, jumped) = map.claim_for_window(&(61..70), 100, REACH).unwrap();
-        assert_eq!(jumped, 56..72);
-        assert_eq!(map.end_of(id), Some(56));
-        assert_eq!(map.claim_in_order(0, 100, None).unwrap().1, 72..100);
-    }
-
-    #[test]
-    fn a_window_in_nobodys_stretch_claims_whole_segments_between_its_neighbours() {
-        let mut present = Segments::default();
-        present.insert(0..18);
-        let mut map = Map::resuming(present);
-        assert_eq!(map.claim_for_window(&(20..30), 100, REACH).unwrap().1, 18..32);
-        assert_eq!(map.claim_for_window(&(90..100), 100, REACH).unwrap().1, 88..100);
-        assert!(map.claim_for_window(&(0..18), 100, REACH).is_none());
-    }
-
-    #[test]
-    fn bounded_downloads_end_with_their_segment() {
-        let mut map = Map::default();
-        assert_eq!(map.claim_in_order(0, 100, Some(8)).unwrap().1, 0..8);
-        assert_eq!(map.claim_in_order(0, 100, Some(8)).unwrap().1, 8..16);
-    }
 }

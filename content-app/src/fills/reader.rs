@@ -1,121 +1,169 @@
-//! One client's way through a fill: its own offset, its own pace.
+//! A reader of a fill: one client or peer, at its own offset and speed.
 
 use std::{ops::Range, sync::Arc};
 
 use tokio::sync::watch;
 
 use super::{
-    error::FillError,
-    fill::Fill,
-    interest::Interest,
-    progress::{Phase, Progress},
-    read_mode::Part,
+    fill::{Fill, FillState, Phase},
+    plan::RangePolicy,
 };
-use crate::config::UnverifiedRanges;
+use crate::{config::UnverifiedRanges, error::FillError, read_mode::ReadMode};
 
-/// Reads a fill. Never holds the download back, and counts as its reader until it is dropped.
+/// Claims of readers that wait for a download. A reader whose claim has no room requests it again after the next change.
+const MAX_REQUESTS: usize = 64;
+
+/// Reads a fill. Never delays the download; the fill runs at least as long as it has a reader.
 pub(crate) struct Reader {
     fill: Arc<Fill>,
-    progress: watch::Receiver<Progress>,
-    /// Of the bytes this reader has been given; set with the first.
+    version: watch::Receiver<u64>,
+    /// The generation of the bytes that were given to this reader; set with the first ones.
     generation: Option<u32>,
-    _interest: Interest,
+    mode: ReadMode,
 }
 
 impl Reader {
-    /// Joins `fill` for a part of the blob.
-    pub(crate) fn join(fill: Arc<Fill>, part: Part) -> Self {
-        let interest = Interest::in_part(&fill, part);
-        let progress = fill.subscribe();
-        Self { fill, progress, generation: None, _interest: interest }
+    /// Joins `fill`.
+    pub(crate) fn join(fill: Arc<Fill>, mode: ReadMode) -> Self {
+        fill.add_reader(mode);
+        let version = fill.subscribe();
+        Self { fill, version, generation: None, mode }
     }
 
-    /// The fill that is read.
+    /// The fill.
     pub(crate) fn fill(&self) -> &Arc<Fill> {
         &self.fill
     }
 
-    /// The blob's size, in bytes; waits until it is known.
+    /// How this reader reads.
+    pub(crate) fn mode(&self) -> ReadMode {
+        self.mode
+    }
+
+    /// Changes the mode: whether a range is the whole blob is known only with its size.
+    pub(crate) fn set_mode(&mut self, mode: ReadMode) {
+        if mode.reads_to_end() != self.mode.reads_to_end() {
+            self.fill.add_reader(mode);
+            self.fill.remove_reader(self.mode);
+        }
+        self.mode = mode;
+    }
+
+    /// The size of the blob in bytes; waits until it is known.
+    ///
+    /// # Errors
+    /// The fill failed.
     pub(crate) async fn size(&mut self) -> Result<u64, FillError> {
         loop {
-            let now = self.progress.borrow_and_update().clone();
-            if let Phase::Failed(error) = now.phase {
-                return Err(error);
-            }
-            if let Some(size) = now.size {
+            self.version.borrow_and_update();
+            let size = self.fill.read(|state| match &state.phase {
+                Phase::Failed(error) => Err(error.clone()),
+                _ => Ok(state.size),
+            })?;
+            if let Some(size) = size {
                 return Ok(size);
             }
             self.changed().await?;
         }
     }
 
-    /// How far a reader of `window` may read from `offset` on; waits until that is at least one byte. An empty window is
+    /// Waits until at least one byte of `rest` can be read, and returns the end of the bytes that can. An empty range is
     /// all of an empty blob: its reader waits until the digest is verified.
     ///
-    /// The last bytes of a blob that is not verified are kept back from whoever reads it whole, and from readers of
-    /// windows where the policy says so.
-    pub(crate) async fn readable(
-        &mut self,
-        offset: u64,
-        window: &Range<u64>,
-        part: Part,
-    ) -> Result<u64, FillError> {
+    /// The last bytes of a blob that is not verified are held back from readers to the end, and all its bytes from readers
+    /// of ranges where the policy says so.
+    ///
+    /// # Errors
+    /// The fill failed, or the bytes that this reader was given were discarded.
+    pub(crate) async fn readable(&mut self, rest: &Range<u64>) -> Result<u64, FillError> {
         loop {
-            let now = self.progress.borrow_and_update().clone();
-            if self.generation.is_some_and(|mine| mine != now.generation) {
-                return Err(FillError::WrongDigest);
-            }
-            let verified = match now.phase {
-                Phase::Failed(error) => return Err(error),
-                Phase::Verified | Phase::Stored | Phase::Unstored => true,
-                Phase::Running => false,
-            };
-            let end = if verified {
-                window.end
-            } else {
-                let limit = self.unverified_limit(now.size.unwrap_or(0), window, part);
-                self.fill.reach(offset).min(limit)
-            };
-            if end > offset || (window.is_empty() && verified) {
-                self.generation = Some(now.generation);
+            self.version.borrow_and_update();
+            if let Some(end) = self.readable_now(rest)? {
                 return Ok(end);
-            }
-            if part != Part::Whole {
-                self.fill.want(&(offset..window.end));
             }
             self.changed().await?;
         }
     }
 
-    /// Whether this window would be served before the blob is verified.
-    pub(crate) fn is_unverified(&self, part: Part) -> bool {
-        part == Part::Window
-            && self.fill.policy.unverified_ranges == UnverifiedRanges::Serve
-            && matches!(self.fill.now().phase, Phase::Running)
-    }
-
-    /// Which generation of the bytes this reader is given.
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation.unwrap_or_else(|| self.fill.now().generation)
-    }
-
-    /// Whether bytes given to this reader are of a generation that was thrown away since.
-    pub(crate) fn is_outdated(&self) -> bool {
-        self.generation.is_some_and(|mine| mine != self.progress.borrow().generation)
-    }
-
-    fn unverified_limit(&self, size: u64, window: &Range<u64>, part: Part) -> u64 {
-        let policy = &self.fill.policy;
-        if part.runs_to_the_end() {
-            size.saturating_sub(policy.hold_back)
-        } else if policy.unverified_ranges == UnverifiedRanges::Serve {
-            window.end
-        } else {
-            0
+    fn readable_now(&mut self, rest: &Range<u64>) -> Result<Option<u64>, FillError> {
+        let (fill, mode) = (&self.fill, self.mode);
+        let generation = &mut self.generation;
+        let mut is_requested = false;
+        let end = fill.read(|state| {
+            if generation.is_some_and(|mine| mine != state.generation) {
+                return Err(FillError::WrongDigest);
+            }
+            let is_verified = match &state.phase {
+                Phase::Failed(error) => return Err(error.clone()),
+                Phase::Verified | Phase::Stored | Phase::StoreFailed => true,
+                Phase::Running => false,
+            };
+            let end = if is_verified {
+                rest.end
+            } else {
+                let limit = unverified_limit(fill, state, rest, mode);
+                state.plan.contiguous_end(rest.start).min(limit)
+            };
+            if end > rest.start || (rest.is_empty() && is_verified) {
+                *generation = Some(state.generation);
+                return Ok(Some(end));
+            }
+            is_requested = mode != ReadMode::Whole && request(fill, state, rest);
+            Ok(None)
+        });
+        if is_requested {
+            fill.notify();
         }
+        end
+    }
+
+    /// Whether the bytes of this reader are served before the blob is verified.
+    pub(crate) fn is_unverified(&self) -> bool {
+        self.mode == ReadMode::Range
+            && self.fill.policy.unverified_ranges == UnverifiedRanges::Serve
+            && self.fill.is_running()
+    }
+
+    /// The generation of the bytes that this reader is given.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.unwrap_or_else(|| self.fill.read(|state| state.generation))
+    }
+
+    /// Whether the bytes that this reader was given were discarded since.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.generation.is_some_and(|mine| mine != self.fill.read(|state| state.generation))
     }
 
     async fn changed(&mut self) -> Result<(), FillError> {
-        self.progress.changed().await.map_err(|_| FillError::Stopped)
+        self.version.changed().await.map_err(|_| FillError::Stopped)
     }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.fill.remove_reader(self.mode);
+    }
+}
+
+fn unverified_limit(fill: &Fill, state: &FillState, rest: &Range<u64>, mode: ReadMode) -> u64 {
+    if mode.reads_to_end() {
+        state.size.unwrap_or(0).saturating_sub(fill.policy.hold_back)
+    } else if fill.policy.unverified_ranges == UnverifiedRanges::Serve {
+        rest.end
+    } else {
+        0
+    }
+}
+
+/// Requests a download for a range, unless a running one is about to bring it.
+fn request(fill: &Fill, state: &mut FillState, range: &Range<u64>) -> bool {
+    let Some(size) = state.size else { return false };
+    let policy = RangePolicy { jump_ahead: fill.policy.jump_ahead, segment: fill.policy.segment };
+    let Some(claim) = state.plan.claim_range(range, size, policy) else { return false };
+    if state.requests.len() >= MAX_REQUESTS {
+        state.plan.release(claim.id);
+        return false;
+    }
+    state.requests.push_back(claim);
+    true
 }

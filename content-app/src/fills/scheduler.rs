@@ -1,69 +1,74 @@
-//! The downloads of one fill that run now: started, followed, replaced, until all bytes are here.
+//! Starts, replaces and ends the downloads of one fill until all bytes are present.
 
 use std::sync::Arc;
 
 use blob_store::{Partial, Upload};
 use tokio::{
-    sync::mpsc::Receiver,
-    task::JoinSet,
+    task::{Id, JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     checkpoint::Checkpoint,
-    download::{DownloadError, download},
-    error::FillError,
-    fill::{Claimed, Fill},
-    read_mode::Part,
-    registry::Context,
-    source::{Source, UpstreamSource},
-    sources::Supply,
+    download::{Download, download},
+    fill::Fill,
+    plan::Claim,
+};
+use crate::{
+    error::{DownloadError, FillError},
+    read_mode::ReadMode,
+    source::{Source, Sources, UpstreamSource},
+    state::State,
 };
 
-/// A download that ran.
+/// The result of a download.
 struct Ended {
-    /// The source it read from.
+    /// The source, by index.
     source: usize,
-    /// How many failures had counted when it began.
+    /// The number of failures when the download began.
     round: u32,
     result: Result<(), DownloadError>,
 }
 
 /// The downloads of one fill.
-pub(super) struct Downloads<'a> {
+pub(super) struct Scheduler<'a, 's> {
     fill: &'a Arc<Fill>,
-    context: &'a Arc<Context>,
+    state: &'a State,
+    sources: &'a mut Sources<'s>,
     partial: Partial,
-    supply: Supply<'a>,
     running: JoinSet<Ended>,
-    /// The download that brings the bytes in order, if it runs.
-    in_order: Option<tokio::task::Id>,
-    /// After a failure, nothing is asked before this.
+    /// Cancels the running downloads.
+    cancel: CancellationToken,
+    /// The download that brings the bytes in order, if one runs.
+    in_order: Option<Id>,
+    /// Downloads start again at this time, after a failure.
     not_before: Instant,
-    /// After a window was refused, no other is asked for before this.
-    no_windows_before: Instant,
-    /// How many failures have counted.
+    /// Downloads for readers of ranges start again at this time, after one was refused.
+    no_ranges_before: Instant,
+    /// The number of failures.
     round: u32,
     checkpoint: Checkpoint,
-    /// Goes along with what has landed in order, where the storage takes parts.
+    /// The upload of the contiguous bytes while they arrive, where the storage is an object store.
     upload: Option<Upload>,
 }
 
-impl<'a> Downloads<'a> {
+impl<'a, 's> Scheduler<'a, 's> {
     pub(super) fn new(
         fill: &'a Arc<Fill>,
-        context: &'a Arc<Context>,
+        state: &'a State,
+        sources: &'a mut Sources<'s>,
         partial: Partial,
-        supply: Supply<'a>,
     ) -> Self {
         Self {
             fill,
-            context,
-            supply,
+            state,
+            sources,
             running: JoinSet::new(),
+            cancel: CancellationToken::new(),
             in_order: None,
             not_before: Instant::now(),
-            no_windows_before: Instant::now(),
+            no_ranges_before: Instant::now(),
             round: 0,
             checkpoint: Checkpoint::new(partial.clone(), fill.policy.checkpoint_bytes),
             upload: None,
@@ -71,185 +76,186 @@ impl<'a> Downloads<'a> {
         }
     }
 
-    /// Downloads until all bytes are here.
+    /// Downloads until all bytes are present.
     ///
     /// # Errors
-    /// No source has them, the disk does not take them, or nobody wants them any more. What has landed is saved.
-    pub(super) async fn complete(&mut self, demands: &mut Receiver<Claimed>) -> Result<(), FillError> {
-        let done = self.until_complete(demands).await;
-        if done.is_err() {
+    /// No source has them, the disk failed, or the fill is stopped or no longer needed. The segment map is saved.
+    pub(super) async fn download(&mut self) -> Result<(), FillError> {
+        let result = self.download_all().await;
+        if result.is_err() {
             self.cancel().await;
             self.checkpoint.save(self.fill).await;
         }
-        done
+        result
     }
 
-    async fn until_complete(&mut self, demands: &mut Receiver<Claimed>) -> Result<(), FillError> {
-        let mut progress = self.fill.subscribe();
-        let started = Instant::now();
+    async fn download_all(&mut self) -> Result<(), FillError> {
+        let fill = self.fill;
+        let mut version = fill.subscribe();
         loop {
-            let landed = self.fill.landed();
-            if self.fill.now().size.is_some_and(|size| landed >= size) && self.running.is_empty() {
+            version.borrow_and_update();
+            let present = fill.present_bytes();
+            if fill.size().is_some_and(|size| present >= size) && self.running.is_empty() {
                 return Ok(());
             }
-            if self.fill.end_unless_wanted() {
+            if fill.stop_if_unused() {
                 return Err(FillError::Stopped);
             }
-            self.checkpoint.keep_up(self.fill, landed);
-            self.upload();
-            let resting = Instant::now() < self.not_before;
-            if self.in_order.is_none() && !resting {
+            self.checkpoint.save_if_due(fill, present);
+            self.advance_upload();
+            let now = Instant::now();
+            let (is_delayed, are_ranges_delayed) = (now < self.not_before, now < self.no_ranges_before);
+            if !is_delayed {
                 self.start_in_order()?;
+                if !are_ranges_delayed {
+                    self.start_requested()?;
+                }
             }
-            let save = self.checkpoint.due(landed);
-            let one_too_many = Instant::now() < self.no_windows_before;
-            let full = self.running.len() >= self.fill.policy.max_downloads_per_fill;
-            let room = !full && !resting && !one_too_many;
+            let save_at = self.checkpoint.due_at(present);
             tokio::select! {
-                Some(claim) = demands.recv(), if room => {
-                    // A claim on bytes that were thrown away since is gone.
-                    if self.fill.end_of(claim.0).is_some() {
-                        self.start(claim, Part::Window)?;
-                    }
-                }
                 Some(ended) = self.running.join_next_with_id() => self.ended(ended).await?,
-                () = self.supply.lost() => {
+                () = self.sources.holder_lost() => {
                     self.cancel().await;
-                    self.supply.succeed().await;
+                    self.sources.take_over().await;
                 }
-                () = sleep_until(self.not_before), if resting => {}
-                () = sleep_until(self.no_windows_before), if one_too_many => {}
-                () = sleep_until(save.unwrap_or(started)), if save.is_some() => {}
-                changed = progress.changed() => changed.map_err(|_| FillError::Stopped)?,
+                () = sleep_until(self.not_before), if is_delayed => {}
+                () = sleep_until(self.no_ranges_before), if are_ranges_delayed => {}
+                () = sleep_until(save_at.unwrap_or(now)), if save_at.is_some() => {}
+                () = fill.stop.cancelled() => {}
+                changed = version.changed() => changed.map_err(|_| FillError::Stopped)?,
             }
         }
     }
 
-    /// Uploads along, unless another node does.
-    fn upload(&mut self) {
-        if self.upload.is_none() && self.supply.is_own() {
-            self.upload = self.context.store.upload(&self.partial);
+    /// Uploads the contiguous bytes, unless another node does.
+    fn advance_upload(&mut self) {
+        if self.upload.is_none() && self.sources.is_leader() {
+            self.upload = self.state.store.upload(&self.partial);
         }
         if let Some(upload) = &self.upload {
-            upload.advance(self.fill.reach(0));
+            upload.advance(self.fill.contiguous_end(0));
         }
     }
 
     fn start_in_order(&mut self) -> Result<(), FillError> {
-        if let Some(claim) = self.fill.claim_in_order() {
-            self.in_order = Some(self.start(claim, Part::Rest)?);
+        if self.in_order.is_none()
+            && let Some(claim) = self.fill.claim_next()
+        {
+            self.in_order = Some(self.start(claim, ReadMode::Rest)?);
         }
         Ok(())
     }
 
-    fn start(&mut self, claim: Claimed, part: Part) -> Result<tokio::task::Id, FillError> {
-        let (index, source) = self.supply.current().inspect_err(|_| self.fill.release(claim.0))?;
-        if claim.1.start > 0 && self.fill.contributors().is_empty() {
-            self.count_resumption(&source);
+    fn start_requested(&mut self) -> Result<(), FillError> {
+        while self.running.len() < self.fill.policy.max_downloads_per_fill
+            && let Some(claim) = self.fill.next_request()
+        {
+            self.start(claim, ReadMode::Range)?;
         }
-        let (fill, round) = (Arc::clone(self.fill), self.round);
-        let task = self.running.spawn(async move {
-            Ended { source: index, round, result: download(fill, index, source, claim, part).await }
+        Ok(())
+    }
+
+    fn start(&mut self, claim: Claim, mode: ReadMode) -> Result<Id, FillError> {
+        let current = self.sources.current();
+        let (index, source) = current.inspect_err(|_| self.fill.release(claim.id))?;
+        if claim.range.start > 0 && !self.fill.has_downloaded() {
+            self.count_resume(&source);
+        }
+        let (round, cancel) = (self.round, self.cancel.clone());
+        let download = download(Download {
+            fill: Arc::clone(self.fill),
+            partial: self.partial.clone(),
+            source,
+            index,
+            claim,
+            mode,
+            cancel,
         });
+        let task = self.running.spawn(async move { Ended { source: index, round, result: download.await } });
         Ok(task.id())
     }
 
-    fn count_resumption(&self, source: &Source) {
+    fn count_resume(&self, source: &Source) {
         if let Some(upstream) = source.upstream().map(UpstreamSource::upstream) {
-            self.context.metrics.resumed(upstream);
+            self.state.metrics.resumed(upstream);
         }
     }
 
-    async fn ended(
-        &mut self,
-        ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>,
-    ) -> Result<(), FillError> {
-        let id = match &ended {
-            Ok((id, _)) => *id,
-            Err(cancelled) => cancelled.id(),
-        };
+    async fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) -> Result<(), FillError> {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         if self.in_order == Some(id) {
             self.in_order = None;
         }
-        let Ended { source: index, round, result } = match ended {
-            Ok((_, ended)) => ended,
-            Err(lost) if lost.is_panic() => {
-                return Err(FillError::Storage("a download panicked".to_owned()));
-            }
-            // This fill cancelled it.
-            Err(_) => return Ok(()),
+        let Ok((_, Ended { source: index, round, result })) = ended else {
+            return Err(FillError::storage("a download panicked"));
         };
         let Err(error) = result else {
-            self.supply.progressed();
+            self.sources.progressed();
             return Ok(());
         };
-        let landed = self.fill.landed();
-        if self.checkpoint.has_advanced(landed) {
-            self.supply.progressed();
+        let present = self.fill.present_bytes();
+        if self.checkpoint.has_advanced(present) {
+            self.sources.progressed();
         }
-        if let Some(source) = self.supply.sources().get(index) {
-            tracing::warn!(digest = %self.fill.digest(), %source, bytes = landed, "a download broke: {error}");
-            if landed > 0 {
-                self.count_resumption(source);
+        if let Some(source) = self.sources.get(index) {
+            tracing::warn!(digest = %self.fill.digest(), %source, bytes = present, %error, "download failed");
+            if present > 0 {
+                self.count_resume(source);
             }
         }
         if matches!(error, DownloadError::Changed) {
-            self.start_over().await;
+            self.restart().await;
         } else if error.is_of_source() && self.in_order.is_some() {
-            // One request too many beside those that bring the bytes: who waits for its window waits for them.
-            self.no_windows_before = Instant::now() + self.fill.policy.backoff_max;
+            // One request too many for the source. The readers of the range wait for the other downloads.
+            self.no_ranges_before = Instant::now() + self.fill.policy.backoff_max;
             return Ok(());
         } else if error.is_of_source() && round < self.round {
-            // What breaks several downloads at once is one failure.
+            // A cause that breaks several downloads at once counts as one failure.
             return Ok(());
         }
         self.round += 1;
-        let pause = self.supply.failed(index, &error, landed > 0).await?;
-        self.not_before = Instant::now() + pause;
+        let delay = self.sources.failed(index, &error, present > 0).await?;
+        self.not_before = Instant::now() + delay;
         Ok(())
     }
 
-    /// All bytes are here, and they are wrong: nothing of them is kept.
+    /// Discards all bytes, which do not match the digest.
     ///
     /// # Errors
     /// No other source is left.
-    pub(super) async fn spoiled(&mut self) -> Result<(), FillError> {
-        self.context.metrics.wrong_bytes();
-        let left = self.supply.spoiled().await;
-        self.start_over().await;
+    pub(super) async fn mismatched(&mut self) -> Result<(), FillError> {
+        self.state.metrics.wrong_bytes();
+        let left = self.sources.mismatched(self.fill.contributors()).await;
+        self.restart().await;
         if left.is_err() {
-            self.context.store.discard(self.fill.digest()).await?;
+            self.state.store.discard(self.fill.digest()).await?;
         }
-        // Its clients were cut off by us and ask again: what they find should be right by then.
-        self.fill.keep();
+        // The readers were disconnected and will retry: by then, the blob should be complete.
+        self.fill.pin();
         left
     }
 
-    async fn start_over(&mut self) {
+    async fn restart(&mut self) {
         self.cancel().await;
         self.upload = None;
-        self.fill.start_over();
-        self.checkpoint.forget();
+        self.fill.restart();
+        self.checkpoint.reset();
     }
 
-    /// Cancels what runs. Its writes have ended when this returns.
+    /// Cancels the running downloads, and waits for their writes.
     async fn cancel(&mut self) {
-        self.running.shutdown().await;
+        self.cancel.cancel();
+        while self.running.join_next().await.is_some() {}
+        self.cancel = CancellationToken::new();
         self.in_order = None;
-        self.fill.settle_writes().await;
     }
 
-    /// All bytes are here, and they are right: what is needed to store them.
-    pub(super) async fn verified(mut self) -> (Supply<'a>, Option<Upload>) {
-        if self.context.store.is_shared() {
-            // Storing them may take until the next life of this process.
+    /// Ends the downloads of a verified blob, and returns the upload that goes on.
+    pub(super) async fn finish(mut self) -> Option<Upload> {
+        if self.state.store.is_shared() {
+            // The upload may take longer than this process runs.
             self.checkpoint.save(self.fill).await;
         }
-        (self.supply, self.upload)
-    }
-
-    /// Gives the sources back, to be closed.
-    pub(super) fn into_supply(self) -> Supply<'a> {
-        self.supply
+        self.upload
     }
 }

@@ -1,79 +1,99 @@
-//! The hash over a blob's bytes in order, however out of order they land.
+//! The hash of a blob's bytes in order, whatever the order in which they arrive.
 
-use std::{
-    io,
-    sync::{Mutex, PoisonError, TryLockError},
-};
+use std::io;
 
 use blob_store::Partial;
 use bytes::Bytes;
 use oci_types::{Algorithm, Digest, Hasher};
+use parking_lot::Mutex;
 
-/// How much is read back at once when the hash catches up with bytes that landed ahead of it.
-const CATCH_UP_BYTES: usize = 1024 * 1024;
+use crate::source::byte_length;
 
-/// Hashes the run of bytes from the beginning of a blob on.
+/// How many bytes are read at once when the hash catches up with bytes that arrived out of order.
+const READ_SIZE: usize = 1024 * 1024;
+
+/// Hashes the contiguous bytes from the start of a blob.
 #[derive(Debug)]
-pub(crate) struct Verifier(Mutex<Cursor>);
+pub(crate) struct Verifier(Mutex<Position>);
 
 #[derive(Debug)]
-struct Cursor {
+struct Position {
     offset: u64,
     hasher: Hasher,
 }
 
 impl Verifier {
-    /// Has seen no bytes.
+    /// A verifier at offset 0.
     pub(crate) fn new(algorithm: Algorithm) -> Self {
-        Self(Mutex::new(Cursor { offset: 0, hasher: Hasher::new(algorithm) }))
+        Self(Mutex::new(Position { offset: 0, hasher: Hasher::new(algorithm) }))
     }
 
-    /// Takes in bytes that were just written at `offset`, unless somebody else is hashing. When all before them has landed,
-    /// as `reach` tells, the hash catches up first. Blocks: for the blocking pool.
-    pub(crate) fn take(&self, partial: &Partial, offset: u64, pieces: &[Bytes], reach: impl Fn(u64) -> u64) {
-        let mut cursor = match self.0.try_lock() {
-            Ok(cursor) => cursor,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        // What cannot be read back now is read back at the end, where a failure is told.
-        let behind = cursor.offset < offset && reach(cursor.offset) >= offset;
-        if behind && cursor.read_back(partial, offset).is_err() {
+    /// Hashes bytes that were just written at `offset`, unless another thread is hashing. Catches up first when all bytes
+    /// before them are present, according to `contiguous_end`. Blocks: call it on the blocking pool.
+    pub(crate) fn update(
+        &self,
+        partial: &Partial,
+        offset: u64,
+        pieces: &[Bytes],
+        contiguous_end: impl Fn(u64) -> u64,
+    ) {
+        let Some(mut position) = self.0.try_lock() else { return };
+        // Bytes that cannot be read back now are read back at the end, where an error is reported.
+        let is_behind = position.offset < offset && contiguous_end(position.offset) >= offset;
+        if is_behind && position.read_back(partial, offset).is_err() {
             return;
         }
-        if cursor.offset == offset {
-            pieces.iter().for_each(|piece| cursor.update(piece));
+        if position.offset == offset {
+            for piece in pieces {
+                position.hasher.update(piece);
+                position.offset += byte_length(piece);
+            }
         }
     }
 
-    /// Hashes what has landed up to `reach`, reading it back from the file. Blocks: for the blocking pool.
-    pub(crate) fn catch_up(&self, partial: &Partial, reach: u64) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).read_back(partial, reach)
+    /// Hashes the bytes up to `end`, reading them from the file. Blocks: call it on the blocking pool.
+    pub(crate) fn catch_up(&self, partial: &Partial, end: u64) -> io::Result<()> {
+        self.0.lock().read_back(partial, end)
     }
 
-    /// The digest of everything taken in so far.
+    /// The digest of the bytes so far.
     pub(crate) fn digest(&self) -> Digest {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).hasher.clone().finish()
+        self.0.lock().hasher.clone().finish()
     }
 }
 
-impl Cursor {
-    fn update(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
-        self.offset += u64::try_from(bytes.len()).unwrap_or(0);
+impl Position {
+    fn read_back(&mut self, partial: &Partial, end: u64) -> io::Result<()> {
+        hash_file(partial, self.offset..end, &mut self.hasher, &mut self.offset)
     }
+}
 
-    fn read_back(&mut self, partial: &Partial, reach: u64) -> io::Result<()> {
-        let mut buffer = Vec::new();
-        while self.offset < reach {
-            let wanted = usize::try_from(reach - self.offset).unwrap_or(CATCH_UP_BYTES).min(CATCH_UP_BYTES);
-            buffer.resize(wanted, 0);
-            let read = partial.read_at(self.offset, &mut buffer)?;
-            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            };
-            self.update(bytes);
-        }
-        Ok(())
+/// The hash of the bytes before `end` of a partial file. Blocks: call it on the blocking pool.
+pub(crate) fn hash_prefix(partial: &Partial, end: u64) -> io::Result<Hasher> {
+    let mut hasher = Hasher::new(partial.digest().algorithm());
+    hash_file(partial, 0..end, &mut hasher, &mut 0)?;
+    Ok(hasher)
+}
+
+/// Hashes a range of the file, and records in `offset` how far it came.
+fn hash_file(
+    partial: &Partial,
+    range: std::ops::Range<u64>,
+    hasher: &mut Hasher,
+    offset: &mut u64,
+) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    let mut position = range.start;
+    while position < range.end {
+        let length = usize::try_from(range.end - position).unwrap_or(READ_SIZE).min(READ_SIZE);
+        buffer.resize(length, 0);
+        let read = partial.read_at(position, &mut buffer)?;
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        hasher.update(bytes);
+        position += u64::try_from(read).unwrap_or(0);
+        *offset = position;
     }
+    Ok(())
 }

@@ -1,132 +1,143 @@
-//! `GET|HEAD /content/v1/{repository}/blobs/{digest}`: the bytes of a blob, under a signed link.
+//! `GET|HEAD /content/v1/{repository}/blobs/{digest}`: a blob, for a client with a content link.
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, web};
-use oci_types::{Millis, constant_blobs};
+use actix_web::{HttpRequest, HttpResponse};
+use blob_store::StoredAt;
+use oci_types::constant_blobs;
 use shared_models::db::blobs;
 
+use super::error::ContentError;
 use crate::{
     Content,
-    answer::Ask,
-    error::ContentError,
-    fills::{Bypass, FillError, Part, Reader},
-    range::{Asked, asked},
+    answer::{Answer, BodySource, Known},
+    error::FillError,
+    fills::{Bypass, Reader},
+    read_mode::ReadMode,
+    request::{BlobRequest, Verified},
     writer,
 };
 
-/// How often a request looks again when the fill it joined stopped, or the blob was stored, in the same moment.
-pub(super) const JOIN_ATTEMPTS: usize = 5;
+/// Attempts of a request whose fill stopped, or stored the blob, at the same moment.
+pub(super) const MAX_JOIN_ATTEMPTS: usize = 5;
 
-/// Answers a blob to whoever has a valid link to it.
-pub(crate) async fn get(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    content: web::Data<Content>,
+/// Serves a blob: constant, from the storage, or from its fill.
+pub(super) async fn get(
+    verified: &Verified,
+    request: &HttpRequest,
+    content: &Content,
 ) -> Result<HttpResponse, ContentError> {
-    let (repository, digest) = path.into_inner();
-    let (_, digest) = content
-        .config
-        .link_keys
-        .verify(&repository, &digest, request.query_string(), Millis::now())
-        .map_err(|_| ContentError::BadLink)?;
-    let ask = Ask::of_client(&request, digest);
-    if let Some(answer) = ask.not_modified(&request) {
-        return Ok(answer);
+    let digest = verified.digest().ok_or(ContentError::InvalidDigest)?.clone();
+    let request = BlobRequest::of_client(request, digest);
+    if request.is_not_modified {
+        return Ok(writer::head_only(&Answer::not_modified(&request)));
     }
-    if let Some(bytes) = constant_blobs::bytes(ask.digest()) {
-        return Ok(ask.constant(bytes));
+    if let Some(bytes) = constant_blobs::bytes(&request.digest) {
+        let answer = Answer::new(&request, Known::Constant(bytes));
+        return Ok(match answer.source {
+            BodySource::None => writer::head_only(&answer),
+            _ => writer::constant(&answer, bytes),
+        });
     }
-    for _ in 0..JOIN_ATTEMPTS {
-        // Who reads along a fill need not wait for what the storage says.
-        let runs =
-            !ask.is_head() && content.fills.running(ask.digest()).is_some_and(|fill| fill.is_running());
-        if !runs
-            && let Some(found) = content.fills.context.open.get(ask.digest()).await?
-            && let Some(answer) = ask.stored(&content, found).await?
+    for _ in 0..MAX_JOIN_ATTEMPTS {
+        // A reader of a running fill does not wait for the storage.
+        let is_running =
+            !request.is_head && content.fills.get(&request.digest).is_some_and(|fill| fill.is_running());
+        if !is_running
+            && let Some(blob) = content.state.blobs.get(&request.digest).await?
+            && let Some(response) = stored(&request, content, blob).await?
         {
-            content.reads.note(ask.digest());
-            return Ok(answer);
+            content.state.reads.note(&request.digest);
+            return Ok(response);
         }
-        if ask.is_head() {
-            return head_of_cold(&ask, &content).await;
+        if request.is_head {
+            return head_on_demand(&request, content).await;
         }
-        match join(&ask, &content).await {
+        match fill(&request, content).await {
             Err(FillError::Stopped | FillError::AlreadyStored) => {}
-            answer => return Ok(answer?),
+            response => return Ok(response?),
         }
     }
     Err(FillError::Stopped.into())
 }
 
-/// The headers of a blob that is not here. Nothing is downloaded for them.
-async fn head_of_cold(ask: &Ask, content: &Content) -> Result<HttpResponse, ContentError> {
-    const STATUS: &str = "tidegate; fwd=miss";
-    let size = match content.running_size(ask.digest()) {
-        Some(size) => Some(size),
-        None => match blobs::find(&content.fills.context.db, ask.digest()).await? {
-            Some(row) => row.size,
-            None => return Err(FillError::NoSource.into()),
-        },
+/// Serves a stored blob; `None` when its storage is unavailable before the first byte.
+pub(super) async fn stored(
+    request: &BlobRequest,
+    content: &Content,
+    blob: StoredAt,
+) -> Result<Option<HttpResponse>, ContentError> {
+    let answer = Answer::new(request, Known::Stored { size: blob.size() });
+    if answer.source == BodySource::None {
+        return Ok(Some(writer::head_only(&answer)));
+    }
+    let range = answer.range.clone();
+    let object = match blob {
+        StoredAt::File(blob) => {
+            let chunks = writer::file_stream(blob.file, range, content.state.config.read_size);
+            return Ok(Some(writer::with_body(&answer, chunks)));
+        }
+        StoredAt::Object(object) => object,
     };
-    let Some(size) = size else { return Ok(ask.without_size(STATUS)) };
-    Ok(match ask.begin(size, STATUS) {
-        Ok((mut response, window)) => ask.finish(&mut response, &window, writer::nothing()),
-        Err(unsatisfiable) => *unsatisfiable,
-    })
+    match writer::peek_first(object.read(range)).await {
+        Ok(chunks) => Ok(Some(writer::with_body(&answer, chunks))),
+        Err(error) if error.is_unavailable() => {
+            tracing::warn!(digest = %request.digest, %error, "failed to read a stored blob, falling back to upstream");
+            content.state.blobs.mark_unreadable(&request.digest).await;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Joins the fill of a blob that is not here, or starts it. The answer begins when its first byte is here, so that a
-/// failure before it is an honest status.
-async fn join(ask: &Ask, content: &Content) -> Result<HttpResponse, FillError> {
-    let asked_part = ask.part();
-    let (mut reader, joined) =
-        content.fills.join(ask.digest(), |fill| Reader::join(Arc::clone(fill), asked_part));
+/// The headers of a blob that is not stored. Nothing is downloaded for them.
+async fn head_on_demand(request: &BlobRequest, content: &Content) -> Result<HttpResponse, ContentError> {
+    let filling = content.fills.get(&request.digest).and_then(|fill| fill.size());
+    let size = match filling {
+        Some(size) => Some(size),
+        None => {
+            let row = blobs::find(&content.state.db, &request.digest).await?;
+            row.ok_or(FillError::NoSource)?.size
+        }
+    };
+    Ok(writer::head_only(&Answer::new(request, Known::OnDemand { size })))
+}
+
+/// Joins or starts the fill. The response begins when the first byte is present, so that an earlier failure has its own
+/// status.
+async fn fill(request: &BlobRequest, content: &Content) -> Result<HttpResponse, FillError> {
+    let mode = request.range.client_mode();
+    let (mut reader, collapsed) =
+        content.fills.join(&request.digest, |fill| Reader::join(Arc::clone(fill), mode));
     let size = match reader.size().await {
-        Err(FillError::NoSpace) => return bypass(ask, content, None).await,
+        Err(FillError::NoSpace) => return bypass(request, content, None).await,
         size => size?,
     };
-    let window = match asked(ask.range(), size) {
-        Asked::Unsatisfiable => return Ok(ask.unsatisfiable(size)),
-        Asked::Whole => 0..size,
-        Asked::Window(window) => window,
-    };
-    let part = if window == (0..size) { Part::Whole } else { Part::Window };
-    match reader.readable(window.start, &window, part).await {
-        Err(FillError::NoSpace) => return bypass(ask, content, Some(size)).await,
-        readable => drop(readable?),
+    let answer = Answer::new(request, Known::Filling { size, collapsed });
+    if !answer.is_success() {
+        return Ok(writer::head_only(&answer));
     }
-    let status = match (joined, reader.is_unverified(part)) {
-        (false, false) => "tidegate; fwd=miss; stored",
-        (false, true) => "tidegate; fwd=miss; stored; detail=unverified",
-        (true, false) => "tidegate; fwd=miss; stored; collapsed",
-        (true, true) => "tidegate; fwd=miss; stored; collapsed; detail=unverified",
+    reader.set_mode(if answer.is_whole() { ReadMode::Whole } else { ReadMode::Range });
+    match reader.readable(&answer.range).await {
+        Err(FillError::NoSpace) => return bypass(request, content, Some(size)).await,
+        readable => readable?,
     };
-    let counted = content.fills.context.metrics.reader();
-    match ask.begin(size, status) {
-        Ok((mut response, window)) => {
-            let context = Arc::clone(&content.fills.context);
-            let chunks =
-                writer::growing(context, reader, window.clone(), part, content.config.read_size, counted);
-            Ok(ask.finish(&mut response, &window, chunks))
-        }
-        Err(unsatisfiable) => Ok(*unsatisfiable),
-    }
+    let answer = if reader.is_unverified() { answer.unverified() } else { answer };
+    let chunks = writer::client_stream(Arc::clone(&content.state), reader, answer.range.clone());
+    Ok(writer::with_body(&answer, chunks))
 }
 
-/// Answers from upstream alone: there is no space to store the blob.
-async fn bypass(ask: &Ask, content: &Content, size: Option<u64>) -> Result<HttpResponse, FillError> {
-    let (context, policy) = (Arc::clone(&content.fills.context), content.config.fills.clone());
-    let range = ask.range().map(str::to_owned);
-    let window = move |size| match asked(range.as_deref(), size) {
-        Asked::Window(window) => window,
-        Asked::Whole => 0..size,
-        Asked::Unsatisfiable => size..size,
-    };
-    let bypass = Bypass::open(context, policy, ask.digest().clone(), size, window, None).await?;
-    let status = "tidegate; fwd=bypass; detail=no-space";
-    Ok(match ask.begin(bypass.size(), status) {
-        Ok((mut response, window)) => ask.finish(&mut response, &window, writer::bypassing(bypass)),
-        Err(unsatisfiable) => *unsatisfiable,
-    })
+/// Serves the blob from an upstream: the disk has no space to store it.
+async fn bypass(
+    request: &BlobRequest,
+    content: &Content,
+    size: Option<u64>,
+) -> Result<HttpResponse, FillError> {
+    let bypass = Bypass::open(Arc::clone(&content.state), request.digest.clone(), size).await?;
+    let answer = Answer::new(request, Known::Bypassed { size: bypass.size() });
+    if !answer.is_success() {
+        return Ok(writer::head_only(&answer));
+    }
+    let bypass = bypass.connect(answer.range.clone(), None).await?;
+    Ok(writer::with_body(&answer, writer::bypass_stream(bypass)))
 }

@@ -1,0 +1,70 @@
+//! Limits of what runs at once on a node.
+
+use std::{collections::HashMap, sync::Arc};
+
+use shared_models::db::blobs::BlobSource;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use crate::{config::FillPolicy, error::FillError};
+
+/// Verified blobs that wait at a time until the object store takes them. The fill of a further one fails; its partial
+/// file is resumed at the next request for the blob.
+const MAX_UNSTORED: usize = 256;
+
+/// Limits of what runs at once on a node.
+pub(crate) struct Limits {
+    fills: Semaphore,
+    per_upstream: HashMap<String, Arc<Semaphore>>,
+    unstored: Semaphore,
+}
+
+/// The right of one fill to run.
+pub(crate) struct FillPermit<'a> {
+    _of_upstream: Option<OwnedSemaphorePermit>,
+    _of_node: SemaphorePermit<'a>,
+}
+
+impl Limits {
+    /// The limits of `policy`, for upstreams of these names.
+    pub(crate) fn new<'a>(policy: &FillPolicy, upstreams: impl Iterator<Item = &'a String>) -> Self {
+        let semaphore =
+            |name: &String| (name.clone(), Arc::new(Semaphore::new(policy.max_fills_per_upstream)));
+        Self {
+            fills: Semaphore::new(policy.max_fills),
+            per_upstream: upstreams.map(semaphore).collect(),
+            unstored: Semaphore::new(MAX_UNSTORED),
+        }
+    }
+
+    /// Waits for a permit of the first configured source's upstream, and then for one of the node: the fills of a slow
+    /// upstream wait for each other and leave the other permits to other upstreams.
+    ///
+    /// The lease is acquired after that. Its holder never waits for a permit, so nodes that follow each other's fills
+    /// never wait in a circle.
+    pub(crate) async fn acquire_fill(&self, recorded: &[BlobSource]) -> Result<FillPermit<'_>, FillError> {
+        let upstream = recorded.iter().find_map(|source| self.per_upstream.get(&source.upstream));
+        let of_upstream = match upstream {
+            Some(semaphore) => {
+                Some(Arc::clone(semaphore).acquire_owned().await.map_err(|_| FillError::Stopped)?)
+            }
+            None => None,
+        };
+        let of_node = self.fills.acquire().await.map_err(|_| FillError::Stopped)?;
+        Ok(FillPermit { _of_upstream: of_upstream, _of_node: of_node })
+    }
+
+    /// Waits for a permit of one upstream; `None` where it is not configured.
+    pub(crate) async fn acquire_upstream(&self, name: &str) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(self.per_upstream.get(name)?).acquire_owned().await.ok()
+    }
+
+    /// A permit for a verified blob that waits for its storage.
+    ///
+    /// # Errors
+    /// [`FillError::Storage`]: too many wait.
+    pub(crate) fn acquire_unstored(&self) -> Result<SemaphorePermit<'_>, FillError> {
+        self.unstored
+            .try_acquire()
+            .map_err(|_| FillError::storage("too many blobs wait for the object store"))
+    }
+}

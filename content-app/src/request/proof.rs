@@ -1,0 +1,52 @@
+//! What a request must prove before it is answered.
+
+use actix_web::HttpRequest;
+use internal_api::{LinkKeys, SignatureError, signed_request::SIGNATURE_HEADER};
+use oci_types::{Digest, Millis};
+
+use super::header_text;
+
+/// What a request must prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// registry-api signed the path and query: a content link.
+    ContentLink,
+    /// A process with a link key signed the request.
+    SignedRequest,
+}
+
+/// A verified request. Only [`Proof::verify`] makes one.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    digest: Option<Digest>,
+}
+
+impl Proof {
+    /// Verifies a request.
+    ///
+    /// # Errors
+    /// [`SignatureError`], whatever the cause.
+    pub(crate) fn verify(self, request: &HttpRequest, keys: &LinkKeys) -> Result<Verified, SignatureError> {
+        let part = |name| request.match_info().get(name).unwrap_or_default();
+        let digest = match self {
+            Self::ContentLink => {
+                let (repository, digest) = (part("repository"), part("digest"));
+                Some(keys.verify(repository, digest, request.query_string(), Millis::now())?.1)
+            }
+            Self::SignedRequest => {
+                let header = header_text(request, SIGNATURE_HEADER).unwrap_or_default();
+                let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+                keys.verify_request(request.method().as_str(), path, header, Millis::now())?;
+                Digest::parse(part("digest")).ok()
+            }
+        };
+        Ok(Verified { digest })
+    }
+}
+
+impl Verified {
+    /// The digest in the path, where it has a valid one.
+    pub(crate) fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+}

@@ -1,0 +1,134 @@
+//! The sources of a blob: repositories of upstreams, and peers.
+
+mod choice;
+mod lease;
+mod peer;
+mod sources;
+mod upstream;
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::BoxStream};
+use oci_types::Digest;
+use upstream_client::{BlobBody, UpstreamError};
+
+pub(crate) use choice::{Choice, Contributors, Next};
+pub(crate) use peer::PeerSource;
+pub(crate) use sources::Sources;
+pub(crate) use upstream::UpstreamSource;
+
+use crate::read_mode::ReadMode;
+
+/// A source of a blob.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// A repository of an upstream.
+    Upstream(UpstreamSource),
+    /// Another node.
+    Peer(PeerSource),
+}
+
+/// Which bytes of a blob to request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SourceRequest<'a> {
+    pub(crate) digest: &'a Digest,
+    /// The first byte.
+    pub(crate) start: u64,
+    /// The end, exclusive; `None` for the end of the blob.
+    pub(crate) end: Option<u64>,
+    /// The size of the blob, where it is known.
+    pub(crate) size: Option<u64>,
+    pub(crate) mode: ReadMode,
+    /// The validator that earlier bytes of the same source came with.
+    pub(crate) validator: Option<&'a str>,
+}
+
+/// The answer of a source. Its bytes are not verified.
+pub(crate) struct SourceBody {
+    /// The size of the blob, where the source sends it.
+    pub(crate) size: Option<u64>,
+    /// The strong validator of the bytes (RFC 9110, section 8.8.1).
+    pub(crate) validator: Option<String>,
+    /// The bytes from the requested start on. They may go beyond the requested end.
+    pub(crate) stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
+}
+
+impl Source {
+    /// The upstream and repository, unless this is a peer.
+    pub(crate) fn upstream(&self) -> Option<&UpstreamSource> {
+        match self {
+            Self::Upstream(source) => Some(source),
+            Self::Peer(_) => None,
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], of a peer too; [`UpstreamError::InvalidResponse`] where the answer begins after the requested start.
+    pub(crate) async fn open(&self, request: SourceRequest<'_>) -> Result<SourceBody, UpstreamError> {
+        let body = match self {
+            Self::Upstream(source) => source.open(request).await?,
+            Self::Peer(source) => source.open(request).await?,
+        };
+        let skip = request
+            .start
+            .checked_sub(body.start)
+            .ok_or_else(|| UpstreamError::invalid_response("range that begins after the requested start"))?;
+        let BlobBody { size, validator, stream, .. } = body;
+        Ok(SourceBody { size, validator, stream: skip_bytes(stream, skip) })
+    }
+}
+
+/// The stream without its first `skip` bytes: a source without support for ranges sends the blob from its beginning.
+fn skip_bytes(
+    stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
+    mut skip: u64,
+) -> BoxStream<'static, Result<Bytes, UpstreamError>> {
+    if skip == 0 {
+        return stream;
+    }
+    let rest = stream.filter_map(move |piece| {
+        let rest = piece.map(|mut piece| {
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+            skip -= byte_length(&piece.split_to(skipped));
+            piece
+        });
+        std::future::ready(Some(rest).filter(|rest| !rest.as_ref().is_ok_and(Bytes::is_empty)))
+    });
+    rest.boxed()
+}
+
+/// The length of `bytes`.
+pub(crate) fn byte_length(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// The name of the source in logs and in segment maps.
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(source) => source.fmt(out),
+            Self::Peer(source) => source.fmt(out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_bytes_before_the_requested_start_are_skipped() {
+        for (skip, expected) in [(0, "abcdef"), (1, "bcdef"), (3, "def"), (5, "f"), (6, ""), (9, "")] {
+            let pieces = ["ab", "cde", "f"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+            let rest = skip_bytes(futures::stream::iter(pieces).boxed(), skip);
+            let rest: Vec<Bytes> = rest.try_collect().await.unwrap();
+            assert!(rest.iter().all(|piece| !piece.is_empty()));
+            assert_eq!(rest.concat(), expected.as_bytes(), "{skip}");
+        }
+    }
+}

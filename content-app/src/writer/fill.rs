@@ -1,0 +1,132 @@
+//! Streams of a range of a fill while its bytes arrive.
+
+use std::{ops::Range, sync::Arc};
+
+use actix_web::web::Bytes;
+use blob_store::Partial;
+use futures::{Stream, stream::try_unfold};
+use oci_types::Hasher;
+
+use super::file::read;
+use crate::{
+    error::FillError,
+    fills::{Bypass, Reader, hash_prefix},
+    metrics::GaugeGuard,
+    read_mode::ReadMode,
+    source::byte_length,
+    state::State,
+};
+
+/// A client's range of a fill. Continues from an upstream without storing when the disk has no space for the rest.
+///
+/// # Errors
+/// The fill failed, or its bytes do not match the digest. The connection is then aborted, so that no client takes the body
+/// for complete.
+pub(crate) fn client_stream(
+    state: Arc<State>,
+    reader: Reader,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes, FillError>> {
+    let counted = state.metrics.reader();
+    let stream = FillStream::new(state, reader, range);
+    try_unfold((ClientStream::Fill(stream), counted), next_for_client)
+}
+
+async fn next_for_client(
+    (stream, counted): (ClientStream, GaugeGuard),
+) -> Result<Option<(Bytes, (ClientStream, GaugeGuard))>, FillError> {
+    let (chunk, stream) = match stream {
+        ClientStream::Fill(stream) => stream.next_or_bypass().await?,
+        ClientStream::Bypass(mut bypass) => (bypass.next().await?, ClientStream::Bypass(bypass)),
+    };
+    Ok(chunk.map(|chunk| (chunk, (stream, counted))))
+}
+
+/// Another node's range of a fill.
+///
+/// # Errors
+/// As [`client_stream`], and no space.
+pub(crate) fn peer_stream(
+    state: Arc<State>,
+    reader: Reader,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes, FillError>> {
+    try_unfold(FillStream::new(state, reader, range), |mut stream| async move {
+        Ok(stream.next().await?.map(|chunk| (chunk, stream)))
+    })
+}
+
+/// A client's range from an upstream, without storing.
+///
+/// # Errors
+/// As [`Bypass::next`].
+pub(crate) fn bypass_stream(bypass: Bypass) -> impl Stream<Item = Result<Bytes, FillError>> {
+    try_unfold(bypass, |mut bypass| async move { Ok(bypass.next().await?.map(|chunk| (chunk, bypass))) })
+}
+
+enum ClientStream {
+    Fill(FillStream),
+    Bypass(Box<Bypass>),
+}
+
+struct FillStream {
+    state: Arc<State>,
+    reader: Reader,
+    /// Set at the first read. Remains readable when the fill has failed.
+    partial: Option<Partial>,
+    /// What has not been read.
+    rest: Range<u64>,
+}
+
+impl FillStream {
+    fn new(state: Arc<State>, reader: Reader, range: Range<u64>) -> Self {
+        Self { state, reader, partial: None, rest: range }
+    }
+
+    async fn next_or_bypass(mut self) -> Result<(Option<Bytes>, ClientStream), FillError> {
+        match self.next().await {
+            Ok(chunk) => Ok((chunk, ClientStream::Fill(self))),
+            Err(FillError::NoSpace) => {
+                let mut bypass = Box::new(self.bypass().await?);
+                Ok((bypass.next().await?, ClientStream::Bypass(bypass)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next bytes of the partial file, as soon as they are present; `None` at the end of the range.
+    async fn next(&mut self) -> Result<Option<Bytes>, FillError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let end = self.reader.readable(&self.rest).await?;
+        let partial = match &self.partial {
+            Some(partial) => partial,
+            None => self.partial.insert(self.reader.fill().partial().ok_or(FillError::Stopped)?),
+        };
+        let chunk_size = self.state.config.read_size;
+        let chunk = read(partial, self.rest.start..end, chunk_size).await.map_err(FillError::storage)?;
+        // Bytes that were discarded during the read are not sent.
+        if self.reader.is_outdated() {
+            return Err(FillError::WrongDigest);
+        }
+        self.rest.start += byte_length(&chunk);
+        Ok(Some(chunk))
+    }
+
+    /// Continues from an upstream. The bytes that the client has are hashed again, so that the whole is verified.
+    async fn bypass(self) -> Result<Bypass, FillError> {
+        let (fill, rest) = (self.reader.fill(), self.rest.clone());
+        tracing::warn!(digest = %fill.digest(), offset = rest.start, "no space left, continuing without storing");
+        let hasher = match (self.reader.mode(), self.partial) {
+            (ReadMode::Range | ReadMode::Rest, _) => None,
+            (ReadMode::Whole, None) => Some(Hasher::new(fill.digest().algorithm())),
+            (ReadMode::Whole, Some(partial)) => {
+                let hashed = tokio::task::spawn_blocking(move || hash_prefix(&partial, rest.start)).await;
+                Some(hashed.map_err(|_| FillError::Stopped)?.map_err(FillError::storage)?)
+            }
+        };
+        let bypass = Bypass::open(Arc::clone(&self.state), fill.digest().clone(), fill.size()).await?;
+        bypass.connect(self.rest.clone(), hasher).await
+    }
+}
