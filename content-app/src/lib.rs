@@ -36,14 +36,8 @@ use blob_lookup::BlobLookup;
 use fills::Fills;
 use limits::Limits;
 use metrics::FillMetrics;
-use routes::Listener;
+use routes::{Content, Listener};
 use state::{Cluster, State};
-
-/// What the handlers of requests use.
-struct Content {
-    state: Arc<State>,
-    fills: Fills,
-}
 
 /// A content node, ready to be mounted on listeners.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! The routes of the service. Each request passes verify → answer → write.
 
 mod blobs;
+mod content;
 mod error;
 mod fills;
 mod peers;
@@ -9,8 +10,9 @@ mod tests;
 
 use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 
-use crate::{Content, request::Proof};
+use crate::request::Proof;
 
+pub(crate) use content::Content;
 use error::ContentError;
 
 /// The listener that serves a route.

@@ -3,6 +3,7 @@
 mod choice;
 mod lease;
 mod peer;
+mod request;
 mod sources;
 mod upstream;
 
@@ -10,15 +11,13 @@ use std::fmt;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
-use oci_types::Digest;
 use upstream_client::{BlobBody, UpstreamError};
 
 pub(crate) use choice::{Choice, Contributors, Next};
 pub(crate) use peer::PeerSource;
+pub(crate) use request::{SourceBody, SourceRequest};
 pub(crate) use sources::Sources;
 pub(crate) use upstream::UpstreamSource;
-
-use crate::read_mode::ReadMode;
 
 /// A source of a blob.
 #[derive(Clone)]
@@ -27,31 +26,6 @@ pub(crate) enum Source {
     Upstream(UpstreamSource),
     /// Another node.
     Peer(PeerSource),
-}
-
-/// Which bytes of a blob to request.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SourceRequest<'a> {
-    pub(crate) digest: &'a Digest,
-    /// The first byte.
-    pub(crate) start: u64,
-    /// The end, exclusive; `None` for the end of the blob.
-    pub(crate) end: Option<u64>,
-    /// The size of the blob, where it is known.
-    pub(crate) size: Option<u64>,
-    pub(crate) mode: ReadMode,
-    /// The validator that earlier bytes of the same source came with.
-    pub(crate) validator: Option<&'a str>,
-}
-
-/// The answer of a source. Its bytes are not verified.
-pub(crate) struct SourceBody {
-    /// The size of the blob, where the source sends it.
-    pub(crate) size: Option<u64>,
-    /// The strong validator of the bytes (RFC 9110, section 8.8.1).
-    pub(crate) validator: Option<String>,
-    /// The bytes from the requested start on. They may go beyond the requested end.
-    pub(crate) stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
 }
 
 impl Source {

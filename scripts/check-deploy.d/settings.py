@@ -43,7 +43,7 @@ def section_of(mode):
 
 def stops_within(mode, config):
     """How many seconds a process may take to stop after SIGTERM."""
-    fills = constant_seconds("content-app/src/fill/fills.rs", "PATIENCE")
+    fills = constant_seconds("content-app/src/fills.rs", "STOP_TIMEOUT")
     api, content = config["api"], config["content"]
     if mode == "content-app":
         return seconds(content["drain_grace"]) + seconds(content["drain_timeout"]) + fills

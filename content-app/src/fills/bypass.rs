@@ -24,7 +24,7 @@ pub(crate) struct Bypass {
     size: u64,
     /// What has not been received.
     rest: Range<u64>,
-    sources: Vec<Source>,
+    sources: Vec<UpstreamSource>,
     choice: Choice,
     delays: Delays,
     body: Option<Body>,
@@ -163,10 +163,8 @@ impl Bypass {
         loop {
             let index = self.choice.current()?;
             let Some(source) = self.sources.get(index) else { return Err(FillError::NoSource) };
-            let permit = match source.upstream() {
-                Some(source) => self.state.limits.acquire_upstream(source.upstream()).await,
-                None => None,
-            };
+            let permit = self.state.limits.acquire_upstream(source.upstream()).await;
+            let source = Source::Upstream(source.clone());
             let request = SourceRequest {
                 digest: &self.digest,
                 start: self.rest.start,

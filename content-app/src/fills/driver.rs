@@ -68,7 +68,10 @@ async fn download_and_store(fill: &Arc<Fill>, state: &State) -> Result<(), FillE
     }
     let (row, recorded) =
         tokio::try_join!(blobs::find(&state.db, digest), blobs::sources(&state.db, digest))?;
-    let permit = state.limits.acquire_fill(&recorded).await?;
+    let permit = tokio::select! {
+        permit = state.limits.acquire_fill(&recorded) => permit?,
+        () = fill.stop.cancelled() => return Err(FillError::Stopped),
+    };
     let (blob_state, size) = row.map_or((BlobState::OnDemand, None), |row| (row.state, row.size));
     let offset = {
         let fill = Arc::clone(fill);

@@ -7,9 +7,8 @@ use blob_store::StoredAt;
 use oci_types::constant_blobs;
 use shared_models::db::blobs;
 
-use super::error::ContentError;
+use super::{content::Content, error::ContentError};
 use crate::{
-    Content,
     answer::{Answer, BodySource, Known},
     error::FillError,
     fills::{Bypass, Reader},

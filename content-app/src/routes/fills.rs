@@ -8,9 +8,8 @@ use oci_types::Digest;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{blobs::MAX_JOIN_ATTEMPTS, error::ContentError};
+use super::{blobs::MAX_JOIN_ATTEMPTS, content::Content, error::ContentError};
 use crate::{
-    Content,
     error::FillError,
     fills::{Fill, Phase},
     request::Verified,

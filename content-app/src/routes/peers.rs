@@ -5,9 +5,8 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, HttpResponse};
 use internal_api::{FILLING_HEADER, NODE_HEADER};
 
-use super::{blobs::stored, error::ContentError};
+use super::{blobs::stored, content::Content, error::ContentError};
 use crate::{
-    Content,
     answer::{Answer, Known},
     error::FillError,
     fills::{Fill, Reader},

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use internal_api::{Node, NodeBody, NodeClient, NodeError};
 use upstream_client::{BlobBody, UpstreamError};
 
-use super::SourceRequest;
+use super::request::SourceRequest;
 
 /// Another node.
 #[derive(Clone)]

@@ -42,7 +42,8 @@ impl<'a> Sources<'a> {
         blob_state: BlobState,
         offset: Offset,
     ) -> Self {
-        let mut list = UpstreamSource::configured(recorded, &state.upstreams);
+        let upstreams = UpstreamSource::configured(recorded, &state.upstreams);
+        let mut list: Vec<_> = upstreams.into_iter().map(Source::Upstream).collect();
         if let Some(cluster) = &state.cluster
             && blob_state == BlobState::Stored
             && !state.store.is_shared()

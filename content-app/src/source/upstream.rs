@@ -6,7 +6,7 @@ use oci_types::RepositoryName;
 use shared_models::db::blobs::BlobSource;
 use upstream_client::{BlobBody, BlobRange, Priority, Upstream, UpstreamError};
 
-use super::{Source, SourceRequest};
+use super::request::SourceRequest;
 
 /// A repository of an upstream.
 #[derive(Clone)]
@@ -17,10 +17,10 @@ pub(crate) struct UpstreamSource {
 
 impl UpstreamSource {
     /// The sources among `recorded` whose upstream is configured, in the order of preference.
-    pub(crate) fn configured(recorded: &[BlobSource], upstreams: &HashMap<String, Upstream>) -> Vec<Source> {
+    pub(crate) fn configured(recorded: &[BlobSource], upstreams: &HashMap<String, Upstream>) -> Vec<Self> {
         let source = |row: &BlobSource| {
             let upstream = upstreams.get(&row.upstream)?.clone();
-            Some(Source::Upstream(Self { upstream, repository: row.upstream_name.clone() }))
+            Some(Self { upstream, repository: row.upstream_name.clone() })
         };
         recorded.iter().filter_map(source).collect()
     }
