@@ -184,7 +184,7 @@ async fn a_task_is_tried_again_when_upstream_fails() {
     world.get(&manifest("1")).await;
     assert_eventually!(tasks(&world).await[0]["error"].is_string());
     let again = tasks(&world).await[0].clone();
-    assert!(again["error"].as_str().unwrap().contains("upstream answered 500"), "{again}");
+    assert!(again["error"].as_str().unwrap().contains("upstream responded with status 500"), "{again}");
     assert_eq!(again["attempts"], 1);
     for (digest, bytes) in image.blobs() {
         world.assert_stored(digest, bytes).await;
