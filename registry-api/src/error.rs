@@ -7,7 +7,7 @@ use http_server::{OciCode, OciError};
 use oci_types::name::NameError;
 use shared_models::db::DbError;
 
-use crate::pull_through::decide::{Failure, Refusal};
+use crate::pull::decide::{Failure, Refusal};
 
 /// What a refusal is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

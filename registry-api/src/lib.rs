@@ -2,15 +2,20 @@
 //!
 //! It owns every decision about pulling and carries no blob bytes but the two constants.
 
+mod cache_status;
+mod caches;
 mod config;
 mod error;
+mod jobs;
 mod metrics;
 mod placement;
 mod presigned;
-pub mod pull_through;
-mod registry;
+mod pull;
+mod record;
+mod resolve;
 mod routes;
-mod tasks;
+mod single_flight;
+mod state;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -29,12 +34,12 @@ use tokio::{
 
 pub use config::{Config, Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
 use metrics::ApiMetrics;
-use registry::{HOUSEKEEPING, Registry};
 use routes::{admin, v2::V2};
+use state::{AppState, HOUSEKEEPING};
 
 /// The deciding service, ready to be mounted on a listener.
 #[derive(Clone)]
-pub struct RegistryApi(Arc<Registry>);
+pub struct RegistryApi(Arc<AppState>);
 
 impl RegistryApi {
     /// Prepares the service. Call it on the main runtime: fetches and tasks live on it.
@@ -42,7 +47,7 @@ impl RegistryApi {
     /// # Errors
     /// The HTTP client for content nodes cannot be built.
     pub fn new(config: Config, db: Db, metrics: &mut MetricRegistry) -> Result<Self, reqwest::Error> {
-        Ok(Self(Arc::new(Registry::new(config, db, ApiMetrics::register(metrics))?)))
+        Ok(Self(Arc::new(AppState::new(config, db, ApiMetrics::register(metrics))?)))
     }
 
     /// Mounts `/v2/…` and `/api/v1/…`.
@@ -68,23 +73,23 @@ impl RegistryApi {
 
     /// Brings the gauges of upstreams and tasks up to date.
     pub fn refresh(&self) -> Refresh {
-        let registry = Arc::clone(&self.0);
+        let state = Arc::clone(&self.0);
         Arc::new(move || {
-            let registry = Arc::clone(&registry);
-            Box::pin(async move { refresh_metrics(&registry).await })
+            let state = Arc::clone(&state);
+            Box::pin(async move { refresh_metrics(&state).await })
         })
     }
 
     /// Runs tasks and housekeeping until `shutdown` resolves.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
-        let registry = &self.0;
+        let state = &self.0;
         let told = |mut stopped: watch::Receiver<bool>| async move {
             // A sender that is gone means the same as the word.
             let _ = stopped.wait_for(|stop| *stop).await.is_ok();
         };
-        let tasks = tasks::runner::run(Arc::clone(registry), told(stopped.clone()));
-        let housekeeping = housekeeping(registry, told(stopped));
+        let tasks = jobs::runner::run(Arc::clone(state), told(stopped.clone()));
+        let housekeeping = housekeeping(state, told(stopped));
         let stopping = async {
             shutdown.await;
             stop.send_replace(true);
@@ -106,20 +111,20 @@ where
 /// Between two looks for pending blobs that no manifest has named, and for content nodes that have long been dead.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(300);
 
-async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
+async fn housekeeping(state: &AppState, shutdown: impl Future<Output = ()>) {
     let mut often = interval(HOUSEKEEPING);
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seldom = interval(EXPIRY_INTERVAL);
-    let last_use = LastUse { registry, outage: Outage::default() };
+    let last_use = LastUse { state, outage: Outage::default() };
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             _ = often.tick() => last_use.write().await,
             _ = seldom.tick() => {
-                placement::forget_dead(registry).await;
-                let before = Millis::now().before(registry.config.pending_ttl);
-                match blobs::expire_pending(&registry.db, before).await {
+                placement::forget_dead(state).await;
+                let before = Millis::now().before(state.config.pending_ttl);
+                match blobs::expire_pending(&state.db, before).await {
                     Ok(0) => {}
                     Ok(expired) => tracing::info!(expired, "forgot blobs that no manifest has named"),
                     Err(error) => tracing::warn!("pending blobs could not be looked for: {error}"),
@@ -132,13 +137,13 @@ async fn housekeeping(registry: &Registry, shutdown: impl Future<Output = ()>) {
 
 /// When repositories were pulled, and blobs read that clients were sent to the object store for, on its way to the database.
 struct LastUse<'a> {
-    registry: &'a Registry,
+    state: &'a AppState,
     outage: Outage,
 }
 
 impl LastUse<'_> {
     async fn write(&self) {
-        let Registry { db, pulls, reads, .. } = self.registry;
+        let AppState { db, pulls, reads, .. } = self.state;
         let pulls = pulls.write(async |pulls| repositories::touch_pulls(db, pulls).await).await;
         let reads = reads.write(async |reads| blobs::touch_read(db, reads).await).await;
         let written = pulls.and(reads);
@@ -152,11 +157,11 @@ impl LastUse<'_> {
     }
 }
 
-async fn refresh_metrics(registry: &Registry) {
-    for upstream in registry.resolver.upstreams() {
-        registry.metrics.upstream(upstream.client.name(), &upstream.client.status());
+async fn refresh_metrics(state: &AppState) {
+    for upstream in state.resolver.upstreams() {
+        state.metrics.upstream(upstream.client.name(), &upstream.client.status());
     }
-    if let Ok(counts) = db::tasks::counts(&registry.db).await {
-        registry.metrics.tasks(&counts);
+    if let Ok(counts) = db::tasks::counts(&state.db).await {
+        state.metrics.tasks(&counts);
     }
 }

@@ -9,7 +9,7 @@ use shared_models::db::{
     nodes::{self, NodeRow},
 };
 
-use crate::{config::Placement, error::ApiError, registry::Registry};
+use crate::{config::Placement, error::ApiError, state::AppState};
 
 /// How long the list of live nodes is used before it is read again.
 const REFRESH: Duration = Duration::from_secs(2);
@@ -25,34 +25,30 @@ impl Nodes {
     /// The signed address of a blob's bytes.
     pub(crate) async fn content_url(
         &self,
-        registry: &Registry,
+        state: &AppState,
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<String, ApiError> {
-        let expires = Millis::now().after(registry.config.link_lifetime);
-        let path = registry.config.link_keys.sign(repository, digest, expires);
-        let base = match &registry.config.placement {
+        let expires = Millis::now().after(state.config.link_lifetime);
+        let path = state.config.link_keys.sign(repository, digest, expires);
+        let base = match &state.config.placement {
             Placement::Fixed { public_base, .. } => public_base.clone(),
-            Placement::Nodes => self.owner(registry, digest).await?.public_url,
+            Placement::Nodes => self.owner(state, digest).await?.public_url,
         };
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 
     /// The base of the internal API of the node that owns a digest.
-    pub(crate) async fn internal_url(
-        &self,
-        registry: &Registry,
-        digest: &Digest,
-    ) -> Result<String, ApiError> {
-        match &registry.config.placement {
+    pub(crate) async fn internal_url(&self, state: &AppState, digest: &Digest) -> Result<String, ApiError> {
+        match &state.config.placement {
             Placement::Fixed { internal_base: Some(base), .. } => Ok(base.clone()),
-            _ => Ok(self.owner(registry, digest).await?.internal_url),
+            _ => Ok(self.owner(state, digest).await?.internal_url),
         }
     }
 
-    async fn owner(&self, registry: &Registry, digest: &Digest) -> Result<NodeRow, ApiError> {
-        let db = registry.db.clone();
-        let since = Millis::now().before(registry.config.node_dead_after);
+    async fn owner(&self, state: &AppState, digest: &Digest) -> Result<NodeRow, ApiError> {
+        let db = state.db.clone();
+        let since = Millis::now().before(state.config.node_dead_after);
         let live = async move { nodes::live(&db, since).await.map(Arc::new) };
         let live = self
             .0
@@ -67,9 +63,9 @@ impl Nodes {
 const FORGOTTEN_AFTER: u32 = 4;
 
 /// Forgets nodes that have long been dead.
-pub(crate) async fn forget_dead(registry: &Registry) {
-    let before = Millis::now().before(registry.config.node_dead_after.saturating_mul(FORGOTTEN_AFTER));
-    match nodes::remove_dead(&registry.db, before).await {
+pub(crate) async fn forget_dead(state: &AppState) {
+    let before = Millis::now().before(state.config.node_dead_after.saturating_mul(FORGOTTEN_AFTER));
+    match nodes::remove_dead(&state.db, before).await {
         Ok(0) => {}
         Ok(forgotten) => tracing::info!(forgotten, "forgot content nodes that have long been dead"),
         Err(error) => tracing::warn!("dead content nodes could not be looked for: {error}"),

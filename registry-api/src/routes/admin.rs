@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use shared_models::db::tasks;
 
-use crate::{error::ApiError, metrics::state_name, registry::Registry};
+use crate::{error::ApiError, metrics::state_name, state::AppState};
 
 /// The most tasks that are listed.
 const MOST_TASKS: i64 = 1_000;
@@ -22,8 +22,8 @@ struct UpstreamState {
 }
 
 /// `GET /api/v1/upstreams`
-pub(crate) async fn upstreams(registry: web::Data<Registry>) -> HttpResponse {
-    let mut upstreams: Vec<_> = registry
+pub(crate) async fn upstreams(state: web::Data<AppState>) -> HttpResponse {
+    let mut upstreams: Vec<_> = state
         .resolver
         .upstreams()
         .map(|upstream| {
@@ -55,8 +55,8 @@ struct TaskState {
 }
 
 /// `GET /api/v1/tasks`
-pub(crate) async fn tasks(registry: web::Data<Registry>) -> Result<HttpResponse, ApiError> {
-    let rows = tasks::list(&registry.db, MOST_TASKS).await?;
+pub(crate) async fn tasks(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let rows = tasks::list(&state.db, MOST_TASKS).await?;
     let tasks: Vec<_> = rows
         .into_iter()
         .map(|row| TaskState {

@@ -22,7 +22,7 @@ use actix_web::{
 use http_server::{Route, is_read, only_read, unmatched};
 
 use self::endpoint::Endpoint;
-use crate::{error::ApiError, pull_through::resolve::Target, registry::Registry};
+use crate::{error::ApiError, resolve::Target, state::AppState};
 
 /// The digest of what is answered.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -31,15 +31,15 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// All that begins with `/v2`.
-pub(crate) struct V2(pub(crate) Arc<Registry>);
+pub(crate) struct V2(pub(crate) Arc<AppState>);
 
 impl HttpServiceFactory for V2 {
     fn register(self, config: &mut AppService) {
         let service = fn_service(move |request: ServiceRequest| {
-            let registry = Arc::clone(&self.0);
+            let state = Arc::clone(&self.0);
             async move {
                 let (request, _) = request.into_parts();
-                let response = answer(&registry, &request).await;
+                let response = answer(&state, &request).await;
                 Ok(ServiceResponse::new(request, response))
             }
         });
@@ -47,7 +47,7 @@ impl HttpServiceFactory for V2 {
     }
 }
 
-async fn answer(registry: &Arc<Registry>, request: &HttpRequest) -> HttpResponse {
+async fn answer(state: &Arc<AppState>, request: &HttpRequest) -> HttpResponse {
     let Some((route, endpoint)) = Endpoint::parse(request.match_info().unprocessed()) else {
         return unmatched(request);
     };
@@ -57,10 +57,10 @@ async fn answer(registry: &Arc<Registry>, request: &HttpRequest) -> HttpResponse
     }
     let answered = match endpoint {
         Endpoint::Base => Ok(base::get()),
-        Endpoint::Catalog => catalog::get(registry, request).await,
-        Endpoint::Manifest { name, reference } => manifests::get(registry, request, &name, &reference).await,
-        Endpoint::Blob { name, digest } => blobs::get(registry, request, &name, &digest).await,
-        Endpoint::Tags { name } => tags::get(registry, request, &name).await,
+        Endpoint::Catalog => catalog::get(state, request).await,
+        Endpoint::Manifest { name, reference } => manifests::get(state, request, &name, &reference).await,
+        Endpoint::Blob { name, digest } => blobs::get(state, request, &name, &digest).await,
+        Endpoint::Tags { name } => tags::get(state, request, &name).await,
     };
     answered.unwrap_or_else(|error| error.error_response())
 }
@@ -71,8 +71,8 @@ fn ns(request: &HttpRequest) -> Option<String> {
 }
 
 /// Finds what a request's name, and `?ns=`, leads to.
-fn target(registry: &Registry, request: &HttpRequest, name: &str) -> Result<Arc<Target>, ApiError> {
-    registry.resolver.target(name, ns(request).as_deref())
+fn target(state: &AppState, request: &HttpRequest, name: &str) -> Result<Arc<Target>, ApiError> {
+    state.resolver.target(name, ns(request).as_deref())
 }
 
 /// Confirms `?ns=`, as containerd's mirror protocol asks.

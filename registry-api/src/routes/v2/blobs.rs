@@ -13,22 +13,22 @@ use oci_types::{Digest, name::NameError};
 
 use crate::{
     error::ApiError,
-    pull_through::blob::{self, BlobAnswer},
-    registry::Registry,
+    pull::blob::{self, BlobAnswer},
+    state::AppState,
 };
 
 pub(super) async fn get(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     request: &HttpRequest,
     name: &str,
     digest: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let target = super::target(registry, request, name)?;
+    let target = super::target(state, request, name)?;
     let digest = Digest::parse(digest).map_err(NameError::Digest)?;
     let head = request.method() == Method::HEAD;
-    let pulled = blob::pull(registry, &target, &digest, head).await;
+    let pulled = blob::pull(state, &target, &digest, head).await;
     let outcome = pulled.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
-    registry.metrics.pulled(target.upstream.client.name(), "blob", outcome);
+    state.metrics.pulled(target.upstream.client.name(), "blob", outcome);
     let (answer, outcome) = pulled?;
     let mut response = HttpResponse::Ok();
     response

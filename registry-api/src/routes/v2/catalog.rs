@@ -6,15 +6,15 @@ use serde::Serialize;
 use shared_models::db::repositories;
 
 use super::page;
-use crate::{error::ApiError, registry::Registry};
+use crate::{error::ApiError, state::AppState};
 
 #[derive(Serialize)]
 struct Catalog<'a> {
     repositories: &'a [RepositoryName],
 }
 
-pub(super) async fn get(registry: &Registry, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
-    let most = registry.config.page_max;
+pub(super) async fn get(state: &AppState, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let most = state.config.page_max;
     let n = page::size(request, most)?.unwrap_or(most);
     let last = match page::parameter(request.query_string(), "last") {
         Some(last) => {
@@ -25,7 +25,7 @@ pub(super) async fn get(registry: &Registry, request: &HttpRequest) -> Result<Ht
     if n == 0 {
         return Ok(HttpResponse::Ok().json(Catalog { repositories: &[] }));
     }
-    let mut found = repositories::catalog(&registry.db, last.as_ref(), i64::from(n) + 1).await?;
+    let mut found = repositories::catalog(&state.db, last.as_ref(), i64::from(n) + 1).await?;
     let more = found.len() > usize::try_from(n).unwrap_or(usize::MAX);
     if more {
         found.pop();

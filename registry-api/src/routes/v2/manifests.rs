@@ -13,33 +13,33 @@ use oci_types::{Digest, MediaType, Reference};
 
 use super::accept::accepts;
 use crate::{
+    cache_status::Outcome,
     error::ApiError,
-    pull_through::{
-        cache_status::Outcome,
+    pull::{
         manifest::{self, Answer},
         tag,
     },
-    registry::Registry,
+    state::AppState,
 };
 
 pub(super) async fn get(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     request: &HttpRequest,
     name: &str,
     reference: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let target = super::target(registry, request, name)?;
+    let target = super::target(state, request, name)?;
     let reference = Reference::parse(reference)?;
     let head = request.method() == Method::HEAD;
     let upstream = target.upstream.client.name();
     let pulled = match &reference {
-        Reference::Tag(name) => tag::pull(registry, &target, name, head).await,
-        Reference::Digest(digest) => manifest::pull(registry, &target, digest).await,
+        Reference::Tag(name) => tag::pull(state, &target, name, head).await,
+        Reference::Digest(digest) => manifest::pull(state, &target, digest).await,
     };
     let outcome = pulled.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
-    registry.metrics.pulled(upstream, "manifest", outcome);
+    state.metrics.pulled(upstream, "manifest", outcome);
     let (answer, outcome) = pulled?;
-    registry.pulls.note(&target.repository);
+    state.pulls.note(&target.repository);
     respond(request, &answer, outcome, head)
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::page;
 use crate::{
     error::ApiError,
-    pull_through::tag_list::{self, Page},
-    registry::Registry,
+    pull::tag_list::{self, Page},
+    state::AppState,
 };
 
 #[derive(Serialize)]
@@ -20,12 +20,12 @@ struct TagList<'a> {
 }
 
 pub(super) async fn get(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     request: &HttpRequest,
     name: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let target = super::target(registry, request, name)?;
-    let n = page::size(request, registry.config.page_max)?;
+    let target = super::target(state, request, name)?;
+    let n = page::size(request, state.config.page_max)?;
     let last = match page::parameter(request.query_string(), "last") {
         Some(last) => Some(Tag::parse(&last).map_err(|_| ApiError::Page("last is not a tag"))?),
         None => None,
@@ -35,9 +35,9 @@ pub(super) async fn get(
     if n == Some(0) {
         return Ok(response.json(TagList { name, tags: &[] }));
     }
-    let listed = tag_list::list(registry, &target, Page { n, last }).await?;
+    let listed = tag_list::list(state, &target, Page { n, last }).await?;
     if let Some(next_last) = &listed.next_last {
-        page::link_next(request, &mut response, n.unwrap_or(registry.config.page_max), next_last);
+        page::link_next(request, &mut response, n.unwrap_or(state.config.page_max), next_last);
     }
     Ok(response.json(TagList { name, tags: &listed.tags }))
 }

@@ -11,18 +11,18 @@ use shared_models::db::{
 use upstream_client::Priority;
 
 use super::{
-    cache_status::Outcome,
     decide::{self, DigestDecision, DigestFacts, Failure, Upstream},
     failure::failure,
     fetch::{self, FetchError},
-    flights::Flights,
-    memory::{In, Missing},
-    record,
-    resolve::Target,
 };
 use crate::{
+    cache_status::Outcome,
+    caches::{In, Missing},
     error::{ApiError, Asked},
-    registry::Registry,
+    record,
+    resolve::Target,
+    single_flight::Flights,
+    state::AppState,
 };
 
 /// A manifest that upstream gave or confirmed, and how it came about.
@@ -57,33 +57,33 @@ pub(crate) fn refused(refusal: Failure) -> ApiError {
 }
 
 /// Answers a manifest by its digest.
-pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, digest: &Digest) -> Pulled {
+pub(crate) async fn pull(state: &Arc<AppState>, target: &Arc<Target>, digest: &Digest) -> Pulled {
     let missing = || Missing::Reference(target.repository.clone(), digest.to_string());
     let mut upstream = Upstream::NotAsked;
     loop {
-        let stored = registry.manifest(digest).await?;
+        let stored = state.manifest(digest).await?;
         let facts =
-            DigestFacts { linked: is_linked(registry, target, digest).await?, bytes_here: stored.is_some() };
+            DigestFacts { linked: is_linked(state, target, digest).await?, bytes_here: stored.is_some() };
         match (decide::digest(facts, &upstream), stored) {
             (DigestDecision::Serve, Some(stored)) => {
                 return Ok((Answer::Manifest(stored), Outcome::Hit { ttl: None }));
             }
             (DigestDecision::Refuse(refusal), _) => {
                 if refusal == Failure::NotFound {
-                    registry.memory.missing.insert(missing(), ()).await;
+                    state.memory.missing.insert(missing(), ()).await;
                 }
                 return Err(refused(refusal));
             }
-            _ if registry.memory.missing.contains_key(&missing()) => {
+            _ if state.memory.missing.contains_key(&missing()) => {
                 return Err(ApiError::Refused {
                     asked: Asked::Manifest,
                     refusal: Failure::NotFound,
                     negative: true,
                 });
             }
-            _ => match fetch_once(registry, target, digest, None, Priority::Client).await {
+            _ => match fetch_once(state, target, digest, None, Priority::Client).await {
                 Ok((stored, outcome)) => {
-                    note_platform(registry, target, digest).await;
+                    note_platform(state, target, digest).await;
                     return Ok((Answer::Manifest(stored), outcome));
                 }
                 Err(FetchError::Upstream(failure)) => upstream = Upstream::Failed(failure),
@@ -95,21 +95,21 @@ pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, digest:
 
 /// Gets a manifest by digest, or joins whoever does. A tag is pointed at it either way.
 pub(crate) async fn fetch_once(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     target: &Arc<Target>,
     digest: &Digest,
     tag: Option<&TagCheck>,
     priority: Priority,
 ) -> Obtained {
     let key = (target.repository.clone(), digest.clone());
-    let (flight, joined) = registry.manifest_flights.join(key, |_| {
-        let (registry, target) = (Arc::clone(registry), Arc::clone(target));
+    let (flight, joined) = state.manifest_flights.join(key, |_| {
+        let (state, target) = (Arc::clone(state), Arc::clone(target));
         let (digest, tag) = (digest.clone(), tag.cloned());
-        async move { obtain(&registry, &target, &digest, tag.as_ref(), priority).await }
+        async move { obtain(&state, &target, &digest, tag.as_ref(), priority).await }
     });
     let (stored, outcome) = flight.result().await.unwrap_or(Err(FetchError::Here(ApiError::Internal)))?;
     if joined && tag.is_some() {
-        record::adopted(registry, target, digest, tag).await.map_err(FetchError::Here)?;
+        record::adopted(state, target, digest, tag).await.map_err(FetchError::Here)?;
     }
     Ok((stored, if joined { Outcome::Collapsed } else { outcome }))
 }
@@ -117,35 +117,35 @@ pub(crate) async fn fetch_once(
 /// Links what is here and confirmed, and fetches the rest. It looks again whether the manifest is here: another flight may
 /// have landed with it since the caller looked.
 async fn obtain(
-    registry: &Registry,
+    state: &AppState,
     target: &Target,
     digest: &Digest,
     tag: Option<&TagCheck>,
     priority: Priority,
 ) -> Obtained {
-    if let Some(stored) = registry.manifest(digest).await.map_err(FetchError::Here)? {
-        let linked = is_linked(registry, target, digest).await.map_err(FetchError::Here)?;
+    if let Some(stored) = state.manifest(digest).await.map_err(FetchError::Here)? {
+        let linked = is_linked(state, target, digest).await.map_err(FetchError::Here)?;
         if linked && tag.is_none() {
             return Ok((stored, Outcome::Collapsed));
         }
         // Upstream has just told that a tag of this repository names it: that is its word.
         let confirmed = linked || tag.is_some() || confirm(target, digest, priority).await?;
-        if confirmed && record::adopted(registry, target, digest, tag).await.map_err(FetchError::Here)? {
+        if confirmed && record::adopted(state, target, digest, tag).await.map_err(FetchError::Here)? {
             return Ok((stored, Outcome::Adopted));
         }
     }
     let reference = Reference::Digest(digest.clone());
-    let stored = fetch::manifest(registry, target, &reference, tag, priority).await?;
+    let stored = fetch::manifest(state, target, &reference, tag, priority).await?;
     Ok((stored, Outcome::Miss))
 }
 
-async fn is_linked(registry: &Registry, target: &Target, digest: &Digest) -> Result<bool, ApiError> {
-    if registry.memory.links.contains_key(&In(&target.repository, digest)) {
+async fn is_linked(state: &AppState, target: &Target, digest: &Digest) -> Result<bool, ApiError> {
+    if state.memory.links.contains_key(&In(&target.repository, digest)) {
         return Ok(true);
     }
-    let linked = manifests::linked(&registry.db, &target.repository, digest).await?;
+    let linked = manifests::linked(&state.db, &target.repository, digest).await?;
     if linked {
-        registry.memory.links.insert((target.repository.clone(), digest.clone()), ()).await;
+        state.memory.links.insert((target.repository.clone(), digest.clone()), ()).await;
     }
     Ok(linked)
 }
@@ -161,10 +161,10 @@ async fn confirm(target: &Target, digest: &Digest, priority: Priority) -> Result
 }
 
 /// A client asked for one platform of an index: the namespace's default for what is completed in the background.
-async fn note_platform(registry: &Registry, target: &Target, digest: &Digest) {
+async fn note_platform(state: &AppState, target: &Target, digest: &Digest) {
     let noted = async {
-        let Some(platform) = manifests::platform_of(&registry.db, digest).await? else { return Ok(()) };
-        platforms::note(&registry.db, &target.namespace.prefix, &platform, Millis::now()).await
+        let Some(platform) = manifests::platform_of(&state.db, digest).await? else { return Ok(()) };
+        platforms::note(&state.db, &target.namespace.prefix, &platform, Millis::now()).await
     };
     if let Err(error) = noted.await {
         tracing::warn!(%digest, "the platform that a client asked for could not be noted: {error}");

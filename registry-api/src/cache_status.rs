@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use actix_web::http::header::HeaderValue;
 
-use super::{decide::Failure, failure};
+use crate::pull::{decide::Failure, failure};
 
 /// How an answer came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,10 +10,13 @@ use oci_types::{RepositoryName, Tag};
 use shared_models::db::tags;
 use upstream_client::Priority;
 
-use super::{decide::Failure, failure::failure, flights::Flights, memory::Missing, resolve::Target};
+use super::{decide::Failure, failure::failure};
 use crate::{
+    caches::Missing,
     error::{ApiError, Asked},
-    registry::Registry,
+    resolve::Target,
+    single_flight::Flights,
+    state::AppState,
 };
 
 /// Which page of a list is asked for.
@@ -56,45 +59,45 @@ impl TagLists {
 
 /// Answers one page of a repository's tags.
 pub(crate) async fn list(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     target: &Arc<Target>,
     page: Page,
 ) -> Result<Arc<Tags>, ApiError> {
     if target.upstream.offline {
-        return ours(registry, target, &page, Failure::Unavailable { retry_after: None }).await;
+        return ours(state, target, &page, Failure::Unavailable { retry_after: None }).await;
     }
     let key = (target.repository.clone(), page);
-    if let Some((fetched_at, tags)) = registry.tag_lists.pages.get(&key).await
+    if let Some((fetched_at, tags)) = state.tag_lists.pages.get(&key).await
         && fetched_at.elapsed() < target.upstream.tag_ttl
     {
         return Ok(tags);
     }
-    let (flight, _) = registry.tag_lists.flights.join(key.clone(), |_| {
-        let (registry, target) = (Arc::clone(registry), Arc::clone(target));
-        async move { ask(&registry, &target, key).await }
+    let (flight, _) = state.tag_lists.flights.join(key.clone(), |_| {
+        let (state, target) = (Arc::clone(state), Arc::clone(target));
+        async move { ask(&state, &target, key).await }
     });
     flight.result().await.unwrap_or(Err(ApiError::Internal))
 }
 
-async fn ask(registry: &Registry, target: &Target, key: Key) -> Result<Arc<Tags>, ApiError> {
+async fn ask(state: &AppState, target: &Target, key: Key) -> Result<Arc<Tags>, ApiError> {
     let page = &key.1;
     let missing = Missing::TagList(target.repository.clone());
-    if registry.memory.missing.contains_key(&missing) {
-        return ours(registry, target, page, Failure::NotFound).await;
+    if state.memory.missing.contains_key(&missing) {
+        return ours(state, target, page, Failure::NotFound).await;
     }
     let last = page.last.as_ref().map(Tag::as_str);
     match target.upstream.client.list_tags(&target.upstream_name, page.n, last, Priority::Client).await {
         Ok(told) => {
             let tags = Arc::new(cut(Tags { tags: told.tags, next_last: told.next_last }, page.n));
-            registry.tag_lists.pages.insert(key, (Instant::now(), Arc::clone(&tags))).await;
+            state.tag_lists.pages.insert(key, (Instant::now(), Arc::clone(&tags))).await;
             Ok(tags)
         }
         Err(error) => {
             let failure = failure(&error);
             if failure == Failure::NotFound {
-                registry.memory.missing.insert(missing, ()).await;
+                state.memory.missing.insert(missing, ()).await;
             }
-            ours(registry, target, page, failure).await
+            ours(state, target, page, failure).await
         }
     }
 }
@@ -111,14 +114,13 @@ fn cut(mut told: Tags, n: Option<u32>) -> Tags {
 
 /// The tags that are known here; where there is none, why upstream did not tell.
 async fn ours(
-    registry: &Registry,
+    state: &AppState,
     target: &Target,
     page: &Page,
     failure: Failure,
 ) -> Result<Arc<Tags>, ApiError> {
-    let n = page.n.unwrap_or(registry.config.page_max);
-    let mut known =
-        tags::list(&registry.db, &target.repository, page.last.as_ref(), i64::from(n) + 1).await?;
+    let n = page.n.unwrap_or(state.config.page_max);
+    let mut known = tags::list(&state.db, &target.repository, page.last.as_ref(), i64::from(n) + 1).await?;
     if known.is_empty() && page.last.is_none() {
         return Err(ApiError::Refused { asked: Asked::Repository, refusal: failure, negative: false });
     }

@@ -12,20 +12,20 @@ use tokio::sync::watch;
 use upstream_client::{ManifestHead, Priority};
 
 use super::{
-    cache_status::Outcome,
     decide::{self, Failure, LocalTag, TagDecision, TagFacts, Tagged, Upstream},
     failure::failure,
     fetch::{self, FetchError},
-    flights::{First, Flights},
     manifest::{Answer, Described, Pulled, fetch_once, refused},
-    memory::{In, Missing},
-    record,
-    resolve::Target,
 };
 use crate::{
+    cache_status::Outcome,
+    caches::{In, Missing},
     config::WhenDeleted,
     error::{ApiError, Asked},
-    registry::Registry,
+    record,
+    resolve::Target,
+    single_flight::{First, Flights},
+    state::AppState,
 };
 
 /// The checks of tags that run now: by repository, tag, and whether only headers are wanted. The early word is what
@@ -33,21 +33,21 @@ use crate::{
 pub(crate) type TagFlights = Flights<(RepositoryName, Tag, bool), Described, Pulled>;
 
 /// Answers a manifest by its tag.
-pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, tag: &Tag, head: bool) -> Pulled {
-    let local = LocalCopy::find(registry, target, tag).await?;
+pub(crate) async fn pull(state: &Arc<AppState>, target: &Arc<Target>, tag: &Tag, head: bool) -> Pulled {
+    let local = LocalCopy::find(state, target, tag).await?;
     let facts = local.facts(target, tag, Upstream::NotAsked);
     if let TagDecision::Serve(_) = decide::tag(&facts) {
-        return local.serve(registry, Outcome::Hit { ttl: local.ttl(target, tag) }).await;
+        return local.serve(state, Outcome::Hit { ttl: local.ttl(target, tag) }).await;
     }
     let missing = Missing::Reference(target.repository.clone(), tag.to_string());
-    if facts.local.is_none() && registry.memory.missing.contains_key(&missing) {
+    if facts.local.is_none() && state.memory.missing.contains_key(&missing) {
         return Err(ApiError::Refused { asked: Asked::Manifest, refusal: Failure::NotFound, negative: true });
     }
     let only_head = head && !target.upstream.fetch_on_head;
     let key = (target.repository.clone(), tag.clone(), only_head);
-    let (flight, joined) = registry
+    let (flight, joined) = state
         .tag_flights
-        .join(key, |early| check(Arc::clone(registry), Arc::clone(target), tag.clone(), only_head, early));
+        .join(key, |early| check(Arc::clone(state), Arc::clone(target), tag.clone(), only_head, early));
     let told = async {
         if !head {
             return First::Result(flight.result().await);
@@ -56,9 +56,9 @@ pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, tag: &T
     };
     let told = match &facts.local {
         // A copy is at hand: the client does not wait for a slow upstream. The check goes on for the next one.
-        Some(_) => match tokio::time::timeout(registry.config.revalidate_wait, told).await {
+        Some(_) => match tokio::time::timeout(state.config.revalidate_wait, told).await {
             Ok(told) => told,
-            Err(_) => return late(registry, target, tag, &local).await,
+            Err(_) => return late(state, target, tag, &local).await,
         },
         None => told.await,
     };
@@ -71,52 +71,52 @@ pub(crate) async fn pull(registry: &Arc<Registry>, target: &Arc<Target>, tag: &T
 }
 
 /// Upstream takes too long and a copy is here.
-async fn late(registry: &Registry, target: &Target, tag: &Tag, local: &LocalCopy) -> Pulled {
+async fn late(state: &AppState, target: &Target, tag: &Tag, local: &LocalCopy) -> Pulled {
     let facts = local.facts(target, tag, Upstream::Failed(Failure::Timeout));
     match decide::tag(&facts) {
-        TagDecision::Stale(_, failure) => local.serve(registry, local.stale(target, failure)).await,
+        TagDecision::Stale(_, failure) => local.serve(state, local.stale(target, failure)).await,
         _ => Err(refused(Failure::Timeout)),
     }
 }
 
 /// Asks upstream, decides, and acts until there is an answer.
 async fn check(
-    registry: Arc<Registry>,
+    state: Arc<AppState>,
     target: Arc<Target>,
     tag: Tag,
     only_head: bool,
     early: watch::Sender<Option<Described>>,
 ) -> Pulled {
-    let mut local = LocalCopy::find(&registry, &target, &tag).await?;
+    let mut local = LocalCopy::find(&state, &target, &tag).await?;
     let mut upstream = Upstream::NotAsked;
     let mut described = None;
     let mut observed = TagCheck { tag: tag.clone(), began: local.now };
     loop {
         match decide::tag(&local.facts(&target, &tag, upstream.clone())) {
             TagDecision::Serve(_) => {
-                return local.serve(&registry, Outcome::Hit { ttl: local.ttl(&target, &tag) }).await;
+                return local.serve(&state, Outcome::Hit { ttl: local.ttl(&target, &tag) }).await;
             }
             TagDecision::Ask => {
                 observed.began = Millis::now();
-                (upstream, described) = ask(&registry, &target, &tag).await?;
+                (upstream, described) = ask(&state, &target, &tag).await?;
             }
             TagDecision::Revalidated(digest) => {
-                if record::checked(&registry, &target, &observed, &digest).await? {
-                    return local.serve(&registry, Outcome::Revalidated).await;
+                if record::checked(&state, &target, &observed, &digest).await? {
+                    return local.serve(&state, Outcome::Revalidated).await;
                 }
                 // Another process has moved the tag since it was looked up here.
-                local = LocalCopy::find(&registry, &target, &tag).await?;
+                local = LocalCopy::find(&state, &target, &tag).await?;
             }
             TagDecision::Stale(_, failure) => {
                 let (repository, reason) = (&target.repository, super::failure::name(failure));
                 tracing::warn!(%repository, %tag, reason, "serving a tag that upstream could not confirm");
-                return local.serve(&registry, local.stale(&target, failure)).await;
+                return local.serve(&state, local.stale(&target, failure)).await;
             }
             TagDecision::Adopt(digest) => {
-                let adopted = record::adopted(&registry, &target, &digest, Some(&observed)).await?;
-                match registry.manifest(&digest).await? {
+                let adopted = record::adopted(&state, &target, &digest, Some(&observed)).await?;
+                match state.manifest(&digest).await? {
                     Some(manifest) if adopted => {
-                        return agreed(&registry, &target, &tag, manifest, Outcome::Adopted).await;
+                        return agreed(&state, &target, &tag, manifest, Outcome::Adopted).await;
                     }
                     _ => upstream = Upstream::Has(Tagged::As { digest, bytes_here: false }),
                 }
@@ -128,9 +128,9 @@ async fn check(
             }
             TagDecision::Fetch(digest) => {
                 early.send_replace(described.clone());
-                match fetch_once(&registry, &target, &digest, Some(&observed), Priority::Client).await {
+                match fetch_once(&state, &target, &digest, Some(&observed), Priority::Client).await {
                     Ok((manifest, _)) => {
-                        return agreed(&registry, &target, &tag, manifest, Outcome::Miss).await;
+                        return agreed(&state, &target, &tag, manifest, Outcome::Miss).await;
                     }
                     Err(error) => upstream = failed(error)?,
                 }
@@ -138,10 +138,9 @@ async fn check(
             TagDecision::FetchUnnamed => {
                 let reference = Reference::Tag(tag.clone());
                 observed.began = Millis::now();
-                match fetch::manifest(&registry, &target, &reference, Some(&observed), Priority::Client).await
-                {
+                match fetch::manifest(&state, &target, &reference, Some(&observed), Priority::Client).await {
                     Ok(manifest) => {
-                        return agreed(&registry, &target, &tag, manifest, Outcome::Miss).await;
+                        return agreed(&state, &target, &tag, manifest, Outcome::Miss).await;
                     }
                     Err(error) => upstream = failed(error)?,
                 }
@@ -149,7 +148,7 @@ async fn check(
             TagDecision::Refuse(refusal) => {
                 if refusal == Failure::NotFound {
                     let missing = Missing::Reference(target.repository.clone(), tag.to_string());
-                    registry.memory.missing.insert(missing, ()).await;
+                    state.memory.missing.insert(missing, ()).await;
                 }
                 return Err(refused(refusal));
             }
@@ -160,15 +159,15 @@ async fn check(
 /// The answer of one who has seen a tag at `manifest` and has recorded that: this manifest, unless another process has
 /// recorded a check that began later. Then both answer what that one has seen.
 async fn agreed(
-    registry: &Registry,
+    state: &AppState,
     target: &Target,
     tag: &Tag,
     manifest: Arc<StoredManifest>,
     outcome: Outcome,
 ) -> Pulled {
-    let now = LocalCopy::find(registry, target, tag).await?;
+    let now = LocalCopy::find(state, target, tag).await?;
     match &now.row {
-        Some(row) if row.manifest != manifest.digest => now.serve(registry, outcome).await,
+        Some(row) if row.manifest != manifest.digest => now.serve(state, outcome).await,
         _ => Ok((Answer::Manifest(manifest), outcome)),
     }
 }
@@ -183,14 +182,14 @@ fn failed(error: FetchError) -> Result<Upstream<Tagged>, ApiError> {
 
 /// Asks upstream where the tag points, and looks whether that is here.
 async fn ask(
-    registry: &Registry,
+    state: &AppState,
     target: &Target,
     tag: &Tag,
 ) -> Result<(Upstream<Tagged>, Option<Described>), ApiError> {
     let reference = Reference::Tag(tag.clone());
     match target.upstream.client.head_manifest(&target.upstream_name, &reference, Priority::Client).await {
         Ok(ManifestHead { digest: Some(digest), media_type, size }) => {
-            let bytes_here = manifests::stored(&registry.db, &digest).await?;
+            let bytes_here = manifests::stored(&state.db, &digest).await?;
             let described = size.map(|size| Described {
                 digest: digest.clone(),
                 media_type: media_type.unwrap_or_else(|| MediaType::new(OCI_MANIFEST)),
@@ -214,14 +213,14 @@ struct LocalCopy {
 }
 
 impl LocalCopy {
-    async fn find(registry: &Registry, target: &Target, tag: &Tag) -> Result<Self, ApiError> {
-        let row = match registry.memory.tags.get(&In(&target.repository, tag)).await {
+    async fn find(state: &AppState, target: &Target, tag: &Tag) -> Result<Self, ApiError> {
+        let row = match state.memory.tags.get(&In(&target.repository, tag)).await {
             Some(row) => Some(row),
             None => {
-                let row = tags::find(&registry.db, &target.repository, tag).await?;
+                let row = tags::find(&state.db, &target.repository, tag).await?;
                 if let Some(row) = &row {
                     let key = (target.repository.clone(), tag.clone());
-                    registry.memory.tags.insert(key, row.clone()).await;
+                    state.memory.tags.insert(key, row.clone()).await;
                 }
                 row
             }
@@ -257,9 +256,9 @@ impl LocalCopy {
         Outcome::Stale { failure, since: self.age().saturating_sub(target.upstream.tag_ttl) }
     }
 
-    async fn serve(&self, registry: &Registry, outcome: Outcome) -> Pulled {
+    async fn serve(&self, state: &AppState, outcome: Outcome) -> Pulled {
         let Some(row) = &self.row else { return Err(ApiError::Internal) };
-        match registry.manifest(&row.manifest).await? {
+        match state.manifest(&row.manifest).await? {
             Some(manifest) => Ok((Answer::Manifest(manifest), outcome)),
             None => {
                 tracing::error!(digest = %row.manifest, "a tag names a manifest whose bytes are not here");

@@ -7,16 +7,16 @@ use shared_models::db::blobs::{self, BlobRow, BlobState, NewPending};
 use upstream_client::Priority;
 
 use super::{
-    cache_status::Outcome,
     decide::{self, BlobDecision, BlobFacts, Failure, Upstream},
     failure::failure,
-    flights::Flights,
-    memory::{In, Missing},
-    resolve::Target,
 };
 use crate::{
+    cache_status::Outcome,
+    caches::{In, Missing},
     error::{ApiError, Asked},
-    registry::Registry,
+    resolve::Target,
+    single_flight::Flights,
+    state::AppState,
 };
 
 /// The asks about blobs that run now, by repository and digest.
@@ -34,16 +34,16 @@ pub(crate) enum BlobAnswer {
 
 /// Answers a blob.
 pub(crate) async fn pull(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     target: &Arc<Target>,
     digest: &Digest,
     head: bool,
 ) -> Result<(BlobAnswer, Outcome), ApiError> {
     let constant = constant_blobs::bytes(digest);
     let mut upstream = Upstream::NotAsked;
-    let mut presigned = registry.presigned.is_on();
+    let mut presigned = state.presigned.is_on();
     loop {
-        let row = if constant.is_some() { None } else { linked(registry, target, digest).await? };
+        let row = if constant.is_some() { None } else { linked(state, target, digest).await? };
         let facts = BlobFacts {
             constant: constant.is_some(),
             linked: row.is_some(),
@@ -64,19 +64,17 @@ pub(crate) async fn pull(
                 return Ok((BlobAnswer::Described(row.and_then(|row| row.size)), outcome));
             }
             BlobDecision::Redirect => {
-                let location = registry.nodes.content_url(registry, &target.repository, digest).await?;
+                let location = state.nodes.content_url(state, &target.repository, digest).await?;
                 return Ok((BlobAnswer::Redirect(location), outcome));
             }
-            BlobDecision::Presign => {
-                match registry.presigned.url(digest, registry.config.link_lifetime).await {
-                    Some(location) => {
-                        registry.reads.note(digest);
-                        return Ok((BlobAnswer::Redirect(location), outcome));
-                    }
-                    None => presigned = false,
+            BlobDecision::Presign => match state.presigned.url(digest, state.config.link_lifetime).await {
+                Some(location) => {
+                    state.reads.note(digest);
+                    return Ok((BlobAnswer::Redirect(location), outcome));
                 }
-            }
-            BlobDecision::Ask => upstream = ask_once(registry, target, digest).await?,
+                None => presigned = false,
+            },
+            BlobDecision::Ask => upstream = ask_once(state, target, digest).await?,
             // Whoever asked upstream has recorded it before telling; only a row that went away since is missing here.
             BlobDecision::RecordPending => return Err(ApiError::Internal),
             BlobDecision::Refuse(refusal) => {
@@ -86,37 +84,37 @@ pub(crate) async fn pull(
     }
 }
 
-async fn linked(registry: &Registry, target: &Target, digest: &Digest) -> Result<Option<BlobRow>, ApiError> {
-    if let Some(row) = registry.memory.blobs.get(&In(&target.repository, digest)).await {
+async fn linked(state: &AppState, target: &Target, digest: &Digest) -> Result<Option<BlobRow>, ApiError> {
+    if let Some(row) = state.memory.blobs.get(&In(&target.repository, digest)).await {
         return Ok(Some(row));
     }
-    let row = blobs::linked(&registry.db, &target.repository, digest).await?;
+    let row = blobs::linked(&state.db, &target.repository, digest).await?;
     if let Some(row) = &row {
-        registry.memory.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
+        state.memory.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
     }
     Ok(row)
 }
 
 /// Asks upstream for the blob, or joins whoever asks; what it has is recorded as pending before this returns.
 async fn ask_once(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     target: &Arc<Target>,
     digest: &Digest,
 ) -> Result<Upstream<()>, ApiError> {
     let missing = Missing::Blob(target.repository.clone(), digest.clone());
-    if registry.memory.missing.contains_key(&missing) {
+    if state.memory.missing.contains_key(&missing) {
         return Err(ApiError::Refused { asked: Asked::Blob, refusal: Failure::NotFound, negative: true });
     }
     let key = (target.repository.clone(), digest.clone());
-    let (flight, _) = registry.blob_flights.join(key, |_| {
-        let (registry, target, digest) = (Arc::clone(registry), Arc::clone(target), digest.clone());
-        async move { ask(&registry, &target, &digest, missing).await }
+    let (flight, _) = state.blob_flights.join(key, |_| {
+        let (state, target, digest) = (Arc::clone(state), Arc::clone(target), digest.clone());
+        async move { ask(&state, &target, &digest, missing).await }
     });
     flight.result().await.unwrap_or(Err(ApiError::Internal))
 }
 
 async fn ask(
-    registry: &Registry,
+    state: &AppState,
     target: &Target,
     digest: &Digest,
     missing: Missing,
@@ -129,13 +127,13 @@ async fn ask(
                 size: head.size,
                 now: Millis::now(),
             };
-            blobs::record_pending(&registry.db, &pending).await?;
+            blobs::record_pending(&state.db, &pending).await?;
             Ok(Upstream::Has(()))
         }
         Err(error) => {
             let failure = failure(&error);
             if failure == Failure::NotFound {
-                registry.memory.missing.insert(missing, ()).await;
+                state.memory.missing.insert(missing, ()).await;
             }
             Ok(Upstream::Failed(failure))
         }

@@ -18,8 +18,9 @@ use super::runner::TaskError;
 use crate::{
     config::Prefetch,
     error::ApiError,
-    pull_through::{decide::Failure, fetch::FetchError, manifest::fetch_once, resolve::Target},
-    registry::Registry,
+    pull::{decide::Failure, fetch::FetchError, manifest::fetch_once},
+    resolve::Target,
+    state::AppState,
 };
 
 /// The kind under which the task stands in the table.
@@ -38,7 +39,7 @@ struct Payload {
 }
 
 /// Queues the completion of a manifest, once however many clients ask for it. A failure costs only the head start.
-pub(crate) async fn queue(registry: &Registry, target: &Target, digest: &Digest, parsed: &Manifest) {
+pub(crate) async fn queue(state: &AppState, target: &Target, digest: &Digest, parsed: &Manifest) {
     if target.namespace.prefetch == Prefetch::None || parsed.items.is_empty() {
         return;
     }
@@ -46,34 +47,34 @@ pub(crate) async fn queue(registry: &Registry, target: &Target, digest: &Digest,
     let key = format!("{}@{digest}", target.repository);
     let queued = async {
         let payload = serde_json::to_string(&payload).map_err(|error| error.to_string())?;
-        tasks::enqueue(&registry.db, KIND, &key, &payload, Millis::now())
+        tasks::enqueue(&state.db, KIND, &key, &payload, Millis::now())
             .await
             .map_err(|error| error.to_string())
     };
     match queued.await {
-        Ok(true) => registry.task_queued.notify_one(),
+        Ok(true) => state.task_queued.notify_one(),
         Ok(false) => {}
         Err(error) => tracing::warn!(key, "an image will not be completed in the background: {error}"),
     }
 }
 
 /// Runs the task.
-pub(crate) async fn run(registry: &Arc<Registry>, payload: &str) -> Result<(), TaskError> {
+pub(crate) async fn run(state: &Arc<AppState>, payload: &str) -> Result<(), TaskError> {
     let payload: Payload = serde_json::from_str(payload)
         .map_err(|error| TaskError::Hopeless(format!("unreadable payload: {error}")))?;
-    let target = registry.resolver.resolve(&payload.repository, None).map_err(|_| {
+    let target = state.resolver.resolve(&payload.repository, None).map_err(|_| {
         TaskError::Hopeless("the configuration no longer leads to this repository".to_owned())
     })?;
     let target = Arc::new(target);
     let mut blobs = Vec::new();
     let mut seen = HashSet::new();
-    gather(registry, &target, payload.manifest, &mut blobs, &mut seen).await?;
-    fill_all(registry, blobs).await
+    gather(state, &target, payload.manifest, &mut blobs, &mut seen).await?;
+    fill_all(state, blobs).await
 }
 
 /// Fetches the manifests that belong to `root`, level by level, and lists the blobs that they name.
 async fn gather(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     target: &Arc<Target>,
     root: Digest,
     blobs: &mut Vec<Digest>,
@@ -83,9 +84,9 @@ async fn gather(
     for _ in 0..=DEEPEST {
         let mut next = Vec::new();
         for digest in level.drain(..).filter(|digest| seen.insert(digest.clone())).collect::<Vec<_>>() {
-            let manifest = manifest(registry, target, &digest).await?;
+            let manifest = manifest(state, target, &digest).await?;
             blobs.extend(manifest.blobs().map(|item| item.digest.clone()));
-            let wanted = Wanted::of(registry, target).await?;
+            let wanted = Wanted::of(state, target).await?;
             next.extend(
                 manifest.children().filter(|child| wanted.takes(child)).map(|child| child.digest.clone()),
             );
@@ -97,13 +98,13 @@ async fn gather(
 }
 
 async fn manifest(
-    registry: &Arc<Registry>,
+    state: &Arc<AppState>,
     target: &Arc<Target>,
     digest: &Digest,
 ) -> Result<Manifest, TaskError> {
-    let stored = match registry.manifest(digest).await.map_err(ours)? {
+    let stored = match state.manifest(digest).await.map_err(ours)? {
         Some(stored) => stored,
-        None => fetch_once(registry, target, digest, None, Priority::Background).await.map_err(theirs)?.0,
+        None => fetch_once(state, target, digest, None, Priority::Background).await.map_err(theirs)?.0,
     };
     Manifest::parse(&stored.body, Some(&stored.media_type))
         .map_err(|error| TaskError::Hopeless(format!("a stored manifest cannot be read: {error}")))
@@ -116,7 +117,7 @@ enum Wanted {
 }
 
 impl Wanted {
-    async fn of(registry: &Registry, target: &Target) -> Result<Self, TaskError> {
+    async fn of(state: &AppState, target: &Target) -> Result<Self, TaskError> {
         let namespace = &target.namespace;
         if namespace.prefetch == Prefetch::All {
             return Ok(Self::Every);
@@ -125,7 +126,7 @@ impl Wanted {
             return Ok(Self::These(namespace.platforms.clone()));
         }
         let asked_for =
-            platforms::list(&registry.db, &namespace.prefix).await.map_err(|error| ours(error.into()))?;
+            platforms::list(&state.db, &namespace.prefix).await.map_err(|error| ours(error.into()))?;
         Ok(Self::These(asked_for))
     }
 
@@ -139,11 +140,11 @@ impl Wanted {
     }
 }
 
-async fn fill_all(registry: &Arc<Registry>, blobs: Vec<Digest>) -> Result<(), TaskError> {
+async fn fill_all(state: &Arc<AppState>, blobs: Vec<Digest>) -> Result<(), TaskError> {
     let fills = blobs
         .into_iter()
         .filter(|digest| oci_types::constant_blobs::bytes(digest).is_none())
-        .map(|digest| async move { fill(registry, &digest).await });
+        .map(|digest| async move { fill(state, &digest).await });
     let mut ended = stream::iter(fills).buffer_unordered(BLOBS_AT_ONCE);
     let mut first_error = None;
     while let Some(result) = ended.next().await {
@@ -154,10 +155,10 @@ async fn fill_all(registry: &Arc<Registry>, blobs: Vec<Digest>) -> Result<(), Ta
     first_error.map_or(Ok(()), Err)
 }
 
-async fn fill(registry: &Registry, digest: &Digest) -> Result<(), TaskError> {
+async fn fill(state: &AppState, digest: &Digest) -> Result<(), TaskError> {
     loop {
-        let base = registry.nodes.internal_url(registry, digest).await.map_err(ours)?;
-        let status = registry
+        let base = state.nodes.internal_url(state, digest).await.map_err(ours)?;
+        let status = state
             .content
             .start_fill(&base, digest)
             .await

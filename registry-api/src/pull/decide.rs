@@ -6,7 +6,7 @@ use oci_types::Digest;
 
 /// What upstream said of a manifest or a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Upstream<T> {
+pub(crate) enum Upstream<T> {
     /// It has not been asked yet.
     NotAsked,
     /// It has it.
@@ -17,7 +17,7 @@ pub enum Upstream<T> {
 
 /// Why upstream did not give what it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// 404.
     NotFound,
     /// 401 or 403.
@@ -39,11 +39,11 @@ pub enum Failure {
 }
 
 /// What a client is told when nothing can be served.
-pub type Refusal = Failure;
+pub(crate) type Refusal = Failure;
 
 /// The manifest that upstream has under a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tagged {
+pub(crate) enum Tagged {
     /// Its digest, and whether its bytes are here already.
     As {
         /// What the tag names upstream.
@@ -57,29 +57,29 @@ pub enum Tagged {
 
 /// A tag that is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalTag {
+pub(crate) struct LocalTag {
     /// What it names here.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// Checked within its TTL, immutable, or not to be asked about.
-    pub fresh: bool,
+    pub(crate) fresh: bool,
     /// Whether it may still be served when upstream cannot say.
-    pub within_stale_limit: bool,
+    pub(crate) within_stale_limit: bool,
 }
 
 /// All that the decision about a tag depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagFacts {
+pub(crate) struct TagFacts {
     /// The tag as it is known here.
-    pub local: Option<LocalTag>,
+    pub(crate) local: Option<LocalTag>,
     /// What upstream said of it.
-    pub upstream: Upstream<Tagged>,
+    pub(crate) upstream: Upstream<Tagged>,
     /// Whether upstream was asked for the bytes, too, and failed.
-    pub serve_deleted: bool,
+    pub(crate) serve_deleted: bool,
 }
 
 /// What to do about a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TagDecision {
+pub(crate) enum TagDecision {
     /// Ask upstream where the tag points.
     Ask,
     /// Serve the copy, which is fresh.
@@ -99,7 +99,7 @@ pub enum TagDecision {
 }
 
 /// Table 2: a manifest by tag.
-pub fn tag(facts: &TagFacts) -> TagDecision {
+pub(crate) fn tag(facts: &TagFacts) -> TagDecision {
     let local = facts.local.as_ref();
     match (&facts.upstream, local) {
         (Upstream::NotAsked, Some(local)) if local.fresh => TagDecision::Serve(local.digest.clone()),
@@ -122,16 +122,16 @@ pub fn tag(facts: &TagFacts) -> TagDecision {
 
 /// All that the decision about a digest depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DigestFacts {
+pub(crate) struct DigestFacts {
     /// Whether this repository may serve it: linked, child of a linked index, or pending.
-    pub linked: bool,
+    pub(crate) linked: bool,
     /// Whether its bytes are here, by any repository.
-    pub bytes_here: bool,
+    pub(crate) bytes_here: bool,
 }
 
 /// What to do about a manifest by digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DigestDecision {
+pub(crate) enum DigestDecision {
     /// Serve what is here.
     Serve,
     /// Ask upstream whether this repository has it; then link it and its content, and serve it.
@@ -143,7 +143,7 @@ pub enum DigestDecision {
 }
 
 /// Table 3: a manifest by digest. `upstream` is what it said when it was asked to confirm or to send the manifest.
-pub fn digest(facts: DigestFacts, upstream: &Upstream<()>) -> DigestDecision {
+pub(crate) fn digest(facts: DigestFacts, upstream: &Upstream<()>) -> DigestDecision {
     match (facts, upstream) {
         (DigestFacts { linked: true, bytes_here: true }, _) => DigestDecision::Serve,
         (_, Upstream::Failed(failure)) => DigestDecision::Refuse(*failure),
@@ -155,24 +155,24 @@ pub fn digest(facts: DigestFacts, upstream: &Upstream<()>) -> DigestDecision {
 
 /// All that the decision about a blob depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobFacts {
+pub(crate) struct BlobFacts {
     /// Whether it is one of the two constants.
-    pub constant: bool,
+    pub(crate) constant: bool,
     /// Whether this repository may serve it, pending or not.
-    pub linked: bool,
+    pub(crate) linked: bool,
     /// Whether its verified bytes are stored.
-    pub stored: bool,
+    pub(crate) stored: bool,
     /// Whether clients can be sent to the object store for what is stored.
-    pub presigned: bool,
+    pub(crate) presigned: bool,
     /// What upstream said of it.
-    pub upstream: Upstream<()>,
+    pub(crate) upstream: Upstream<()>,
     /// Whether the client asked for headers only.
-    pub head: bool,
+    pub(crate) head: bool,
 }
 
 /// What to do about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BlobDecision {
+pub(crate) enum BlobDecision {
     /// Answer the constant bytes.
     Constant,
     /// Answer size and digest, without a redirect and without a download.
@@ -190,7 +190,7 @@ pub enum BlobDecision {
 }
 
 /// Table 4: a blob.
-pub fn blob(facts: &BlobFacts) -> BlobDecision {
+pub(crate) fn blob(facts: &BlobFacts) -> BlobDecision {
     match facts {
         BlobFacts { constant: true, .. } => BlobDecision::Constant,
         BlobFacts { linked: true, head: true, .. } => BlobDecision::Describe,

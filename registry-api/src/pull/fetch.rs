@@ -9,8 +9,8 @@ use shared_models::db::{
 };
 use upstream_client::Priority;
 
-use super::{decide::Failure, failure::failure, record, resolve::Target};
-use crate::{error::ApiError, registry::Registry};
+use super::{decide::Failure, failure::failure};
+use crate::{error::ApiError, record, resolve::Target, state::AppState};
 
 /// Why a manifest was not fetched.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub(crate) enum FetchError {
 
 /// Fetches what `reference` names, stores it, and points `tag` at it where there is one.
 pub(crate) async fn manifest(
-    registry: &Registry,
+    state: &AppState,
     target: &Target,
     reference: &Reference,
     tag: Option<&TagCheck>,
@@ -43,5 +43,5 @@ pub(crate) async fn manifest(
     let parsed = Manifest::parse(&fetched.body, fetched.media_type.as_ref())
         .map_err(|error| refused(&error, Failure::Bad))?;
     let manifest = NewManifest { digest: fetched.digest, parsed, body: fetched.body };
-    record::fetched(registry, target, manifest, tag).await.map_err(FetchError::Here)
+    record::fetched(state, target, manifest, tag).await.map_err(FetchError::Here)
 }

@@ -11,19 +11,19 @@ use shared_models::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
+    caches::Memory,
     config::Config,
     error::ApiError,
     metrics::ApiMetrics,
     placement::Nodes,
     presigned::Presigned,
-    pull_through::{
-        blob::BlobFlights, flights::Flights, manifest::ManifestFlights, memory::Memory, resolve::Resolver,
-        tag::TagFlights, tag_list::TagLists,
-    },
+    pull::{blob::BlobFlights, manifest::ManifestFlights, tag::TagFlights, tag_list::TagLists},
+    resolve::Resolver,
+    single_flight::Flights,
 };
 
 /// Everything that this service knows and can do.
-pub(crate) struct Registry {
+pub(crate) struct AppState {
     pub(crate) config: Config,
     pub(crate) db: Db,
     pub(crate) resolver: Resolver,
@@ -44,7 +44,7 @@ pub(crate) struct Registry {
     pub(crate) task_queued: Notify,
 }
 
-impl Registry {
+impl AppState {
     pub(crate) fn new(mut config: Config, db: Db, metrics: ApiMetrics) -> Result<Self, reqwest::Error> {
         let runtime = Handle::current();
         let upstreams = std::mem::take(&mut config.upstreams);
