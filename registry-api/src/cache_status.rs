@@ -3,44 +3,43 @@
 use std::{fmt, time::Duration};
 
 use actix_web::http::header::HeaderValue;
+use oci_types::UpstreamFailure;
 
-use crate::pull::{decide::Failure, failure};
-
-/// How an answer came about.
+/// How an answer was obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// From here, without a word to upstream.
+    /// Served from here without a request to the upstream.
     Hit {
-        /// How much longer the tag counts as fresh; `None` for what never goes stale.
+        /// The remaining freshness lifetime of the tag; `None` for content that never becomes stale.
         ttl: Option<Duration>,
     },
-    /// From here, after upstream confirmed it.
+    /// Served from here after the upstream confirmed it.
     Revalidated,
-    /// From here, although upstream could not confirm it.
+    /// Served from here although the upstream did not confirm it.
     Stale {
-        /// Why it could not.
-        failure: Failure,
-        /// How long ago the tag stopped being fresh.
+        /// Why not.
+        failure: UpstreamFailure,
+        /// How long the tag has been stale.
         since: Duration,
     },
-    /// The tag is new or has moved to what was here already.
-    Adopted,
-    /// Fetched, and stored.
+    /// Confirmed or named by the upstream; the bytes were present.
+    KnownContent,
+    /// Fetched and stored.
     Miss,
-    /// Fetched by another request that this one joined.
+    /// Fetched by another request, which this one joined.
     Collapsed,
-    /// Told from upstream's `HEAD`, or sent on to where the bytes will be.
+    /// Answered from the upstream's `HEAD`, or redirected to where the bytes will be.
     Forwarded,
 }
 
 impl Outcome {
-    /// The value of the `outcome` label of `tidegate_pulls_total`.
+    /// The value of the label `outcome` of `tidegate_pulls_total`.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Hit { .. } => "hit",
             Self::Revalidated => "revalidated",
             Self::Stale { .. } => "stale",
-            Self::Miss | Self::Adopted | Self::Forwarded => "miss",
+            Self::Miss | Self::KnownContent | Self::Forwarded => "miss",
             Self::Collapsed => "collapsed",
         }
     }
@@ -50,7 +49,7 @@ impl Outcome {
         const HIT: HeaderValue = HeaderValue::from_static("tidegate; hit");
         match self {
             Self::Hit { ttl: None } => HIT,
-            // All that is written below is visible ASCII.
+            // Every other value is visible ASCII, too.
             other => HeaderValue::try_from(other.to_string()).unwrap_or(HIT),
         }
     }
@@ -64,18 +63,26 @@ impl fmt::Display for Outcome {
             Self::Hit { ttl: Some(ttl) } => write!(out, "tidegate; hit; ttl={}", ttl.as_secs()),
             Self::Revalidated => out.write_str("tidegate; fwd=stale; fwd-status=304"),
             Self::Stale { failure, since } => {
-                write!(
-                    out,
-                    "tidegate; hit; ttl=-{}; detail=stale-upstream-{}",
-                    since.as_secs(),
-                    failure::name(*failure)
-                )
+                let (since, code) = (since.as_secs(), failure_code(*failure));
+                write!(out, "tidegate; hit; ttl=-{since}; detail=stale-upstream-{code}")
             }
-            Self::Adopted => out.write_str("tidegate; fwd=miss; fwd-status=200; detail=known-content"),
+            Self::KnownContent => out.write_str("tidegate; fwd=miss; fwd-status=200; detail=known-content"),
             Self::Miss => out.write_str("tidegate; fwd=miss; stored"),
             Self::Collapsed => out.write_str("tidegate; fwd=miss; stored; collapsed"),
             Self::Forwarded => out.write_str("tidegate; fwd=miss"),
         }
+    }
+}
+
+/// The code of a failure in `Cache-Status` and in logs: the status that a client gets for it.
+pub(crate) fn failure_code(failure: UpstreamFailure) -> u16 {
+    match failure {
+        UpstreamFailure::NotFound => 404,
+        UpstreamFailure::Denied => 403,
+        UpstreamFailure::RateLimited { .. } => 429,
+        UpstreamFailure::BadGateway => 502,
+        UpstreamFailure::Timeout => 504,
+        UpstreamFailure::Unavailable { .. } => 503,
     }
 }
 
@@ -84,15 +91,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_reads_as_the_rfc_says() {
+    fn values_have_the_form_of_the_rfc() {
         let stale = Outcome::Stale {
-            failure: Failure::RateLimited { retry_after: None },
+            failure: UpstreamFailure::RateLimited { retry_after: None },
             since: Duration::from_secs(42),
         };
-        assert_eq!(stale.to_string(), "tidegate; hit; ttl=-42; detail=stale-upstream-429");
-        assert_eq!(Outcome::Hit { ttl: Some(Duration::from_secs(59)) }.to_string(), "tidegate; hit; ttl=59");
-        assert_eq!(Outcome::Hit { ttl: None }.header(), "tidegate; hit");
-        assert_eq!(stale.header(), "tidegate; hit; ttl=-42; detail=stale-upstream-429");
-        assert_eq!(Outcome::Collapsed.to_string(), "tidegate; fwd=miss; stored; collapsed");
+        for (outcome, value) in [
+            (Outcome::Hit { ttl: None }, "tidegate; hit"),
+            (Outcome::Hit { ttl: Some(Duration::from_secs(59)) }, "tidegate; hit; ttl=59"),
+            (Outcome::Revalidated, "tidegate; fwd=stale; fwd-status=304"),
+            (stale, "tidegate; hit; ttl=-42; detail=stale-upstream-429"),
+            (Outcome::KnownContent, "tidegate; fwd=miss; fwd-status=200; detail=known-content"),
+            (Outcome::Miss, "tidegate; fwd=miss; stored"),
+            (Outcome::Collapsed, "tidegate; fwd=miss; stored; collapsed"),
+            (Outcome::Forwarded, "tidegate; fwd=miss"),
+        ] {
+            assert_eq!(outcome.to_string(), value);
+            assert_eq!(outcome.header(), value);
+        }
     }
 }

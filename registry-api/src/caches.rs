@@ -1,56 +1,71 @@
-//! What is kept in memory beside the database, each entry for a bounded time.
+//! What this process caches of the database and of upstreams, each entry for a bounded time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use moka::{Equivalent, future::Cache};
-use oci_types::{Digest, RepositoryName, Tag};
+use oci_types::{Digest, Reference, RepositoryName, Tag};
 use shared_models::db::{blobs::BlobRow, manifests::StoredManifest, tags::TagRow};
 
-/// What a name in a repository may be: the key of what upstream was found not to have.
+use crate::listing::{Page, PageRequest};
+
+/// A key of the negative cache: content that the upstream of a repository does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Missing {
-    Reference(RepositoryName, String),
+pub(crate) enum NegativeKey {
+    Manifest(RepositoryName, Reference),
     Blob(RepositoryName, Digest),
     TagList(RepositoryName),
 }
 
-/// The key of what a repository has, to look it up with and not to keep: its hash is that of the tuple.
-#[derive(Hash)]
-pub(crate) struct In<'a, T>(pub(crate) &'a RepositoryName, pub(crate) &'a T);
+/// The key of a page of a tag list.
+pub(crate) type TagListKey = (RepositoryName, PageRequest<Tag>);
 
-impl<T: Eq> Equivalent<(RepositoryName, T)> for In<'_, T> {
+/// A borrowed key of what belongs to a repository. Its hash equals that of the owned tuple.
+#[derive(Hash)]
+pub(crate) struct KeyRef<'a, T>(pub(crate) &'a RepositoryName, pub(crate) &'a T);
+
+impl<T: Eq> Equivalent<(RepositoryName, T)> for KeyRef<'_, T> {
     fn equivalent(&self, (repository, other): &(RepositoryName, T)) -> bool {
         self.1 == other && self.0 == repository
     }
 }
 
-/// The caches of one process. What they say of a repository is at most `cache_max_age` old.
-pub(crate) struct Memory {
-    /// By digest, so never out of date; what a repository may read is asked of `links` first.
+/// The caches of one process. What belongs to a repository and comes from the database is at most `cache_max_age` old.
+pub(crate) struct Caches {
+    /// By digest, hence never out of date. Whether a repository may serve one is in `manifest_links`.
     pub(crate) manifests: Cache<Digest, Arc<StoredManifest>>,
     pub(crate) tags: Cache<(RepositoryName, Tag), TagRow>,
-    /// The manifests that a repository may serve. Only what is linked is in here.
-    pub(crate) links: Cache<(RepositoryName, Digest), ()>,
-    /// The blobs that a repository may serve. Only what is linked is in here.
+    /// The manifests that a repository may serve. Absence means nothing.
+    pub(crate) manifest_links: Cache<(RepositoryName, Digest), ()>,
+    /// The blobs that a repository may serve. Absence means nothing.
     pub(crate) blobs: Cache<(RepositoryName, Digest), BlobRow>,
-    /// What upstream said 404 to a moment ago.
-    pub(crate) missing: Cache<Missing, ()>,
+    /// The content for which an upstream has answered 404.
+    pub(crate) missing: Cache<NegativeKey, ()>,
+    /// The pages of tag lists that upstreams sent, and when.
+    pub(crate) tag_lists: Cache<TagListKey, (Instant, Arc<Page<Tag>>)>,
 }
 
-/// The most entries of each cache that is not bounded in bytes.
-const MOST_ENTRIES: u64 = 100_000;
+/// The maximum number of entries of each cache that is not bounded in bytes.
+const MAX_ENTRIES: u64 = 100_000;
 
-impl Memory {
+/// The maximum number of pages of tag lists, and the maximum lifetime of one.
+const MAX_TAG_LISTS: u64 = 1_000;
+const MAX_TAG_LIST_AGE: Duration = Duration::from_secs(3600);
+
+impl Caches {
     pub(crate) fn new(manifest_bytes: u64, max_age: Duration, negative_ttl: Duration) -> Self {
         let size = |_: &Digest, manifest: &Arc<StoredManifest>| {
             u32::try_from(manifest.body.len()).unwrap_or(u32::MAX)
         };
         Self {
             manifests: Cache::builder().weigher(size).max_capacity(manifest_bytes).build(),
-            tags: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(max_age).build(),
-            links: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(max_age).build(),
-            blobs: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(max_age).build(),
-            missing: Cache::builder().max_capacity(MOST_ENTRIES).time_to_live(negative_ttl).build(),
+            tags: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
+            manifest_links: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
+            blobs: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
+            missing: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(negative_ttl).build(),
+            tag_lists: Cache::builder().max_capacity(MAX_TAG_LISTS).time_to_live(MAX_TAG_LIST_AGE).build(),
         }
     }
 }
@@ -60,13 +75,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_repository_has_is_found_by_borrowed_names() {
-        let memory = Memory::new(0, Duration::from_secs(60), Duration::ZERO);
+    async fn entries_are_found_by_borrowed_keys() {
+        let caches = Caches::new(0, Duration::from_secs(60), Duration::ZERO);
         let [one, other] = ["a/one", "a/other"].map(|name| RepositoryName::parse(name).unwrap());
         let [digest, unknown] = [Digest::sha256(b"x"), Digest::sha256(b"y")];
-        memory.links.insert((one.clone(), digest.clone()), ()).await;
-        assert!(memory.links.contains_key(&In(&one, &digest)));
-        assert!(!memory.links.contains_key(&In(&other, &digest)));
-        assert!(!memory.links.contains_key(&In(&one, &unknown)));
+        caches.manifest_links.insert((one.clone(), digest.clone()), ()).await;
+        assert!(caches.manifest_links.contains_key(&KeyRef(&one, &digest)));
+        assert!(!caches.manifest_links.contains_key(&KeyRef(&other, &digest)));
+        assert!(!caches.manifest_links.contains_key(&KeyRef(&one, &unknown)));
     }
 }

@@ -1,80 +1,114 @@
-//! Every error of this service and the OCI code and status that a client gets for it. The only place where that is said.
-
-use std::fmt;
+//! The errors of this service and the answer to each: the only mapping to HTTP in this crate.
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
-use http_server::{OciCode, OciError};
-use oci_types::name::NameError;
+use http_server::{OciCode, OciError, Resource};
+use oci_types::{MediaType, UpstreamFailure, name::NameError};
 use shared_models::db::DbError;
 
-use crate::pull::decide::{Failure, Refusal};
+use crate::cache_status::failure_code;
 
-/// What a refusal is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    Manifest,
-    Blob,
-    Repository,
-}
-
-/// Why a request is not answered with what it asked for.
-#[derive(Debug, Clone)]
+/// Why a request is not answered with the content that it is for.
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ApiError {
     /// A repository name, tag or digest outside its grammar.
-    Name(NameError),
-    /// `?ns=` names a registry that no upstream here stands for, or no namespace takes the name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No upstream has the host in `?ns=`, or no namespace matches the name.
+    #[error("no namespace matches this repository name")]
     UnknownRepository,
-    /// A rule of the namespace keeps the repository out.
-    Excluded { rule: String },
-    /// Upstream did not give it, and it is not here.
-    Refused { asked: Asked, refusal: Refusal, negative: bool },
-    /// The client listed the type of the manifest with `q=0`.
-    NotAcceptable,
-    /// `n` or `last` of a listing makes no sense.
+    /// A rule of the namespace excludes the repository.
+    #[error("this repository is excluded by the rule: {rule}")]
+    Excluded {
+        /// The rule, as configured.
+        rule: String,
+    },
+    /// The principal may not perform the action.
+    #[error("access denied")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "every action is allowed until access control exists"))]
+    Forbidden,
+    /// The upstream did not deliver the content, and it is not present.
+    #[error("the upstream did not deliver the content (code {})", failure_code(*.failure))]
+    Upstream {
+        /// What the request is for.
+        resource: Resource,
+        /// Why not.
+        failure: UpstreamFailure,
+        /// Whether the answer is from the negative cache.
+        cached: bool,
+    },
+    /// `Accept` excludes the type of the manifest with `q=0`.
+    #[error("the manifest has the type {0}, which the Accept header excludes")]
+    NotAcceptable(MediaType),
+    /// `n` or `last` of a listing is invalid.
+    #[error("{0}")]
     Page(&'static str),
-    /// No content node lives.
+    /// There is no live content node.
+    #[error("no content node is available")]
     NoContentNode,
-    /// The database did not answer, and will.
-    DatabaseUnavailable,
-    /// A defect; the log says which.
-    Internal,
+    /// The database is unavailable.
+    #[error("the database is unavailable")]
+    DatabaseUnavailable(#[source] DbError),
+    /// A query failed, which is a defect.
+    #[error("a database query failed")]
+    Database(#[source] DbError),
+    /// A tag or repository names a manifest whose bytes are not in the database.
+    #[error("the bytes of a recorded manifest are missing")]
+    MissingManifest,
+    /// The work that this request waited for panicked.
+    #[error("the work that this request waited for panicked")]
+    Panicked,
 }
 
 impl ApiError {
-    /// The outcome to count a failed pull under.
+    /// An upstream failure that was observed now.
+    pub(crate) fn upstream(resource: Resource, failure: UpstreamFailure) -> Self {
+        Self::Upstream { resource, failure, cached: false }
+    }
+
+    /// A 404 of the upstream from the negative cache.
+    pub(crate) fn known_missing(resource: Resource) -> Self {
+        Self::Upstream { resource, failure: UpstreamFailure::NotFound, cached: true }
+    }
+
+    /// The value of the label `outcome` of `tidegate_pulls_total`.
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
-            Self::Refused { negative: true, .. } => "negative",
+            Self::Upstream { cached: true, .. } => "negative",
             _ => "error",
         }
     }
-}
 
-impl From<NameError> for ApiError {
-    fn from(error: NameError) -> Self {
-        Self::Name(error)
+    fn to_oci_error(&self) -> OciError {
+        let message = || self.to_string();
+        match self {
+            Self::Name(error) => OciError::new(name_code(error), message()),
+            Self::UnknownRepository => OciError::new(OciCode::NameUnknown, message()),
+            Self::Excluded { .. } | Self::Forbidden => OciError::new(OciCode::Denied, message()),
+            Self::Upstream { resource, failure, .. } => OciError::upstream(*resource, *failure),
+            Self::NotAcceptable(_) => {
+                OciError::new(OciCode::Unsupported, message()).with_status(StatusCode::NOT_ACCEPTABLE)
+            }
+            Self::Page(_) => OciError::new(OciCode::PaginationNumberInvalid, message()),
+            Self::NoContentNode | Self::DatabaseUnavailable(_) => OciError::unavailable(message(), None),
+            Self::Database(_) | Self::MissingManifest | Self::Panicked => {
+                OciError::new(OciCode::Unknown, "internal error")
+            }
+        }
     }
 }
 
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
-            DbError::Unavailable(_) => Self::DatabaseUnavailable,
-            defect => {
-                tracing::error!("a query failed: {defect}");
-                Self::Internal
+            // The database handle logs when it becomes unavailable.
+            DbError::Unavailable(_) => Self::DatabaseUnavailable(error),
+            _ => {
+                tracing::error!(%error, "failed to query the database");
+                Self::Database(error)
             }
         }
     }
 }
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, out)
-    }
-}
-
-impl std::error::Error for ApiError {}
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
@@ -82,36 +116,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        self.told().response()
-    }
-}
-
-/// When to come back, where nothing better is known, in seconds.
-const RETRY_AFTER_SECONDS: u64 = 5;
-
-impl ApiError {
-    fn told(&self) -> OciError {
-        match self {
-            Self::Name(error) => OciError::new(name_code(error), error.to_string()),
-            Self::UnknownRepository => OciError::new(
-                OciCode::NameUnknown,
-                "this name leads to no upstream registry that is configured here",
-            ),
-            Self::Excluded { rule } => {
-                OciError::new(OciCode::Denied, format!("the repository is kept out here by the rule: {rule}"))
-            }
-            Self::Refused { asked, refusal, .. } => refused(*asked, *refusal),
-            Self::NotAcceptable => {
-                OciError::new(OciCode::ManifestUnknown, "the client does not accept the manifest's type")
-                    .with_status(StatusCode::NOT_ACCEPTABLE)
-            }
-            Self::Page(reason) => OciError::new(OciCode::PaginationNumberInvalid, *reason),
-            Self::NoContentNode => OciError::new(OciCode::Unavailable, "no content node is available")
-                .with_retry_after(Some(RETRY_AFTER_SECONDS)),
-            Self::DatabaseUnavailable => OciError::new(OciCode::Unavailable, "the database is not available")
-                .with_retry_after(Some(RETRY_AFTER_SECONDS)),
-            Self::Internal => OciError::new(OciCode::Unknown, "internal error"),
-        }
+        self.to_oci_error().response()
     }
 }
 
@@ -123,29 +128,32 @@ fn name_code(error: &NameError) -> OciCode {
     }
 }
 
-fn refused(asked: Asked, refusal: Refusal) -> OciError {
-    match refusal {
-        Failure::NotFound => match asked {
-            Asked::Manifest => OciError::new(OciCode::ManifestUnknown, "upstream has no such manifest"),
-            Asked::Blob => OciError::new(OciCode::BlobUnknown, "upstream has no such blob"),
-            Asked::Repository => OciError::new(OciCode::NameUnknown, "upstream has no such repository"),
-        },
-        Failure::Denied => {
-            OciError::new(OciCode::Denied, "upstream refused: it may not exist or needs credentials")
-        }
-        Failure::RateLimited { retry_after } => {
-            OciError::new(OciCode::TooManyRequests, "upstream's request limit is used up")
-                .with_retry_after(retry_after.map(|after| after.as_secs()))
-        }
-        Failure::Bad => {
-            OciError::new(OciCode::Unknown, "upstream failed").with_status(StatusCode::BAD_GATEWAY)
-        }
-        Failure::Timeout => OciError::new(OciCode::Unavailable, "upstream did not answer in time")
-            .with_status(StatusCode::GATEWAY_TIMEOUT),
-        Failure::Unavailable { retry_after } => {
-            let seconds = retry_after.map_or(RETRY_AFTER_SECONDS, |after| after.as_secs());
-            OciError::new(OciCode::Unavailable, "upstream is not asked at present")
-                .with_retry_after(Some(seconds))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_one_status() {
+        let unavailable = DbError::Unavailable("reason".to_owned());
+        for (error, status, message) in [
+            (ApiError::UnknownRepository, 404, "no namespace matches this repository name"),
+            (ApiError::Forbidden, 403, "access denied"),
+            (
+                ApiError::known_missing(Resource::Blob),
+                404,
+                "the upstream did not deliver the content (code 404)",
+            ),
+            (ApiError::NoContentNode, 503, "no content node is available"),
+            (ApiError::from(unavailable), 503, "the database is unavailable"),
+            (ApiError::Panicked, 500, "the work that this request waited for panicked"),
+            (
+                ApiError::NotAcceptable(MediaType::new("a/b")),
+                406,
+                "the manifest has the type a/b, which the Accept header excludes",
+            ),
+        ] {
+            assert_eq!(error.status_code().as_u16(), status, "{error:?}");
+            assert_eq!(error.to_string(), message);
         }
     }
 }

@@ -1,12 +1,16 @@
 //! The deciding service: manifests, tags, and redirects to content.
 //!
-//! It owns every decision about pulling and carries no blob bytes but the two constants.
+//! It owns every decision about pulling and sends no blob bytes but those of the two constant blobs.
 
+mod access;
+mod answer;
 mod cache_status;
 mod caches;
 mod config;
 mod error;
+mod job_queue;
 mod jobs;
+mod listing;
 mod metrics;
 mod placement;
 mod presigned;
@@ -16,50 +20,42 @@ mod resolve;
 mod routes;
 mod single_flight;
 mod state;
+#[cfg(test)]
+mod test_state;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
-use actix_web::{FromRequest, Handler, Resource, Responder, web};
+use actix_web::web;
+use futures::FutureExt;
 use http_server::{Readiness, Refresh};
-use oci_types::Millis;
 use prometheus_client::registry::Registry as MetricRegistry;
-use shared_models::{
-    Change, Outage,
-    db::{self, Db, blobs, repositories},
-};
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use shared_models::db::{Db, tasks};
 
 pub use config::{Config, Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
 use metrics::ApiMetrics;
-use routes::{admin, v2::V2};
-use state::{AppState, HOUSEKEEPING};
+use routes::Routes;
+use state::AppState;
 
 /// The deciding service, ready to be mounted on a listener.
 #[derive(Clone)]
 pub struct RegistryApi(Arc<AppState>);
 
 impl RegistryApi {
-    /// Prepares the service. Call it on the main runtime: fetches and tasks live on it.
+    /// Prepares the service. To be called on the main runtime, where fetches and jobs run.
     ///
     /// # Errors
     /// The HTTP client for content nodes cannot be built.
     pub fn new(config: Config, db: Db, metrics: &mut MetricRegistry) -> Result<Self, reqwest::Error> {
-        Ok(Self(Arc::new(AppState::new(config, db, ApiMetrics::register(metrics))?)))
+        let metrics = ApiMetrics::register(metrics);
+        Ok(Self(Arc::new(AppState::new(config, db, metrics, access::authorize)?)))
     }
 
     /// Mounts `/v2/…` and `/api/v1/…`.
     pub fn configure(&self, config: &mut web::ServiceConfig) {
-        config
-            .app_data(web::Data::from(Arc::clone(&self.0)))
-            .service(V2(Arc::clone(&self.0)))
-            .service(reads("/api/v1/upstreams", admin::upstreams))
-            .service(reads("/api/v1/tasks", admin::tasks));
+        config.service(Routes(Arc::clone(&self.0)));
     }
 
-    /// Adds the database to what `/readyz` asks.
+    /// Adds the database to the checks of `/readyz`.
     pub fn readiness(&self, readiness: Readiness) -> Readiness {
         let db = self.0.db.clone();
         readiness.with(
@@ -71,7 +67,7 @@ impl RegistryApi {
         )
     }
 
-    /// Brings the gauges of upstreams and tasks up to date.
+    /// Updates the gauges of upstreams and jobs.
     pub fn refresh(&self) -> Refresh {
         let state = Arc::clone(&self.0);
         Arc::new(move || {
@@ -80,88 +76,20 @@ impl RegistryApi {
         })
     }
 
-    /// Runs tasks and housekeeping until `shutdown` resolves.
+    /// Runs jobs and periodic work until `shutdown` resolves.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
-        let (stop, stopped) = watch::channel(false);
-        let state = &self.0;
-        let told = |mut stopped: watch::Receiver<bool>| async move {
-            // A sender that is gone means the same as the word.
-            let _ = stopped.wait_for(|stop| *stop).await.is_ok();
-        };
-        let tasks = jobs::runner::run(Arc::clone(state), told(stopped.clone()));
-        let housekeeping = housekeeping(state, told(stopped));
-        let stopping = async {
-            shutdown.await;
-            stop.send_replace(true);
-        };
-        tokio::join!(tasks, housekeeping, stopping);
-    }
-}
-
-/// A path that is read, by `GET` and by `HEAD`.
-fn reads<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args> + Clone,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    web::resource(path.to_owned()).route(web::get().to(handler.clone())).route(web::head().to(handler))
-}
-
-/// Between two looks for pending blobs that no manifest has named, and for content nodes that have long been dead.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(300);
-
-async fn housekeeping(state: &AppState, shutdown: impl Future<Output = ()>) {
-    let mut often = interval(HOUSEKEEPING);
-    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seldom = interval(EXPIRY_INTERVAL);
-    let last_use = LastUse { state, outage: Outage::default() };
-    tokio::pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            _ = often.tick() => last_use.write().await,
-            _ = seldom.tick() => {
-                placement::forget_dead(state).await;
-                let before = Millis::now().before(state.config.pending_ttl);
-                match blobs::expire_pending(&state.db, before).await {
-                    Ok(0) => {}
-                    Ok(expired) => tracing::info!(expired, "forgot blobs that no manifest has named"),
-                    Err(error) => tracing::warn!("pending blobs could not be looked for: {error}"),
-                }
-            }
-        }
-    }
-    last_use.write().await;
-}
-
-/// When repositories were pulled, and blobs read that clients were sent to the object store for, on its way to the database.
-struct LastUse<'a> {
-    state: &'a AppState,
-    outage: Outage,
-}
-
-impl LastUse<'_> {
-    async fn write(&self) {
-        let AppState { db, pulls, reads, .. } = self.state;
-        let pulls = pulls.write(async |pulls| repositories::touch_pulls(db, pulls).await).await;
-        let reads = reads.write(async |reads| blobs::touch_read(db, reads).await).await;
-        let written = pulls.and(reads);
-        match self.outage.change(&written) {
-            Some(Change::Began(error)) => {
-                tracing::warn!("the times of the last pulls are not written: {error}");
-            }
-            Some(Change::Ended) => tracing::info!("the times of the last pulls are written again"),
-            None => {}
-        }
+        let shutdown = shutdown.shared();
+        let jobs = jobs::runner::run(Arc::clone(&self.0), shutdown.clone());
+        let periodic = jobs::periodic::run(&self.0, shutdown);
+        tokio::join!(jobs, periodic);
     }
 }
 
 async fn refresh_metrics(state: &AppState) {
     for upstream in state.resolver.upstreams() {
-        state.metrics.upstream(upstream.client.name(), &upstream.client.status());
+        state.metrics.set_upstream(upstream.client.name(), &upstream.client.status());
     }
-    if let Ok(counts) = db::tasks::counts(&state.db).await {
-        state.metrics.tasks(&counts);
+    if let Ok(counts) = tasks::counts(&state.db).await {
+        state.metrics.set_jobs(&counts);
     }
 }

@@ -1,4 +1,4 @@
-//! What registry-api counts.
+//! The metrics of registry-api.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -21,18 +21,18 @@ struct UpstreamLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TaskLabels {
+struct JobLabels {
     kind: String,
     state: &'static str,
 }
 
-/// Counters of pulls, and gauges of upstreams and tasks.
+/// Counters of pulls, and gauges of upstreams and jobs.
 #[derive(Clone, Default)]
 pub(crate) struct ApiMetrics {
     pulls: Family<PullLabels, Counter>,
     remaining: Family<UpstreamLabels, Gauge>,
     circuit_open: Family<UpstreamLabels, Gauge>,
-    tasks: Family<TaskLabels, Gauge>,
+    jobs: Family<JobLabels, Gauge>,
 }
 
 impl ApiMetrics {
@@ -41,23 +41,23 @@ impl ApiMetrics {
         registry.register("tidegate_pulls", "Pulls by upstream and outcome", metrics.pulls.clone());
         registry.register(
             "tidegate_upstream_ratelimit_remaining",
-            "Requests that upstream still allows",
+            "Requests that the upstream still allows",
             metrics.remaining.clone(),
         );
         registry.register(
             "tidegate_upstream_circuit_open",
-            "1 while upstream is not asked because it failed",
+            "1 while the circuit of the upstream is open",
             metrics.circuit_open.clone(),
         );
-        registry.register("tidegate_tasks", "Background tasks by kind and state", metrics.tasks.clone());
+        registry.register("tidegate_tasks", "Jobs by kind and state", metrics.jobs.clone());
         metrics
     }
 
-    pub(crate) fn pulled(&self, upstream: &str, kind: &'static str, outcome: &'static str) {
+    pub(crate) fn count_pull(&self, upstream: &str, kind: &'static str, outcome: &'static str) {
         self.pulls.get_or_create(&PullLabels { upstream: upstream.to_owned(), kind, outcome }).inc();
     }
 
-    pub(crate) fn upstream(&self, name: &str, status: &UpstreamStatus) {
+    pub(crate) fn set_upstream(&self, name: &str, status: &UpstreamStatus) {
         let labels = UpstreamLabels { upstream: name.to_owned() };
         self.circuit_open.get_or_create(&labels).set(i64::from(status.circuit_open_for.is_some()));
         if let Some(remaining) = status.rate_limit.as_ref().and_then(|limit| limit.remaining) {
@@ -65,17 +65,15 @@ impl ApiMetrics {
         }
     }
 
-    pub(crate) fn tasks(&self, counts: &[(String, TaskState, i64)]) {
-        self.tasks.clear();
+    pub(crate) fn set_jobs(&self, counts: &[(String, TaskState, i64)]) {
+        self.jobs.clear();
         for (kind, state, count) in counts {
-            self.tasks
-                .get_or_create(&TaskLabels { kind: kind.clone(), state: state_name(*state) })
-                .set(*count);
+            self.jobs.get_or_create(&JobLabels { kind: kind.clone(), state: state_name(*state) }).set(*count);
         }
     }
 }
 
-/// How a task's state is written in metrics and in the admin API.
+/// The state of a job in metrics and in the admin API.
 pub(crate) fn state_name(state: TaskState) -> &'static str {
     match state {
         TaskState::Queued => "queued",

@@ -1,79 +1,99 @@
-//! Where a client, or a background task, is sent for a blob.
+//! Which content node a client or a job is sent to for a blob.
 
 use std::{sync::Arc, time::Duration};
 
+use internal_api::LinkKeys;
 use moka::future::Cache;
 use oci_types::{Digest, Millis, RepositoryName};
 use shared_models::db::{
-    DbError,
+    Db, DbError,
     nodes::{self, NodeRow},
 };
 
-use crate::{config::Placement, error::ApiError, state::AppState};
+use crate::{
+    config::{Config, Placement},
+    error::ApiError,
+};
 
-/// How long the list of live nodes is used before it is read again.
-const REFRESH: Duration = Duration::from_secs(2);
+/// The cache lifetime of the list of live nodes.
+const NODES_TTL: Duration = Duration::from_secs(2);
 
-/// The content nodes that live.
-pub(crate) struct Nodes(Cache<(), Arc<Vec<NodeRow>>>);
+/// A node is deleted from the database after this many times the interval after which it counts as dead.
+const PRUNE_AFTER_MISSED: u32 = 4;
 
-impl Nodes {
-    pub(crate) fn new() -> Self {
-        Self(Cache::builder().max_capacity(1).time_to_live(REFRESH).build())
+/// Selects content nodes and makes URLs for them.
+pub(crate) struct NodeSelector {
+    placement: Placement,
+    link_keys: Arc<LinkKeys>,
+    link_lifetime: Duration,
+    dead_after: Duration,
+    db: Db,
+    live: Cache<(), Arc<Vec<NodeRow>>>,
+}
+
+impl NodeSelector {
+    pub(crate) fn new(config: &Config, db: Db) -> Self {
+        Self {
+            placement: config.placement.clone(),
+            link_keys: Arc::clone(&config.link_keys),
+            link_lifetime: config.link_lifetime,
+            dead_after: config.node_dead_after,
+            db,
+            live: Cache::builder().max_capacity(1).time_to_live(NODES_TTL).build(),
+        }
     }
 
-    /// The signed address of a blob's bytes.
+    /// The content link of a blob.
+    ///
+    /// # Errors
+    /// [`ApiError::NoContentNode`]; the database fails.
     pub(crate) async fn content_url(
         &self,
-        state: &AppState,
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<String, ApiError> {
-        let expires = Millis::now().after(state.config.link_lifetime);
-        let path = state.config.link_keys.sign(repository, digest, expires);
-        let base = match &state.config.placement {
+        let expires = Millis::now().after(self.link_lifetime);
+        let path = self.link_keys.sign(repository, digest, expires);
+        let base = match &self.placement {
             Placement::Fixed { public_base, .. } => public_base.clone(),
-            Placement::Nodes => self.owner(state, digest).await?.public_url,
+            Placement::Nodes => self.owner(digest).await?.public_url,
         };
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 
-    /// The base of the internal API of the node that owns a digest.
-    pub(crate) async fn internal_url(&self, state: &AppState, digest: &Digest) -> Result<String, ApiError> {
-        match &state.config.placement {
+    /// The base URL of the internal API of the node that owns a digest.
+    ///
+    /// # Errors
+    /// [`ApiError::NoContentNode`]; the database fails.
+    pub(crate) async fn internal_url(&self, digest: &Digest) -> Result<String, ApiError> {
+        match &self.placement {
             Placement::Fixed { internal_base: Some(base), .. } => Ok(base.clone()),
-            _ => Ok(self.owner(state, digest).await?.internal_url),
+            _ => Ok(self.owner(digest).await?.internal_url),
         }
     }
 
-    async fn owner(&self, state: &AppState, digest: &Digest) -> Result<NodeRow, ApiError> {
-        let db = state.db.clone();
-        let since = Millis::now().before(state.config.node_dead_after);
-        let live = async move { nodes::live(&db, since).await.map(Arc::new) };
-        let live = self
-            .0
-            .try_get_with((), live)
-            .await
-            .map_err(|error: Arc<DbError>| ApiError::from((*error).clone()))?;
+    /// Deletes nodes that have been dead for long. Returns their number.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub(crate) async fn prune_dead_nodes(&self) -> Result<u64, DbError> {
+        let before = Millis::now().before(self.dead_after.saturating_mul(PRUNE_AFTER_MISSED));
+        nodes::remove_dead(&self.db, before).await
+    }
+
+    async fn owner(&self, digest: &Digest) -> Result<NodeRow, ApiError> {
+        let live = async {
+            let since = Millis::now().before(self.dead_after);
+            nodes::live(&self.db, since).await.map(Arc::new)
+        };
+        let live = self.live.try_get_with((), live).await;
+        let live = live.map_err(|error: Arc<DbError>| ApiError::from((*error).clone()))?;
         owner(&live, digest).cloned().ok_or(ApiError::NoContentNode)
     }
 }
 
-/// After so many times the span that makes it count as dead, a node is forgotten.
-const FORGOTTEN_AFTER: u32 = 4;
-
-/// Forgets nodes that have long been dead.
-pub(crate) async fn forget_dead(state: &AppState) {
-    let before = Millis::now().before(state.config.node_dead_after.saturating_mul(FORGOTTEN_AFTER));
-    match nodes::remove_dead(&state.db, before).await {
-        Ok(0) => {}
-        Ok(forgotten) => tracing::info!(forgotten, "forgot content nodes that have long been dead"),
-        Err(error) => tracing::warn!("dead content nodes could not be looked for: {error}"),
-    }
-}
-
-/// Rendezvous hashing: each node draws a lot for the digest, and the highest owns it. A node that comes or goes moves only
-/// the digests that it owns.
+/// The node with the highest hash of node and digest owns the digest (rendezvous hashing). A node that joins or leaves moves
+/// only the digests that it owns.
 fn owner<'a>(nodes: &'a [NodeRow], digest: &Digest) -> Option<&'a NodeRow> {
     nodes.iter().max_by_key(|node| Digest::sha256(format!("{}\n{digest}", node.id).as_bytes()))
 }

@@ -1,9 +1,9 @@
-//! Every decision about pulling: which upstream, whether to ask it, what to make of the answer.
+//! What is pulled from upstreams: tags, manifests, blobs, tag lists. `decide` has every decision; each of the others gathers
+//! the facts for one table and acts on its decisions.
 
 pub(crate) mod blob;
+pub(crate) mod complete;
 pub(crate) mod decide;
-pub(crate) mod failure;
-pub(crate) mod fetch;
 pub(crate) mod manifest;
 pub(crate) mod tag;
 pub(crate) mod tag_list;

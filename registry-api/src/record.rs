@@ -1,68 +1,120 @@
-//! What a decision says is written, and what memory says of it is brought up to date.
+//! What a pull writes to the database, and the caches that it updates.
 
 use std::sync::Arc;
 
-use oci_types::{Digest, Manifest, Millis};
+use oci_types::{Digest, Millis};
 use shared_models::db::{
+    blobs::{self, BlobRow, NewPending},
     manifests::{NewManifest, StoredManifest},
     record::{self, TagCheck},
-    tags,
+    tags::{self, TagRow},
 };
 
-use crate::{error::ApiError, jobs::complete_image, resolve::Target, state::AppState};
+use crate::{error::ApiError, resolve::Target, state::AppState};
 
-/// Stores a manifest that was fetched and verified: with its links, and with `tag` where it was asked for by one.
+/// A manifest that a pull has recorded.
+#[derive(Clone)]
+pub(crate) struct Recorded {
+    pub(crate) manifest: Arc<StoredManifest>,
+    /// The tag that was recorded with it, as it is now: another process may have recorded a later check.
+    pub(crate) tag: Option<TagRow>,
+}
+
+/// Records a manifest that was fetched and verified, with its links, and with `tag` where there is one.
 pub(crate) async fn fetched(
     state: &AppState,
     target: &Target,
     manifest: NewManifest,
     tag: Option<&TagCheck>,
-) -> Result<Arc<StoredManifest>, ApiError> {
+) -> Result<Recorded, ApiError> {
     record::manifest(&state.db, &target.row(), &manifest, tag, Millis::now()).await?;
     let NewManifest { digest, parsed, body } = manifest;
-    let stored =
-        Arc::new(StoredManifest { digest: digest.clone(), media_type: parsed.media_type.clone(), body });
-    state.memory.manifests.insert(digest.clone(), Arc::clone(&stored)).await;
-    linked(state, target, &digest, tag).await;
-    complete_image::queue(state, target, &digest, &parsed).await;
-    Ok(stored)
+    let manifest = Arc::new(StoredManifest { digest, media_type: parsed.media_type, body });
+    state.caches.manifests.insert(manifest.digest.clone(), Arc::clone(&manifest)).await;
+    let tag = linked(state, target, &manifest.digest, tag).await?;
+    Ok(Recorded { manifest, tag })
 }
 
-/// Links a manifest that is here already, and its content, to the repository; points `tag` at it where there is one.
-/// False when its bytes are not here after all.
-pub(crate) async fn adopted(
+/// Links a manifest whose bytes are present, and its content, to the repository; records `tag` where there is one. `None`
+/// when its bytes are not present after all.
+pub(crate) async fn link_existing(
     state: &AppState,
     target: &Target,
     digest: &Digest,
     tag: Option<&TagCheck>,
-) -> Result<bool, ApiError> {
+) -> Result<Option<Recorded>, ApiError> {
     if !record::adopt(&state.db, &target.row(), digest, tag, Millis::now()).await? {
-        return Ok(false);
+        return Ok(None);
     }
-    linked(state, target, digest, tag).await;
-    if let Some(manifest) = state.manifest(digest).await?
-        && let Ok(parsed) = Manifest::parse(&manifest.body, Some(&manifest.media_type))
-    {
-        complete_image::queue(state, target, digest, &parsed).await;
-    }
-    Ok(true)
+    let tag = linked(state, target, digest, tag).await?;
+    Ok(manifest(state, digest).await?.map(|manifest| Recorded { manifest, tag }))
 }
 
-/// Notes that upstream has confirmed that a tag names `digest`; false where another process has seen it elsewhere.
-pub(crate) async fn checked(
+/// Records that the upstream has confirmed that a tag names `digest`. Returns whether it does in the database, too, and the
+/// tag as it is now.
+pub(crate) async fn tag_check(
     state: &AppState,
     target: &Target,
     check: &TagCheck,
     digest: &Digest,
-) -> Result<bool, ApiError> {
+) -> Result<(bool, Option<TagRow>), ApiError> {
     let confirmed = tags::mark_checked(&state.db, &target.repository, check, digest).await?;
-    state.forget_tag(&target.repository, &check.tag).await;
-    Ok(confirmed)
+    Ok((confirmed, tag(state, target, check).await?))
 }
 
-async fn linked(state: &AppState, target: &Target, digest: &Digest, tag: Option<&TagCheck>) {
-    state.memory.links.insert((target.repository.clone(), digest.clone()), ()).await;
-    if let Some(check) = tag {
-        state.forget_tag(&target.repository, &check.tag).await;
+/// Records that the upstream has confirmed a blob: on demand, if it is unknown, with a pending link.
+pub(crate) async fn confirmed_blob(
+    state: &AppState,
+    target: &Target,
+    digest: &Digest,
+    size: Option<u64>,
+) -> Result<BlobRow, ApiError> {
+    let now = Millis::now();
+    let pending = NewPending { repository: target.row(), digest: digest.clone(), size, now };
+    blobs::record_pending(&state.db, &pending).await?;
+    let row = blobs::linked(&state.db, &target.repository, digest).await?;
+    let row = row.unwrap_or_else(|| BlobRow {
+        digest: digest.clone(),
+        size,
+        state: shared_models::db::blobs::BlobState::OnDemand,
+    });
+    state.caches.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
+    Ok(row)
+}
+
+/// A manifest whose bytes are present, from the cache or the database.
+pub(crate) async fn manifest(
+    state: &AppState,
+    digest: &Digest,
+) -> Result<Option<Arc<StoredManifest>>, ApiError> {
+    if let Some(manifest) = state.caches.manifests.get(digest).await {
+        return Ok(Some(manifest));
     }
+    let Some(stored) = shared_models::db::manifests::load(&state.db, digest).await? else {
+        return Ok(None);
+    };
+    let stored = Arc::new(stored);
+    state.caches.manifests.insert(digest.clone(), Arc::clone(&stored)).await;
+    Ok(Some(stored))
+}
+
+async fn linked(
+    state: &AppState,
+    target: &Target,
+    digest: &Digest,
+    check: Option<&TagCheck>,
+) -> Result<Option<TagRow>, ApiError> {
+    state.caches.manifest_links.insert((target.repository.clone(), digest.clone()), ()).await;
+    match check {
+        Some(check) => tag(state, target, check).await,
+        None => Ok(None),
+    }
+}
+
+async fn tag(state: &AppState, target: &Target, check: &TagCheck) -> Result<Option<TagRow>, ApiError> {
+    let row = tags::find(&state.db, &target.repository, &check.tag).await?;
+    if let Some(row) = &row {
+        state.caches.tags.insert((target.repository.clone(), check.tag.clone()), row.clone()).await;
+    }
+    Ok(row)
 }

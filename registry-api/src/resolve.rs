@@ -1,11 +1,9 @@
-//! From a request to a repository here and a repository at an upstream.
+//! From a request to a repository and its upstream repository.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use oci_types::RepositoryName;
+use parking_lot::RwLock;
 use shared_models::db::repositories::NewRepository;
 use upstream_client::DOCKER_HUB_HOSTS;
 
@@ -14,19 +12,19 @@ use crate::{
     error::ApiError,
 };
 
-/// What a request is about.
+/// The repository that a request is for.
 #[derive(Clone)]
 pub(crate) struct Target {
-    /// The repository here: one row for every spelling that leads to the same upstream repository by the same prefix.
+    /// The repository here: the same for every spelling that leads to the same upstream repository by the same prefix.
     pub(crate) repository: RepositoryName,
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) upstream: Arc<UpstreamPolicy>,
-    /// The repository there.
+    /// The repository at the upstream.
     pub(crate) upstream_name: RepositoryName,
 }
 
 impl Target {
-    /// The row to record when upstream has confirmed what was asked for.
+    /// The row to record once the upstream has confirmed what the request is for.
     pub(crate) fn row(&self) -> NewRepository {
         NewRepository {
             name: self.repository.clone(),
@@ -36,46 +34,54 @@ impl Target {
     }
 }
 
-/// The configured names, ready to be looked up.
+/// The configured namespaces and upstreams, indexed for lookups.
 pub(crate) struct Resolver {
     upstreams: HashMap<String, Arc<UpstreamPolicy>>,
-    /// What `?ns=` may say.
+    /// The namespace of each host that `?ns=` may name, in lower case.
     hosts: HashMap<String, Arc<Namespace>>,
-    /// The first namespace of each upstream that has a prefix; its root default where none has.
-    homes: HashMap<String, Arc<Namespace>>,
+    /// The first namespace of each upstream that has a prefix; without one, its root namespace.
+    primary: HashMap<String, Arc<Namespace>>,
     /// The longest prefix first.
     namespaces: Vec<Arc<Namespace>>,
-    /// Where names lead to that were asked for without a host. That never changes, but there may be many names.
-    known: RwLock<HashMap<String, Arc<Target>>>,
+    /// The targets of names without `?ns=`. They never change; the number of names is bounded.
+    cached: RwLock<HashMap<String, Arc<Target>>>,
+    max_cached: usize,
 }
 
-/// The most names that are remembered.
-const MOST_KNOWN: usize = 10_000;
+/// The maximum number of names in the cache.
+const MAX_CACHED_NAMES: usize = 10_000;
 
 impl Resolver {
     pub(crate) fn new(upstreams: Vec<UpstreamPolicy>, namespaces: Vec<Namespace>) -> Self {
+        Self::with_max_cached(upstreams, namespaces, MAX_CACHED_NAMES)
+    }
+
+    fn with_max_cached(
+        upstreams: Vec<UpstreamPolicy>,
+        namespaces: Vec<Namespace>,
+        max_cached: usize,
+    ) -> Self {
         let mut namespaces: Vec<_> = namespaces.into_iter().map(Arc::new).collect();
-        let mut homes: HashMap<String, Arc<Namespace>> = HashMap::new();
+        let mut primary: HashMap<String, Arc<Namespace>> = HashMap::new();
         for namespace in &namespaces {
-            let home = homes.entry(namespace.upstream.clone()).or_insert_with(|| Arc::clone(namespace));
-            if home.prefix.is_empty() {
-                *home = Arc::clone(namespace);
+            let first = primary.entry(namespace.upstream.clone()).or_insert_with(|| Arc::clone(namespace));
+            if first.prefix.is_empty() {
+                *first = Arc::clone(namespace);
             }
         }
         namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.prefix.len()));
-        let home_of = |upstream: &UpstreamPolicy| homes.get(upstream.client.name()).cloned();
-        let hosts = upstreams
-            .iter()
-            .filter_map(|upstream| Some((upstream, home_of(upstream)?)))
-            .flat_map(|(upstream, home)| {
-                upstream.hosts.iter().map(move |host| (host.to_ascii_lowercase(), Arc::clone(&home)))
-            })
-            .collect();
+        let mut hosts = HashMap::new();
+        for upstream in &upstreams {
+            let Some(namespace) = primary.get(upstream.client.name()) else { continue };
+            for host in &upstream.hosts {
+                hosts.insert(host.to_ascii_lowercase(), Arc::clone(namespace));
+            }
+        }
         let upstreams = upstreams
             .into_iter()
             .map(|upstream| (upstream.client.name().to_owned(), Arc::new(upstream)))
             .collect();
-        Self { upstreams, hosts, homes, namespaces, known: RwLock::default() }
+        Self { upstreams, hosts, primary, namespaces, cached: RwLock::default(), max_cached }
     }
 
     /// Every upstream.
@@ -83,67 +89,63 @@ impl Resolver {
         self.upstreams.values()
     }
 
-    /// Finds what a name, as a client sent it, leads to, and `ns` where there is one.
+    /// The target of a name as a client sent it, and of the host in `?ns=` where there is one.
     ///
     /// # Errors
-    /// As [`Resolver::resolve`]; [`ApiError::Name`] when it is no name.
+    /// As [`Resolver::resolve`]; [`ApiError::Name`] for an invalid name.
     pub(crate) fn target(&self, name: &str, ns: Option<&str>) -> Result<Arc<Target>, ApiError> {
         if ns.is_some() {
             return self.resolve(&RepositoryName::parse(name)?, ns).map(Arc::new);
         }
-        if let Some(target) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        if let Some(target) = self.cached.read().get(name) {
             return Ok(Arc::clone(target));
         }
         let target = Arc::new(self.resolve(&RepositoryName::parse(name)?, None)?);
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_KNOWN {
-            known.clear();
+        let mut cached = self.cached.write();
+        if cached.len() >= self.max_cached {
+            cached.clear();
         }
-        known.insert(name.to_owned(), Arc::clone(&target));
+        cached.insert(name.to_owned(), Arc::clone(&target));
         Ok(target)
     }
 
-    /// Finds what `name`, and `ns` where the client sent it, leads to.
+    /// The target of `name`, and of the host in `?ns=` where there is one.
     ///
     /// # Errors
     /// [`ApiError::UnknownRepository`], [`ApiError::Excluded`]; [`ApiError::Name`] when the name becomes too long.
     pub(crate) fn resolve(&self, name: &RepositoryName, ns: Option<&str>) -> Result<Target, ApiError> {
         let (namespace, rest) = match ns {
-            Some(host) => (self.hosts.get(&host.to_ascii_lowercase()), Some(name.clone())),
-            None => {
-                let found = self
-                    .namespaces
-                    .iter()
-                    .find_map(|namespace| name.strip_prefix(&namespace.prefix).map(|rest| (namespace, rest)));
-                found.map_or((None, None), |(namespace, rest)| (Some(namespace), Some(rest)))
+            Some(host) => {
+                self.hosts.get(&host.to_ascii_lowercase()).map(|namespace| (namespace, name.clone()))
             }
-        };
-        let (Some(namespace), Some(rest)) = (namespace, rest) else {
-            return Err(ApiError::UnknownRepository);
-        };
+            None => self
+                .namespaces
+                .iter()
+                .find_map(|namespace| name.strip_prefix(&namespace.prefix).map(|rest| (namespace, rest))),
+        }
+        .ok_or(ApiError::UnknownRepository)?;
         let upstream = self.upstreams.get(&namespace.upstream).ok_or(ApiError::UnknownRepository)?;
         let upstream_name = if is_docker_hub(upstream) && rest.segments().count() == 1 {
             rest.below("library")?
         } else {
             rest
         };
-        allowed(namespace, &upstream_name)?;
-        let prefix = self.prefix_of(namespace);
+        check_rules(namespace, &upstream_name)?;
         Ok(Target {
-            repository: upstream_name.below(prefix)?,
+            repository: upstream_name.below(self.prefix_of(namespace))?,
             namespace: Arc::clone(namespace),
             upstream: Arc::clone(upstream),
             upstream_name,
         })
     }
 
-    /// The prefix under which a namespace's repositories are kept: its own, and for the root default the upstream's named
-    /// one, so that both spellings share what is known.
+    /// The prefix of the repositories of a namespace: its own; for the root namespace, that of the upstream's primary one,
+    /// so that both spellings share a repository.
     fn prefix_of<'a>(&'a self, namespace: &'a Namespace) -> &'a str {
         if !namespace.prefix.is_empty() {
             return &namespace.prefix;
         }
-        self.homes.get(&namespace.upstream).map_or("", |home| &home.prefix)
+        self.primary.get(&namespace.upstream).map_or("", |primary| &primary.prefix)
     }
 }
 
@@ -151,12 +153,13 @@ fn is_docker_hub(upstream: &UpstreamPolicy) -> bool {
     upstream.hosts.iter().any(|host| DOCKER_HUB_HOSTS.contains(&host.as_str()))
 }
 
-fn allowed(namespace: &Namespace, name: &RepositoryName) -> Result<(), ApiError> {
+/// Whether the rules of the namespace admit an upstream repository.
+fn check_rules(namespace: &Namespace, name: &RepositoryName) -> Result<(), ApiError> {
     if let Some(rule) = namespace.exclude.matching(name.as_str()) {
         return Err(ApiError::Excluded { rule: format!("exclude {rule}") });
     }
     if !namespace.include.is_empty() && namespace.include.matching(name.as_str()).is_none() {
-        return Err(ApiError::Excluded { rule: "it matches no include".to_owned() });
+        return Err(ApiError::Excluded { rule: "include (no pattern matches)".to_owned() });
     }
     Ok(())
 }
@@ -198,8 +201,8 @@ mod tests {
         }
     }
 
-    fn resolver() -> Resolver {
-        Resolver::new(
+    fn resolver(max_cached: usize) -> Resolver {
+        Resolver::with_max_cached(
             vec![
                 upstream("docker.io", &["docker.io", "registry-1.docker.io"]),
                 upstream("other", &["other.test:5000"]),
@@ -210,11 +213,12 @@ mod tests {
                 namespace("cache", "other", &[], &["secret/**"]),
                 namespace("cache/deep", "other", &["team/*"], &["team/no"]),
             ],
+            max_cached,
         )
     }
 
     fn resolved(name: &str, ns: Option<&str>) -> Result<(String, String), ApiError> {
-        let target = resolver().resolve(&RepositoryName::parse(name).unwrap(), ns)?;
+        let target = resolver(1).resolve(&RepositoryName::parse(name).unwrap(), ns)?;
         Ok((
             target.repository.to_string(),
             format!("{}!{}", target.upstream.client.name(), target.upstream_name),
@@ -222,24 +226,29 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_to_the_same_place_each_time_it_is_asked_for() {
-        let resolver = resolver();
-        let lead =
+    fn a_name_has_the_same_target_each_time() {
+        let resolver = resolver(100);
+        let target =
             |name: &str, ns| resolver.target(name, ns).map(|target| target.repository.to_string()).ok();
         for _ in 0..2 {
-            assert_eq!(lead("alpine", None).as_deref(), Some("docker.io/library/alpine"));
-            assert_eq!(lead("alpine", Some("other.test:5000")).as_deref(), Some("cache/alpine"));
-            assert_eq!(lead("cache/secret/x", None), None);
-            assert_eq!(lead("X", None), None);
+            assert_eq!(target("alpine", None).as_deref(), Some("docker.io/library/alpine"));
+            assert_eq!(target("alpine", Some("other.test:5000")).as_deref(), Some("cache/alpine"));
+            assert_eq!(target("cache/secret/x", None), None);
+            assert_eq!(target("X", None), None);
         }
-        for number in 0..=MOST_KNOWN {
-            assert_eq!(lead(&format!("x{number}"), None), Some(format!("docker.io/library/x{number}")));
-        }
-        assert_eq!(lead("alpine", None).as_deref(), Some("docker.io/library/alpine"));
-        assert!(resolver.known.read().unwrap().len() <= MOST_KNOWN);
     }
 
-    fn leads(name: &str, ns: Option<&str>, repository: &str, upstream: &str) {
+    #[test]
+    fn the_number_of_cached_names_is_bounded_and_an_evicted_name_resolves_again() {
+        let resolver = resolver(3);
+        let target = |name: &str| resolver.target(name, None).map(|target| target.repository.to_string());
+        for name in ["a", "b", "c", "d", "e", "a"] {
+            assert_eq!(target(name).unwrap(), format!("docker.io/library/{name}"));
+            assert!(resolver.cached.read().len() <= 3);
+        }
+    }
+
+    fn assert_target(name: &str, ns: Option<&str>, repository: &str, upstream: &str) {
         let found = resolved(name, ns).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(found, (repository.to_owned(), upstream.to_owned()), "{name} {ns:?}");
     }
@@ -254,22 +263,22 @@ mod tests {
             ("library/alpine", Some("docker.io")),
             ("alpine", Some("REGISTRY-1.docker.io")),
         ] {
-            leads(name, ns, "docker.io/library/alpine", "docker.io!library/alpine");
+            assert_target(name, ns, "docker.io/library/alpine", "docker.io!library/alpine");
         }
-        leads("team/app", None, "docker.io/team/app", "docker.io!team/app");
+        assert_target("team/app", None, "docker.io/team/app", "docker.io!team/app");
     }
 
     #[test]
     fn the_longest_prefix_of_whole_segments_wins() {
-        leads("cache/x/y", None, "cache/x/y", "other!x/y");
-        leads("cache/deep/team/x", None, "cache/deep/team/x", "other!team/x");
-        leads("cache2/x", None, "docker.io/cache2/x", "docker.io!cache2/x");
-        leads("cache", None, "docker.io/library/cache", "docker.io!library/cache");
+        assert_target("cache/x/y", None, "cache/x/y", "other!x/y");
+        assert_target("cache/deep/team/x", None, "cache/deep/team/x", "other!team/x");
+        assert_target("cache2/x", None, "docker.io/cache2/x", "docker.io!cache2/x");
+        assert_target("cache", None, "docker.io/library/cache", "docker.io!library/cache");
     }
 
     #[test]
-    fn ns_is_looked_up_and_never_dialled() {
-        leads("x", Some("other.test:5000"), "cache/x", "other!x");
+    fn ns_selects_a_configured_upstream() {
+        assert_target("x", Some("other.test:5000"), "cache/x", "other!x");
     }
 
     #[test]
@@ -283,6 +292,6 @@ mod tests {
         };
         assert_eq!(rule("cache/secret/x"), "exclude secret/**");
         assert_eq!(rule("cache/deep/team/no"), "exclude team/no");
-        assert_eq!(rule("cache/deep/elsewhere/x"), "it matches no include");
+        assert_eq!(rule("cache/deep/elsewhere/x"), "include (no pattern matches)");
     }
 }

@@ -1,120 +1,113 @@
-//! One piece of work at a time for one key: whoever asks while it runs joins it.
+//! One piece of work at a time for a key: a request for a key whose work is running joins that work.
 //!
-//! The work runs on the main runtime, so that it goes on when the request that began it is dropped.
+//! Spawned work runs on the main runtime and continues when the request that started it is dropped.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc};
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::watch};
 
-/// The pieces of work that run now, each with an early word `E` and a result `T`.
-pub(crate) struct Flights<K, E, T> {
-    running: Arc<Mutex<HashMap<K, Flight<E, T>>>>,
-    runtime: tokio::runtime::Handle,
+type Running<K, T> = Arc<Mutex<HashMap<K, Flight<T>>>>;
+
+/// The running pieces of work, by key.
+pub(crate) struct SingleFlight<K, T> {
+    running: Running<K, T>,
+    runtime: Handle,
 }
 
-/// One piece of work that runs.
-pub(crate) struct Flight<E, T> {
-    early: watch::Receiver<Option<E>>,
-    result: watch::Receiver<Option<T>>,
+/// A running piece of work, as its readers see it.
+pub(crate) struct Flight<T>(watch::Receiver<Option<T>>);
+
+/// The one who does the work of a key. Dropped without a result (a panic), it ends the flight all the same.
+pub(crate) struct Publisher<K: Hash + Eq, T> {
+    running: Running<K, T>,
+    key: K,
+    value: watch::Sender<Option<T>>,
 }
 
-impl<E, T> Clone for Flight<E, T> {
-    fn clone(&self) -> Self {
-        Self { early: self.early.clone(), result: self.result.clone() }
-    }
+/// What [`SingleFlight::begin`] found.
+pub(crate) enum Begin<K: Hash + Eq, T> {
+    /// The work of the key is running.
+    Joined(Flight<T>),
+    /// The caller does the work and publishes its result.
+    Started(Publisher<K, T>),
 }
 
-/// What is there first: the early word, or the result.
-pub(crate) enum First<E, T> {
-    /// The work goes on.
-    Early(E),
-    /// The work is done; `None` when it panicked.
-    Result(Option<T>),
-}
-
-impl<K, E, T> Flights<K, E, T>
+impl<K, T> SingleFlight<K, T>
 where
     K: Hash + Eq + Clone + Send + 'static,
-    E: Clone + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new(runtime: tokio::runtime::Handle) -> Self {
+    pub(crate) fn new(runtime: Handle) -> Self {
         Self { running: Arc::default(), runtime }
     }
 
-    /// Joins the work for `key`, or starts it. The second value says whether it ran already.
-    pub(crate) fn join<W>(
-        &self,
-        key: K,
-        work: impl FnOnce(watch::Sender<Option<E>>) -> W,
-    ) -> (Flight<E, T>, bool)
-    where
-        W: Future<Output = T> + Send + 'static,
-    {
-        let mut running = self.lock();
+    /// Joins the work of `key`, or makes the caller the one who does it. For callers that are never dropped midway.
+    pub(crate) fn begin(&self, key: K) -> Begin<K, T> {
+        let mut running = self.running.lock();
         if let Some(flight) = running.get(&key) {
-            return (flight.clone(), true);
+            return Begin::Joined(flight.clone());
         }
-        let (say_early, early) = watch::channel(None);
-        let (say_result, result) = watch::channel(None);
-        let flight = Flight { early, result };
-        running.insert(key.clone(), flight.clone());
-        drop(running);
-        let landing = Landing { running: Arc::clone(&self.running), key };
-        let work = work(say_early);
-        self.runtime.spawn(async move {
-            let result = work.await;
-            // The flight is over before its result is told: who asks after the result sees what it recorded.
-            drop(landing);
-            say_result.send_replace(Some(result));
-        });
-        (flight, false)
+        let (value, receiver) = watch::channel(None);
+        running.insert(key.clone(), Flight(receiver));
+        Begin::Started(Publisher { running: Arc::clone(&self.running), key, value })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<E, T>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<E, T> Flight<E, T>
-where
-    E: Clone,
-    T: Clone,
-{
-    /// The result; `None` when the work panicked.
-    pub(crate) async fn result(mut self) -> Option<T> {
-        self.result.wait_for(Option::is_some).await.ok().and_then(|result| result.clone())
-    }
-
-    /// The early word or the result, whichever is there first.
-    pub(crate) async fn first(mut self) -> First<E, T> {
-        let Self { early, result } = &mut self;
-        let told = tokio::select! {
-            biased;
-            told = result.wait_for(Option::is_some) => return First::Result(told.ok().and_then(|result| result.clone())),
-            told = early.wait_for(Option::is_some) => told.ok().and_then(|early| early.clone()),
-        };
-        match told {
-            Some(early) => First::Early(early),
-            None => First::Result(self.result().await),
+    /// Joins the work of `key`, or spawns it. The second value is whether it was running already.
+    pub(crate) fn join<W>(&self, key: K, work: impl FnOnce(Publisher<K, T>) -> W) -> (Flight<T>, bool)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        match self.begin(key) {
+            Begin::Joined(flight) => (flight, true),
+            Begin::Started(publisher) => {
+                let flight = Flight(publisher.value.subscribe());
+                self.runtime.spawn(work(publisher));
+                (flight, false)
+            }
         }
     }
 }
 
-/// Takes a flight out of the running ones, also when its work panics.
-struct Landing<K: Hash + Eq, E, T> {
-    running: Arc<Mutex<HashMap<K, Flight<E, T>>>>,
-    key: K,
+impl<K: Hash + Eq, T> Publisher<K, T> {
+    /// Publishes an interim value. The work continues.
+    pub(crate) fn update(&self, value: T) {
+        self.value.send_replace(Some(value));
+    }
+
+    /// Publishes the result. A request that arrives after a reader has seen it starts new work.
+    pub(crate) fn finish(self, value: T) {
+        self.running.lock().remove(&self.key);
+        self.value.send_replace(Some(value));
+    }
 }
 
-impl<K: Hash + Eq, E, T> Drop for Landing<K, E, T> {
+impl<K: Hash + Eq, T> Drop for Publisher<K, T> {
     fn drop(&mut self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        let mut running = self.running.lock();
+        // After `finish` the key may belong to new work.
+        if running.get(&self.key).is_some_and(|flight| flight.0.same_channel(&self.value.subscribe())) {
+            running.remove(&self.key);
+        }
+    }
+}
+
+impl<T: Clone> Flight<T> {
+    /// The first published value that `is_wanted`; `None` when the work ended without one.
+    pub(crate) async fn value(mut self, mut is_wanted: impl FnMut(&T) -> bool) -> Option<T> {
+        let value = self.0.wait_for(|value| value.as_ref().is_some_and(&mut is_wanted)).await;
+        value.ok().and_then(|value| value.clone())
+    }
+
+    /// The result of work that publishes no interim values; `None` when the work panicked.
+    pub(crate) async fn result(self) -> Option<T> {
+        self.value(|_| true).await
+    }
+}
+
+impl<T> Clone for Flight<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 
@@ -122,47 +115,67 @@ impl<K: Hash + Eq, E, T> Drop for Landing<K, E, T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use tokio::sync::Notify;
+
     use super::*;
 
-    #[tokio::test]
-    async fn many_asks_make_one_piece_of_work() {
-        let flights: Flights<&str, (), usize> = Flights::new(tokio::runtime::Handle::current());
-        let runs = Arc::new(AtomicUsize::new(0));
-        let gate = Arc::new(tokio::sync::Notify::new());
-        let asks: Vec<_> = (0..10)
-            .map(|_| {
-                let (runs, gate) = (Arc::clone(&runs), Arc::clone(&gate));
-                flights.join("key", |_| async move {
-                    gate.notified().await;
-                    runs.fetch_add(1, Ordering::SeqCst) + 1
-                })
-            })
-            .collect();
-        assert_eq!(asks.iter().filter(|(_, joined)| !joined).count(), 1);
-        gate.notify_one();
-        for (flight, _) in asks {
-            assert_eq!(flight.result().await, Some(1));
-        }
-        assert!(flights.lock().is_empty());
+    fn flights() -> SingleFlight<&'static str, usize> {
+        SingleFlight::new(Handle::current())
     }
 
     #[tokio::test]
-    async fn an_early_word_comes_before_the_result_and_a_panic_ends_the_flight() {
-        let flights: Flights<u8, u8, u8> = Flights::new(tokio::runtime::Handle::current());
-        let gate = Arc::new(tokio::sync::Notify::new());
-        let held = Arc::clone(&gate);
-        let (flight, _) = flights.join(1, |early| async move {
-            early.send_replace(Some(7));
-            held.notified().await;
-            8
-        });
-        assert!(matches!(flight.clone().first().await, First::Early(7)));
+    async fn ten_requests_make_one_piece_of_work() {
+        let flights = flights();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Notify::new());
+        let joined: Vec<_> = (0..10)
+            .map(|_| {
+                let (runs, gate) = (Arc::clone(&runs), Arc::clone(&gate));
+                flights.join("key", |publisher| async move {
+                    gate.notified().await;
+                    publisher.finish(runs.fetch_add(1, Ordering::SeqCst) + 1);
+                })
+            })
+            .collect();
+        assert_eq!(joined.iter().filter(|(_, joined)| !joined).count(), 1);
         gate.notify_one();
-        assert_eq!(flight.clone().result().await, Some(8));
-        assert!(matches!(flight.first().await, First::Result(Some(8))));
+        for (flight, _) in joined {
+            assert_eq!(flight.result().await, Some(1));
+        }
+        assert!(flights.running.lock().is_empty());
+    }
 
-        let (flight, _) = flights.join(2, |_| async { panic!("as a defect would") });
+    #[tokio::test]
+    async fn an_interim_value_precedes_the_result() {
+        let flights = flights();
+        let gate = Arc::new(Notify::new());
+        let opened = Arc::clone(&gate);
+        let (flight, _) = flights.join("key", |publisher| async move {
+            publisher.update(7);
+            opened.notified().await;
+            publisher.finish(8);
+        });
+        assert_eq!(flight.clone().value(|_| true).await, Some(7));
+        gate.notify_one();
+        assert_eq!(flight.value(|value| *value == 8).await, Some(8));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_flight() {
+        let flights = flights();
+        let (flight, _) = flights.join("key", |_publisher| async { panic!("as a defect would") });
         assert_eq!(flight.result().await, None);
-        assert!(flights.lock().is_empty());
+        assert!(flights.running.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_after_the_result_does_not_end_the_next_flight() {
+        let flights = flights();
+        let Begin::Started(first) = flights.begin("key") else { panic!("nothing runs yet") };
+        first.finish(1);
+        let Begin::Started(second) = flights.begin("key") else { panic!("the first has ended") };
+        let Begin::Joined(flight) = flights.begin("key") else { panic!("the second runs") };
+        second.finish(2);
+        assert_eq!(flight.result().await, Some(2));
     }
 }

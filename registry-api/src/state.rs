@@ -1,91 +1,89 @@
-//! The state that every request and task of this service shares.
+//! The state that all requests and jobs share. Data alone: what is done with it is in `pull`, `record` and `jobs`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use internal_api::NodeClient;
 use oci_types::{Digest, RepositoryName, Tag};
-use shared_models::{
-    Noted,
-    db::{Db, manifests::StoredManifest},
-};
-use tokio::{runtime::Handle, sync::Notify};
+use shared_models::{Noted, db::Db};
+use tokio::runtime::Handle;
 
 use crate::{
-    caches::Memory,
+    access::Authorize,
+    answer::{BlobResult, DigestResult, TagCheckProgress, TagListResult},
+    caches::{Caches, TagListKey},
     config::Config,
-    error::ApiError,
+    job_queue::JobQueue,
     metrics::ApiMetrics,
-    placement::Nodes,
-    presigned::Presigned,
-    pull::{blob::BlobFlights, manifest::ManifestFlights, tag::TagFlights, tag_list::TagLists},
+    placement::NodeSelector,
+    presigned::PresignedUrls,
     resolve::Resolver,
-    single_flight::Flights,
+    single_flight::SingleFlight,
 };
 
-/// Everything that this service knows and can do.
+/// The state of the service.
 pub(crate) struct AppState {
     pub(crate) config: Config,
     pub(crate) db: Db,
+    pub(crate) authorize: Authorize,
     pub(crate) resolver: Resolver,
-    pub(crate) memory: Memory,
-    pub(crate) tag_flights: TagFlights,
-    pub(crate) manifest_flights: ManifestFlights,
-    pub(crate) blob_flights: BlobFlights,
-    pub(crate) tag_lists: TagLists,
-    pub(crate) nodes: Nodes,
-    pub(crate) presigned: Presigned,
-    pub(crate) content: NodeClient,
+    pub(crate) caches: Caches,
+    pub(crate) flights: Flights,
+    pub(crate) nodes: NodeSelector,
+    pub(crate) presigned: PresignedUrls,
+    pub(crate) node_client: NodeClient,
     pub(crate) metrics: ApiMetrics,
-    /// When each repository was pulled last.
-    pub(crate) pulls: Noted<RepositoryName>,
-    /// When a client was last sent to the object store for each blob.
-    pub(crate) reads: Noted<Digest>,
-    /// Rung when a task was queued here.
-    pub(crate) task_queued: Notify,
+    pub(crate) jobs: JobQueue,
+    /// The last pull of each repository, until it is written to the database.
+    pub(crate) last_pulls: Noted<RepositoryName>,
+    /// The last redirect to the object store for each blob, until it is written to the database.
+    pub(crate) last_reads: Noted<Digest>,
+}
+
+/// The requests to upstreams that are in flight, with everything that follows from their answers.
+pub(crate) struct Flights {
+    /// Checks of tags.
+    pub(crate) tags: SingleFlight<(RepositoryName, Tag), TagCheckProgress>,
+    /// Fetches and confirmations of manifests by digest.
+    pub(crate) manifests: SingleFlight<(RepositoryName, Digest), DigestResult>,
+    /// Confirmations of blobs.
+    pub(crate) blobs: SingleFlight<(RepositoryName, Digest), BlobResult>,
+    /// Fetches of tag lists.
+    pub(crate) tag_lists: SingleFlight<TagListKey, TagListResult>,
 }
 
 impl AppState {
-    pub(crate) fn new(mut config: Config, db: Db, metrics: ApiMetrics) -> Result<Self, reqwest::Error> {
+    /// The state at the start. To be called on the main runtime, where the work of flights runs.
+    ///
+    /// # Errors
+    /// The HTTP client for content nodes cannot be built.
+    pub(crate) fn new(
+        mut config: Config,
+        db: Db,
+        metrics: ApiMetrics,
+        authorize: Authorize,
+    ) -> Result<Self, reqwest::Error> {
         let runtime = Handle::current();
         let upstreams = std::mem::take(&mut config.upstreams);
         let namespaces = std::mem::take(&mut config.namespaces);
         Ok(Self {
+            authorize,
             resolver: Resolver::new(upstreams, namespaces),
-            memory: Memory::new(config.manifest_cache_bytes, config.cache_max_age, config.negative_ttl),
-            tag_flights: Flights::new(runtime.clone()),
-            manifest_flights: Flights::new(runtime.clone()),
-            blob_flights: Flights::new(runtime.clone()),
-            tag_lists: TagLists::new(runtime),
-            nodes: Nodes::new(),
-            presigned: Presigned::new(config.presigner.take(), config.cache_max_age),
-            content: NodeClient::new(Arc::clone(&config.link_keys))?,
+            caches: Caches::new(config.manifest_cache_bytes, config.cache_max_age, config.negative_ttl),
+            flights: Flights {
+                tags: SingleFlight::new(runtime.clone()),
+                manifests: SingleFlight::new(runtime.clone()),
+                blobs: SingleFlight::new(runtime.clone()),
+                tag_lists: SingleFlight::new(runtime),
+            },
+            nodes: NodeSelector::new(&config, db.clone()),
+            presigned: PresignedUrls::new(config.presigner.take(), config.cache_max_age),
+            node_client: NodeClient::new(Arc::clone(&config.link_keys))?,
             metrics,
-            pulls: Noted::default(),
-            reads: Noted::default(),
-            task_queued: Notify::new(),
+            jobs: JobQueue::new(db.clone()),
+            last_pulls: Noted::default(),
+            last_reads: Noted::default(),
             config,
             db,
         })
     }
-
-    /// A manifest whose bytes are here, from memory or the database.
-    pub(crate) async fn manifest(&self, digest: &Digest) -> Result<Option<Arc<StoredManifest>>, ApiError> {
-        if let Some(manifest) = self.memory.manifests.get(digest).await {
-            return Ok(Some(manifest));
-        }
-        let Some(stored) = shared_models::db::manifests::load(&self.db, digest).await? else {
-            return Ok(None);
-        };
-        let stored = Arc::new(stored);
-        self.memory.manifests.insert(digest.clone(), Arc::clone(&stored)).await;
-        Ok(Some(stored))
-    }
-
-    /// Forgets what memory says of a tag, so that the next ask reads the row.
-    pub(crate) async fn forget_tag(&self, repository: &RepositoryName, tag: &Tag) {
-        self.memory.tags.invalidate(&(repository.clone(), tag.clone())).await;
-    }
 }
-
-/// How often statistics are written.
-pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(5);

@@ -1,194 +1,151 @@
-//! Completes an image in the background: what a client that asked for its manifest will ask for next.
+//! Completes an image: fetches the content that clients of its manifest will request next.
 //!
-//! The blobs are fetched by the content nodes, so they share the fills that clients start; no byte of one passes here.
+//! Content nodes fill the blobs and share each fill with the clients that read it. No blob byte passes here.
 
 use std::{collections::HashSet, sync::Arc};
 
 use futures::{StreamExt, stream};
 use internal_api::FillState;
 use oci_types::{
-    Digest, Manifest, Millis, RepositoryName,
+    Digest, Manifest, UpstreamFailure,
     manifest::{Item, Platform},
 };
-use serde::{Deserialize, Serialize};
-use shared_models::db::{platforms, tasks};
+use shared_models::db::platforms;
 use upstream_client::Priority;
 
-use super::runner::TaskError;
+use super::{Job, JobContext, JobError};
 use crate::{
-    config::Prefetch,
-    error::ApiError,
-    pull::{decide::Failure, fetch::FetchError, manifest::fetch_once},
-    resolve::Target,
+    config::Prefetch, error::ApiError, job_queue::CompleteImage, pull, record, resolve::Target,
     state::AppState,
 };
 
-/// The kind under which the task stands in the table.
-pub(crate) const KIND: &str = "complete_image";
+/// The maximum depth of nested indexes.
+const MAX_DEPTH: usize = 3;
 
-/// How deep indexes may be nested.
-const DEEPEST: usize = 3;
+/// The maximum number of concurrent fills of an image.
+const MAX_CONCURRENT_FILLS: usize = 3;
 
-/// Blobs of one image that are asked for at once.
-const BLOBS_AT_ONCE: usize = 3;
-
-#[derive(Serialize, Deserialize)]
-struct Payload {
-    repository: RepositoryName,
-    manifest: Digest,
-}
-
-/// Queues the completion of a manifest, once however many clients ask for it. A failure costs only the head start.
-pub(crate) async fn queue(state: &AppState, target: &Target, digest: &Digest, parsed: &Manifest) {
-    if target.namespace.prefetch == Prefetch::None || parsed.items.is_empty() {
-        return;
-    }
-    let payload = Payload { repository: target.repository.clone(), manifest: digest.clone() };
-    let key = format!("{}@{digest}", target.repository);
-    let queued = async {
-        let payload = serde_json::to_string(&payload).map_err(|error| error.to_string())?;
-        tasks::enqueue(&state.db, KIND, &key, &payload, Millis::now())
-            .await
-            .map_err(|error| error.to_string())
-    };
-    match queued.await {
-        Ok(true) => state.task_queued.notify_one(),
-        Ok(false) => {}
-        Err(error) => tracing::warn!(key, "an image will not be completed in the background: {error}"),
+impl Job for CompleteImage {
+    async fn run(&self, context: &JobContext) -> Result<(), JobError> {
+        let state = &context.state;
+        let target = state.resolver.resolve(&self.repository, None).map_err(|_| {
+            JobError::Permanent("no namespace of the configuration matches this repository".to_owned())
+        })?;
+        let blobs = collect_blobs(state, &Arc::new(target), self.manifest.clone()).await?;
+        fill_all(state, blobs).await
     }
 }
 
-/// Runs the task.
-pub(crate) async fn run(state: &Arc<AppState>, payload: &str) -> Result<(), TaskError> {
-    let payload: Payload = serde_json::from_str(payload)
-        .map_err(|error| TaskError::Hopeless(format!("unreadable payload: {error}")))?;
-    let target = state.resolver.resolve(&payload.repository, None).map_err(|_| {
-        TaskError::Hopeless("the configuration no longer leads to this repository".to_owned())
-    })?;
-    let target = Arc::new(target);
-    let mut blobs = Vec::new();
-    let mut seen = HashSet::new();
-    gather(state, &target, payload.manifest, &mut blobs, &mut seen).await?;
-    fill_all(state, blobs).await
-}
-
-/// Fetches the manifests that belong to `root`, level by level, and lists the blobs that they name.
-async fn gather(
+/// Fetches the manifests below `root`, level by level, and returns the digests of their blobs.
+async fn collect_blobs(
     state: &Arc<AppState>,
     target: &Arc<Target>,
     root: Digest,
-    blobs: &mut Vec<Digest>,
-    seen: &mut HashSet<Digest>,
-) -> Result<(), TaskError> {
+) -> Result<Vec<Digest>, JobError> {
+    let mut seen = HashSet::new();
+    let mut blobs = Vec::new();
     let mut level = vec![root];
-    for _ in 0..=DEEPEST {
+    for _ in 0..=MAX_DEPTH {
         let mut next = Vec::new();
-        for digest in level.drain(..).filter(|digest| seen.insert(digest.clone())).collect::<Vec<_>>() {
+        for digest in level.into_iter().filter(|digest| seen.insert(digest.clone())).collect::<Vec<_>>() {
             let manifest = manifest(state, target, &digest).await?;
             blobs.extend(manifest.blobs().map(|item| item.digest.clone()));
-            let wanted = Wanted::of(state, target).await?;
-            next.extend(
-                manifest.children().filter(|child| wanted.takes(child)).map(|child| child.digest.clone()),
-            );
+            let filter = PlatformFilter::of(state, target).await?;
+            let children = manifest.children().filter(|child| filter.matches(child));
+            next.extend(children.map(|child| child.digest.clone()));
         }
         level = next;
     }
     blobs.retain(|digest| seen.insert(digest.clone()));
-    Ok(())
+    Ok(blobs)
 }
 
 async fn manifest(
     state: &Arc<AppState>,
     target: &Arc<Target>,
     digest: &Digest,
-) -> Result<Manifest, TaskError> {
-    let stored = match state.manifest(digest).await.map_err(ours)? {
+) -> Result<Manifest, JobError> {
+    let stored = match record::manifest(state, digest).await? {
         Some(stored) => stored,
-        None => fetch_once(state, target, digest, None, Priority::Background).await.map_err(theirs)?.0,
+        None => pull::manifest::pull(state, target, digest, Priority::Background).await?.0,
     };
     Manifest::parse(&stored.body, Some(&stored.media_type))
-        .map_err(|error| TaskError::Hopeless(format!("a stored manifest cannot be read: {error}")))
+        .map_err(|error| JobError::Permanent(format!("invalid manifest in the database: {error}")))
 }
 
-/// Which children of an index are fetched.
-enum Wanted {
-    Every,
-    These(Vec<Platform>),
+/// Which children of an index belong to the image.
+enum PlatformFilter {
+    All,
+    AnyOf(Vec<Platform>),
 }
 
-impl Wanted {
-    async fn of(state: &AppState, target: &Target) -> Result<Self, TaskError> {
+impl PlatformFilter {
+    /// The filter of the namespace: the platforms that it lists, else those that its clients have requested.
+    async fn of(state: &AppState, target: &Target) -> Result<Self, JobError> {
         let namespace = &target.namespace;
         if namespace.prefetch == Prefetch::All {
-            return Ok(Self::Every);
+            return Ok(Self::All);
         }
         if !namespace.platforms.is_empty() {
-            return Ok(Self::These(namespace.platforms.clone()));
+            return Ok(Self::AnyOf(namespace.platforms.clone()));
         }
-        let asked_for =
-            platforms::list(&state.db, &namespace.prefix).await.map_err(|error| ours(error.into()))?;
-        Ok(Self::These(asked_for))
+        let requested = platforms::list(&state.db, &namespace.prefix).await.map_err(ApiError::from)?;
+        Ok(Self::AnyOf(requested))
     }
 
-    fn takes(&self, child: &Item) -> bool {
+    fn matches(&self, child: &Item) -> bool {
         match self {
-            Self::Every => true,
-            Self::These(platforms) => {
+            Self::All => true,
+            Self::AnyOf(platforms) => {
                 child.platform.as_ref().is_some_and(|platform| platforms.contains(platform))
             }
         }
     }
 }
 
-async fn fill_all(state: &Arc<AppState>, blobs: Vec<Digest>) -> Result<(), TaskError> {
+/// Fills the blobs. One that fails does not keep the others.
+async fn fill_all(state: &AppState, blobs: Vec<Digest>) -> Result<(), JobError> {
     let fills = blobs
         .into_iter()
         .filter(|digest| oci_types::constant_blobs::bytes(digest).is_none())
         .map(|digest| async move { fill(state, &digest).await });
-    let mut ended = stream::iter(fills).buffer_unordered(BLOBS_AT_ONCE);
-    let mut first_error = None;
-    while let Some(result) = ended.next().await {
-        if let Err(error) = result {
-            first_error.get_or_insert(error);
-        }
-    }
-    first_error.map_or(Ok(()), Err)
+    let results: Vec<_> = stream::iter(fills).buffer_unordered(MAX_CONCURRENT_FILLS).collect().await;
+    results.into_iter().collect()
 }
 
-async fn fill(state: &AppState, digest: &Digest) -> Result<(), TaskError> {
+/// Starts or joins the fill of a blob, and waits for its end.
+async fn fill(state: &AppState, digest: &Digest) -> Result<(), JobError> {
     loop {
-        let base = state.nodes.internal_url(state, digest).await.map_err(ours)?;
-        let status = state
-            .content
-            .start_fill(&base, digest)
-            .await
-            .map_err(|error| TaskError::Again { reason: format!("content node: {error}"), after: None })?;
+        let node = state.nodes.internal_url(digest).await?;
+        let status = state.node_client.start_fill(&node, digest).await.map_err(|error| JobError::Retry {
+            reason: format!("failed to start a fill: {error}"),
+            after: None,
+        })?;
         match status.state {
             FillState::Stored => return Ok(()),
             FillState::Running => {}
             FillState::Failed => {
                 let after = status.retry_after();
-                return Err(TaskError::Again { reason: status.error.unwrap_or_default(), after });
+                return Err(JobError::Retry { reason: status.error.unwrap_or_default(), after });
             }
         }
     }
 }
 
-fn ours(error: ApiError) -> TaskError {
-    TaskError::Again { reason: error.to_string(), after: None }
-}
-
-fn theirs(error: FetchError) -> TaskError {
-    match error {
-        FetchError::Upstream(Failure::NotFound | Failure::Denied) => {
-            TaskError::Hopeless("upstream has no such manifest, or refuses it".to_owned())
+impl From<ApiError> for JobError {
+    fn from(error: ApiError) -> Self {
+        let retry = |reason: &str, after| Self::Retry { reason: reason.to_owned(), after };
+        match error {
+            ApiError::Upstream { failure, .. } => match failure {
+                UpstreamFailure::NotFound | UpstreamFailure::Denied => {
+                    Self::Permanent("the upstream has no such manifest, or refuses access".to_owned())
+                }
+                UpstreamFailure::RateLimited { retry_after } => retry("upstream rate limited", retry_after),
+                UpstreamFailure::Unavailable { retry_after } => retry("upstream unavailable", retry_after),
+                UpstreamFailure::BadGateway => retry("upstream failed", None),
+                UpstreamFailure::Timeout => retry("upstream timed out", None),
+            },
+            error => retry(&error.to_string(), None),
         }
-        FetchError::Upstream(Failure::RateLimited { retry_after } | Failure::Unavailable { retry_after }) => {
-            TaskError::Again { reason: "upstream asks to come back later".to_owned(), after: retry_after }
-        }
-        FetchError::Upstream(Failure::Bad | Failure::Timeout) => {
-            TaskError::Again { reason: "upstream failed".to_owned(), after: None }
-        }
-        FetchError::Here(error) => ours(error),
     }
 }

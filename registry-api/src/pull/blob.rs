@@ -1,38 +1,24 @@
-//! A blob: gather facts, decide, act. The bytes are content-app's.
+//! A blob: local copy, `HEAD`, record, answer. content-app or the object store sends the bytes.
 
 use std::sync::Arc;
 
-use oci_types::{Digest, Millis, RepositoryName, constant_blobs};
-use shared_models::db::blobs::{self, BlobRow, BlobState, NewPending};
+use http_server::Resource;
+use oci_types::{Digest, UpstreamFailure, constant_blobs};
+use shared_models::db::blobs::{self, BlobRow, BlobState};
 use upstream_client::Priority;
 
-use super::{
-    decide::{self, BlobDecision, BlobFacts, Failure, Upstream},
-    failure::failure,
-};
+use super::decide::{self, BlobDecision, BlobFacts, Link, Upstream};
 use crate::{
+    answer::{BlobAnswer, BlobResult},
     cache_status::Outcome,
-    caches::{In, Missing},
-    error::{ApiError, Asked},
+    caches::{KeyRef, NegativeKey},
+    error::ApiError,
+    record,
     resolve::Target,
-    single_flight::Flights,
     state::AppState,
 };
 
-/// The asks about blobs that run now, by repository and digest.
-pub(crate) type BlobFlights = Flights<(RepositoryName, Digest), (), Result<Upstream<()>, ApiError>>;
-
-/// What a request for a blob is answered with.
-pub(crate) enum BlobAnswer {
-    /// One of the two blobs that this service answers itself.
-    Constant(&'static [u8]),
-    /// Its size, in bytes, where that is known.
-    Described(Option<u64>),
-    /// Its bytes are to be had from this address.
-    Redirect(String),
-}
-
-/// Answers a blob.
+/// Answers a request for a blob.
 pub(crate) async fn pull(
     state: &Arc<AppState>,
     target: &Arc<Target>,
@@ -40,21 +26,25 @@ pub(crate) async fn pull(
     head: bool,
 ) -> Result<(BlobAnswer, Outcome), ApiError> {
     let constant = constant_blobs::bytes(digest);
-    let mut upstream = Upstream::NotAsked;
-    let mut presigned = state.presigned.is_on();
+    let mut row = if constant.is_some() { None } else { find(state, target, digest).await? };
+    let mut facts = BlobFacts {
+        constant: constant.is_some(),
+        link: row.as_ref().map_or(Link::Absent, |_| Link::Confirmed),
+        stored: is_stored(row.as_ref()),
+        from_other_upstream: false,
+        presigned: state.presigned.is_enabled(),
+        known_missing: false,
+        upstream: Upstream::NotAsked,
+        head,
+    };
+    facts.known_missing = constant.is_none()
+        && facts.link != Link::Confirmed
+        && state.caches.missing.contains_key(&negative_key(target, digest));
     loop {
-        let row = if constant.is_some() { None } else { linked(state, target, digest).await? };
-        let facts = BlobFacts {
-            constant: constant.is_some(),
-            linked: row.is_some(),
-            stored: row.as_ref().is_some_and(|row| row.state == BlobState::Stored),
-            presigned,
-            upstream: upstream.clone(),
-            head,
-        };
-        let outcome = match &row {
-            Some(BlobRow { state: BlobState::OnDemand, .. }) => Outcome::Forwarded,
-            _ => Outcome::Hit { ttl: None },
+        let outcome = if constant.is_some() || is_stored(row.as_ref()) {
+            Outcome::Hit { ttl: None }
+        } else {
+            Outcome::Forwarded
         };
         match decide::blob(&facts) {
             BlobDecision::Constant => {
@@ -63,79 +53,70 @@ pub(crate) async fn pull(
             BlobDecision::Describe => {
                 return Ok((BlobAnswer::Described(row.and_then(|row| row.size)), outcome));
             }
-            BlobDecision::Redirect => {
-                let location = state.nodes.content_url(state, &target.repository, digest).await?;
-                return Ok((BlobAnswer::Redirect(location), outcome));
-            }
             BlobDecision::Presign => match state.presigned.url(digest, state.config.link_lifetime).await {
                 Some(location) => {
-                    state.reads.note(digest);
+                    state.last_reads.note(digest);
                     return Ok((BlobAnswer::Redirect(location), outcome));
                 }
-                None => presigned = false,
+                None => facts.presigned = false,
             },
-            BlobDecision::Ask => upstream = ask_once(state, target, digest).await?,
-            // Whoever asked upstream has recorded it before telling; only a row that went away since is missing here.
-            BlobDecision::RecordPending => return Err(ApiError::Internal),
-            BlobDecision::Refuse(refusal) => {
-                return Err(ApiError::Refused { asked: Asked::Blob, refusal, negative: false });
+            BlobDecision::Redirect => {
+                let location = state.nodes.content_url(&target.repository, digest).await?;
+                return Ok((BlobAnswer::Redirect(location), outcome));
             }
+            BlobDecision::RefuseKnownMissing => return Err(ApiError::known_missing(Resource::Blob)),
+            BlobDecision::Head => match confirm_once(state, target, digest).await {
+                Ok(confirmed) => {
+                    facts.upstream = Upstream::Has(());
+                    facts.stored = is_stored(Some(&confirmed));
+                    row = Some(confirmed);
+                }
+                Err(ApiError::Upstream { failure, .. }) => facts.upstream = Upstream::Failed(failure),
+                Err(error) => return Err(error),
+            },
+            BlobDecision::Refuse(failure) => return Err(ApiError::upstream(Resource::Blob, failure)),
         }
     }
 }
 
-async fn linked(state: &AppState, target: &Target, digest: &Digest) -> Result<Option<BlobRow>, ApiError> {
-    if let Some(row) = state.memory.blobs.get(&In(&target.repository, digest)).await {
+fn is_stored(row: Option<&BlobRow>) -> bool {
+    row.is_some_and(|row| row.state == BlobState::Stored)
+}
+
+async fn find(state: &AppState, target: &Target, digest: &Digest) -> Result<Option<BlobRow>, ApiError> {
+    if let Some(row) = state.caches.blobs.get(&KeyRef(&target.repository, digest)).await {
         return Ok(Some(row));
     }
     let row = blobs::linked(&state.db, &target.repository, digest).await?;
     if let Some(row) = &row {
-        state.memory.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
+        state.caches.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
     }
     Ok(row)
 }
 
-/// Asks upstream for the blob, or joins whoever asks; what it has is recorded as pending before this returns.
-async fn ask_once(
-    state: &Arc<AppState>,
-    target: &Arc<Target>,
-    digest: &Digest,
-) -> Result<Upstream<()>, ApiError> {
-    let missing = Missing::Blob(target.repository.clone(), digest.clone());
-    if state.memory.missing.contains_key(&missing) {
-        return Err(ApiError::Refused { asked: Asked::Blob, refusal: Failure::NotFound, negative: true });
-    }
+/// Starts or joins the confirmation of a blob by its upstream. It is recorded before this returns.
+async fn confirm_once(state: &Arc<AppState>, target: &Arc<Target>, digest: &Digest) -> BlobResult {
     let key = (target.repository.clone(), digest.clone());
-    let (flight, _) = state.blob_flights.join(key, |_| {
+    let (flight, _) = state.flights.blobs.join(key, |publisher| {
         let (state, target, digest) = (Arc::clone(state), Arc::clone(target), digest.clone());
-        async move { ask(&state, &target, &digest, missing).await }
+        async move { publisher.finish(confirm(&state, &target, &digest).await) }
     });
-    flight.result().await.unwrap_or(Err(ApiError::Internal))
+    flight.result().await.ok_or(ApiError::Panicked)?
 }
 
-async fn ask(
-    state: &AppState,
-    target: &Target,
-    digest: &Digest,
-    missing: Missing,
-) -> Result<Upstream<()>, ApiError> {
+async fn confirm(state: &AppState, target: &Target, digest: &Digest) -> BlobResult {
     match target.upstream.client.head_blob(&target.upstream_name, digest, Priority::Client).await {
-        Ok(head) => {
-            let pending = NewPending {
-                repository: target.row(),
-                digest: digest.clone(),
-                size: head.size,
-                now: Millis::now(),
-            };
-            blobs::record_pending(&state.db, &pending).await?;
-            Ok(Upstream::Has(()))
-        }
+        Ok(head) => record::confirmed_blob(state, target, digest, head.size).await,
         Err(error) => {
-            let failure = failure(&error);
-            if failure == Failure::NotFound {
-                state.memory.missing.insert(missing, ()).await;
+            let failure = UpstreamFailure::from(&error);
+            if failure == UpstreamFailure::NotFound {
+                state.caches.missing.insert(negative_key(target, digest), ()).await;
             }
-            Ok(Upstream::Failed(failure))
+            Err(ApiError::upstream(Resource::Blob, failure))
         }
     }
+}
+
+fn negative_key(target: &Target, digest: &Digest) -> NegativeKey {
+    NegativeKey::Blob(target.repository.clone(), digest.clone())
 }

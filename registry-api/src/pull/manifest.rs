@@ -1,172 +1,221 @@
-//! A manifest by digest: gather facts, decide, act.
+//! A manifest by digest: local copy, `HEAD`, fetch, record, answer.
 
 use std::sync::Arc;
 
-use oci_types::{Digest, MediaType, Millis, Reference, RepositoryName};
+use http_server::Resource;
+use oci_types::{Digest, Manifest, Millis, Reference, RepositoryName, UpstreamFailure};
 use shared_models::db::{
-    manifests::{self, StoredManifest},
+    manifests::{self, NewManifest, StoredManifest},
     platforms,
     record::TagCheck,
 };
 use upstream_client::Priority;
 
 use super::{
-    decide::{self, DigestDecision, DigestFacts, Failure, Upstream},
-    failure::failure,
-    fetch::{self, FetchError},
+    complete,
+    decide::{self, DigestFacts, DigestHeader, DigestPullDecision, DigestRequestDecision, Link, Upstream},
 };
 use crate::{
+    answer::DigestResult,
     cache_status::Outcome,
-    caches::{In, Missing},
-    error::{ApiError, Asked},
-    record,
+    caches::{KeyRef, NegativeKey},
+    error::ApiError,
+    record::{self, Recorded},
     resolve::Target,
-    single_flight::Flights,
+    single_flight::Publisher,
     state::AppState,
 };
 
-/// A manifest that upstream gave or confirmed, and how it came about.
-type Obtained = Result<(Arc<StoredManifest>, Outcome), FetchError>;
-
-/// The fetches and confirmations of manifests that run now, by repository and digest.
-pub(crate) type ManifestFlights = Flights<(RepositoryName, Digest), (), Obtained>;
-
-/// What the headers of a manifest's answer say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Described {
-    pub(crate) digest: Digest,
-    pub(crate) media_type: MediaType,
-    /// In bytes.
-    pub(crate) size: u64,
-}
-
-/// What a request for a manifest is answered with.
-#[derive(Clone)]
-pub(crate) enum Answer {
-    /// The manifest.
-    Manifest(Arc<StoredManifest>),
-    /// For `HEAD`: what upstream says of a manifest whose bytes are still on their way.
-    Described(Described),
-}
-
-/// An answer, and how it came about.
-pub(crate) type Pulled = Result<(Answer, Outcome), ApiError>;
-
-pub(crate) fn refused(refusal: Failure) -> ApiError {
-    ApiError::Refused { asked: Asked::Manifest, refusal, negative: false }
-}
-
-/// Answers a manifest by its digest.
-pub(crate) async fn pull(state: &Arc<AppState>, target: &Arc<Target>, digest: &Digest) -> Pulled {
-    let missing = || Missing::Reference(target.repository.clone(), digest.to_string());
-    let mut upstream = Upstream::NotAsked;
-    loop {
-        let stored = state.manifest(digest).await?;
-        let facts =
-            DigestFacts { linked: is_linked(state, target, digest).await?, bytes_here: stored.is_some() };
-        match (decide::digest(facts, &upstream), stored) {
-            (DigestDecision::Serve, Some(stored)) => {
-                return Ok((Answer::Manifest(stored), Outcome::Hit { ttl: None }));
-            }
-            (DigestDecision::Refuse(refusal), _) => {
-                if refusal == Failure::NotFound {
-                    state.memory.missing.insert(missing(), ()).await;
-                }
-                return Err(refused(refusal));
-            }
-            _ if state.memory.missing.contains_key(&missing()) => {
-                return Err(ApiError::Refused {
-                    asked: Asked::Manifest,
-                    refusal: Failure::NotFound,
-                    negative: true,
-                });
-            }
-            _ => match fetch_once(state, target, digest, None, Priority::Client).await {
-                Ok((stored, outcome)) => {
-                    note_platform(state, target, digest).await;
-                    return Ok((Answer::Manifest(stored), outcome));
-                }
-                Err(FetchError::Upstream(failure)) => upstream = Upstream::Failed(failure),
-                Err(FetchError::Here(error)) => return Err(error),
-            },
-        }
-    }
-}
-
-/// Gets a manifest by digest, or joins whoever does. A tag is pointed at it either way.
-pub(crate) async fn fetch_once(
+/// Answers a request for a digest.
+pub(crate) async fn pull(
     state: &Arc<AppState>,
     target: &Arc<Target>,
     digest: &Digest,
-    tag: Option<&TagCheck>,
     priority: Priority,
-) -> Obtained {
-    let key = (target.repository.clone(), digest.clone());
-    let (flight, joined) = state.manifest_flights.join(key, |_| {
-        let (state, target) = (Arc::clone(state), Arc::clone(target));
-        let (digest, tag) = (digest.clone(), tag.cloned());
-        async move { obtain(&state, &target, &digest, tag.as_ref(), priority).await }
-    });
-    let (stored, outcome) = flight.result().await.unwrap_or(Err(FetchError::Here(ApiError::Internal)))?;
-    if joined && tag.is_some() {
-        record::adopted(state, target, digest, tag).await.map_err(FetchError::Here)?;
+) -> DigestResult {
+    let local = LocalManifest::find(state, target, digest).await?;
+    let known_missing =
+        !local.is_complete() && state.caches.missing.contains_key(&negative_key(target, digest));
+    match decide::digest_request(&local.facts(), known_missing) {
+        DigestRequestDecision::Serve => {
+            Ok((local.manifest.ok_or(ApiError::MissingManifest)?, Outcome::Hit { ttl: None }))
+        }
+        DigestRequestDecision::RefuseKnownMissing => Err(ApiError::known_missing(Resource::Manifest)),
+        DigestRequestDecision::Pull => pull_once(state, target, digest, local, priority).await,
     }
-    Ok((stored, if joined { Outcome::Collapsed } else { outcome }))
 }
 
-/// Links what is here and confirmed, and fetches the rest. It looks again whether the manifest is here: another flight may
-/// have landed with it since the caller looked.
-async fn obtain(
+/// Starts or joins the pull of a digest.
+async fn pull_once(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    digest: &Digest,
+    local: LocalManifest,
+    priority: Priority,
+) -> DigestResult {
+    let key = (target.repository.clone(), digest.clone());
+    let (flight, joined) = state.flights.manifests.join(key, |publisher| {
+        run(Arc::clone(state), Arc::clone(target), digest.clone(), local, priority, publisher)
+    });
+    let (manifest, outcome) = flight.result().await.ok_or(ApiError::Panicked)??;
+    Ok((manifest, if joined { Outcome::Collapsed } else { outcome }))
+}
+
+/// Pulls a digest and publishes the answer. What need not precede the answer follows it.
+async fn run(
+    state: Arc<AppState>,
+    target: Arc<Target>,
+    digest: Digest,
+    local: LocalManifest,
+    priority: Priority,
+    publisher: Publisher<(RepositoryName, Digest), DigestResult>,
+) {
+    let result = confirm_or_fetch(&state, &target, &digest, local, priority).await;
+    publisher.finish(result.clone());
+    if let Ok((manifest, Outcome::Miss | Outcome::KnownContent)) = result {
+        if priority == Priority::Client {
+            touch_platform(&state, &target, &digest).await;
+        }
+        complete::queue(&state, &target, &manifest).await;
+    }
+}
+
+/// Pulls a digest: decides, acts, and decides again until there is an answer.
+async fn confirm_or_fetch(
     state: &AppState,
     target: &Target,
     digest: &Digest,
-    tag: Option<&TagCheck>,
+    local: LocalManifest,
     priority: Priority,
-) -> Obtained {
-    if let Some(stored) = state.manifest(digest).await.map_err(FetchError::Here)? {
-        let linked = is_linked(state, target, digest).await.map_err(FetchError::Here)?;
-        if linked && tag.is_none() {
-            return Ok((stored, Outcome::Collapsed));
-        }
-        // Upstream has just told that a tag of this repository names it: that is its word.
-        let confirmed = linked || tag.is_some() || confirm(target, digest, priority).await?;
-        if confirmed && record::adopted(state, target, digest, tag).await.map_err(FetchError::Here)? {
-            return Ok((stored, Outcome::Adopted));
+) -> DigestResult {
+    // A pull that ended after `local` was read has left its result in the caches.
+    let mut local = local.or_cached(state, target, digest).await;
+    let mut upstream = Upstream::NotAsked;
+    loop {
+        match decide::digest_pull(&local.facts(), &upstream) {
+            DigestPullDecision::Head => upstream = head_upstream(target, digest, priority).await,
+            DigestPullDecision::Fetch => {
+                match fetch(state, target, &Reference::Digest(digest.clone()), None, priority).await {
+                    Ok(fetched) => return Ok((fetched.manifest, Outcome::Miss)),
+                    Err(ApiError::Upstream { failure, .. }) => upstream = Upstream::Failed(failure),
+                    Err(error) => return Err(error),
+                }
+            }
+            DigestPullDecision::LinkExisting => {
+                match record::link_existing(state, target, digest, None).await? {
+                    Some(linked) => return Ok((linked.manifest, Outcome::KnownContent)),
+                    None => local.manifest = None,
+                }
+            }
+            DigestPullDecision::Serve => {
+                return Ok((local.manifest.ok_or(ApiError::MissingManifest)?, Outcome::Collapsed));
+            }
+            DigestPullDecision::Refuse(failure) => {
+                if failure == UpstreamFailure::NotFound {
+                    state.caches.missing.insert(negative_key(target, digest), ()).await;
+                }
+                return Err(ApiError::upstream(Resource::Manifest, failure));
+            }
         }
     }
-    let reference = Reference::Digest(digest.clone());
-    let stored = fetch::manifest(state, target, &reference, tag, priority).await?;
-    Ok((stored, Outcome::Miss))
 }
 
-async fn is_linked(state: &AppState, target: &Target, digest: &Digest) -> Result<bool, ApiError> {
-    if state.memory.links.contains_key(&In(&target.repository, digest)) {
-        return Ok(true);
-    }
-    let linked = manifests::linked(&state.db, &target.repository, digest).await?;
-    if linked {
-        state.memory.links.insert((target.repository.clone(), digest.clone()), ()).await;
-    }
-    Ok(linked)
-}
-
-/// Its bytes are here by way of another repository: this one may serve them when its own upstream has them. False when
-/// only a fetch can tell: a `HEAD` that names no digest, or one that was refused as a method, has confirmed nothing.
-async fn confirm(target: &Target, digest: &Digest, priority: Priority) -> Result<bool, FetchError> {
+/// Requests from the upstream of this repository whether it has a manifest whose bytes another repository has stored.
+async fn head_upstream(target: &Target, digest: &Digest, priority: Priority) -> Upstream<DigestHeader> {
     let reference = Reference::Digest(digest.clone());
     match target.upstream.client.head_manifest(&target.upstream_name, &reference, priority).await {
-        Ok(head) => Ok(head.digest.is_some()),
-        Err(error) => Err(FetchError::Upstream(failure(&error))),
+        Ok(head) if head.digest.is_some() => Upstream::Has(DigestHeader::Sent),
+        Ok(_) => Upstream::Has(DigestHeader::Missing),
+        Err(error) => Upstream::Failed(UpstreamFailure::from(&error)),
     }
 }
 
-/// A client asked for one platform of an index: the namespace's default for what is completed in the background.
-async fn note_platform(state: &AppState, target: &Target, digest: &Digest) {
-    let noted = async {
+/// Gets a manifest from the upstream, verifies it, and records it, with `tag` where there is one.
+///
+/// # Errors
+/// [`ApiError::Upstream`] when the upstream does not deliver a valid manifest.
+pub(crate) async fn fetch(
+    state: &AppState,
+    target: &Target,
+    reference: &Reference,
+    tag: Option<&TagCheck>,
+    priority: Priority,
+) -> Result<Recorded, ApiError> {
+    let client = &target.upstream.client;
+    let failed = |error: &dyn std::error::Error, failure| {
+        let (upstream, repository) = (client.name(), &target.repository);
+        tracing::warn!(upstream, %repository, %reference, %error, "failed to fetch a manifest");
+        ApiError::upstream(Resource::Manifest, failure)
+    };
+    let fetched = client
+        .get_manifest(&target.upstream_name, reference, priority)
+        .await
+        .map_err(|error| failed(&error, UpstreamFailure::from(&error)))?;
+    let parsed = Manifest::parse(&fetched.body, fetched.media_type.as_ref())
+        .map_err(|error| failed(&error, UpstreamFailure::BadGateway))?;
+    let manifest = NewManifest { digest: fetched.digest, parsed, body: fetched.body };
+    record::fetched(state, target, manifest, tag).await
+}
+
+/// Records that clients of the namespace request the platform of this manifest: the default for completing other images.
+async fn touch_platform(state: &AppState, target: &Target, digest: &Digest) {
+    let recorded = async {
         let Some(platform) = manifests::platform_of(&state.db, digest).await? else { return Ok(()) };
         platforms::note(&state.db, &target.namespace.prefix, &platform, Millis::now()).await
     };
-    if let Err(error) = noted.await {
-        tracing::warn!(%digest, "the platform that a client asked for could not be noted: {error}");
+    if let Err(error) = recorded.await {
+        tracing::warn!(%digest, %error, "failed to record the platform of a manifest");
     }
+}
+
+fn negative_key(target: &Target, digest: &Digest) -> NegativeKey {
+    NegativeKey::Manifest(target.repository.clone(), Reference::Digest(digest.clone()))
+}
+
+/// A manifest as it is known here.
+struct LocalManifest {
+    manifest: Option<Arc<StoredManifest>>,
+    link: Link,
+    from_other_upstream: bool,
+}
+
+impl LocalManifest {
+    async fn find(state: &AppState, target: &Target, digest: &Digest) -> Result<Self, ApiError> {
+        let manifest = record::manifest(state, digest).await?;
+        let link = if is_link_cached(state, target, digest) {
+            Link::Confirmed
+        } else if manifests::linked(&state.db, &target.repository, digest).await? {
+            state.caches.manifest_links.insert((target.repository.clone(), digest.clone()), ()).await;
+            Link::Confirmed
+        } else {
+            Link::Absent
+        };
+        Ok(Self { manifest, link, from_other_upstream: false })
+    }
+
+    async fn or_cached(mut self, state: &AppState, target: &Target, digest: &Digest) -> Self {
+        if self.manifest.is_none() {
+            self.manifest = state.caches.manifests.get(digest).await;
+        }
+        if is_link_cached(state, target, digest) {
+            self.link = Link::Confirmed;
+        }
+        self
+    }
+
+    fn is_complete(&self) -> bool {
+        self.manifest.is_some() && self.link == Link::Confirmed
+    }
+
+    fn facts(&self) -> DigestFacts {
+        DigestFacts {
+            link: self.link,
+            bytes_present: self.manifest.is_some(),
+            from_other_upstream: self.from_other_upstream,
+        }
+    }
+}
+
+fn is_link_cached(state: &AppState, target: &Target, digest: &Digest) -> bool {
+    state.caches.manifest_links.contains_key(&KeyRef(&target.repository, digest))
 }

@@ -1,273 +1,354 @@
-//! A manifest by tag: gather facts, decide, act.
+//! A manifest by tag: local copy, `HEAD`, fetch, record, answer.
 
 use std::{sync::Arc, time::Duration};
 
-use oci_types::{MediaType, Millis, Reference, RepositoryName, Tag, media_type::OCI_MANIFEST};
+use http_server::Resource;
+use oci_types::{Digest, MediaType, Millis, Reference, Tag, UpstreamFailure, media_type::OCI_MANIFEST};
 use shared_models::db::{
     manifests::{self, StoredManifest},
     record::TagCheck,
     tags::{self, TagRow},
 };
-use tokio::sync::watch;
 use upstream_client::{ManifestHead, Priority};
 
 use super::{
-    decide::{self, Failure, LocalTag, TagDecision, TagFacts, Tagged, Upstream},
-    failure::failure,
-    fetch::{self, FetchError},
-    manifest::{Answer, Described, Pulled, fetch_once, refused},
+    complete,
+    decide::{
+        self, LocalTag, TagCheckDecision, TagCheckFacts, TagRequestDecision, TagRequestFacts, Upstream,
+        UpstreamTag,
+    },
+    manifest,
 };
 use crate::{
-    cache_status::Outcome,
-    caches::{In, Missing},
+    answer::{ManifestAnswer, ManifestHeaders, ManifestResult, TagCheckProgress},
+    cache_status::{Outcome, failure_code},
+    caches::{KeyRef, NegativeKey},
     config::WhenDeleted,
-    error::{ApiError, Asked},
-    record,
+    error::ApiError,
+    record::{self, Recorded},
     resolve::Target,
-    single_flight::{First, Flights},
+    single_flight::{Begin, Publisher},
     state::AppState,
 };
 
-/// The checks of tags that run now: by repository, tag, and whether only headers are wanted. The early word is what
-/// upstream's `HEAD` said of a manifest that is being fetched.
-pub(crate) type TagFlights = Flights<(RepositoryName, Tag, bool), Described, Pulled>;
+type TagPublisher = Publisher<(oci_types::RepositoryName, Tag), TagCheckProgress>;
 
-/// Answers a manifest by its tag.
-pub(crate) async fn pull(state: &Arc<AppState>, target: &Arc<Target>, tag: &Tag, head: bool) -> Pulled {
-    let local = LocalCopy::find(state, target, tag).await?;
-    let facts = local.facts(target, tag, Upstream::NotAsked);
-    if let TagDecision::Serve(_) = decide::tag(&facts) {
-        return local.serve(state, Outcome::Hit { ttl: local.ttl(target, tag) }).await;
-    }
-    let missing = Missing::Reference(target.repository.clone(), tag.to_string());
-    if facts.local.is_none() && state.memory.missing.contains_key(&missing) {
-        return Err(ApiError::Refused { asked: Asked::Manifest, refusal: Failure::NotFound, negative: true });
-    }
-    let only_head = head && !target.upstream.fetch_on_head;
-    let key = (target.repository.clone(), tag.clone(), only_head);
-    let (flight, joined) = state
-        .tag_flights
-        .join(key, |early| check(Arc::clone(state), Arc::clone(target), tag.clone(), only_head, early));
-    let told = async {
-        if !head {
-            return First::Result(flight.result().await);
+/// Answers a request for a tag.
+pub(crate) async fn pull(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    tag: &Tag,
+    head: bool,
+) -> ManifestResult {
+    let local = TagCopy::find(state, target, tag).await?;
+    let mut check_is_slow = false;
+    loop {
+        let facts = TagRequestFacts {
+            local: local.facts(target, tag, Millis::now()),
+            known_missing: local.row.is_none()
+                && state.caches.missing.contains_key(&negative_key(target, tag)),
+            check_is_slow,
+        };
+        let wait = match decide::tag_request(&facts) {
+            TagRequestDecision::ServeFresh => {
+                return local.serve(state, Outcome::Hit { ttl: local.ttl(target, tag) }).await;
+            }
+            TagRequestDecision::ServeStale(failure) => {
+                return local.serve(state, local.stale(target, failure)).await;
+            }
+            TagRequestDecision::RefuseKnownMissing => {
+                return Err(ApiError::known_missing(Resource::Manifest));
+            }
+            TagRequestDecision::Refuse(failure) => return Err(refused(failure)),
+            TagRequestDecision::CheckWithinWait => state.config.revalidate_wait,
+            TagRequestDecision::Check => Duration::MAX,
+        };
+        match tokio::time::timeout(wait, check_once(state, target, tag, head, &local)).await {
+            Ok(result) => return result,
+            Err(_) => check_is_slow = true,
         }
-        flight.first().await
-    };
-    let told = match &facts.local {
-        // A copy is at hand: the client does not wait for a slow upstream. The check goes on for the next one.
-        Some(_) => match tokio::time::timeout(state.config.revalidate_wait, told).await {
-            Ok(told) => told,
-            Err(_) => return late(state, target, tag, &local).await,
-        },
-        None => told.await,
-    };
-    match told {
-        First::Early(described) => Ok((Answer::Described(described), Outcome::Forwarded)),
-        First::Result(Some(Ok((answer, Outcome::Miss)))) if joined => Ok((answer, Outcome::Collapsed)),
-        First::Result(Some(pulled)) => pulled,
-        First::Result(None) => Err(ApiError::Internal),
     }
 }
 
-/// Upstream takes too long and a copy is here.
-async fn late(state: &AppState, target: &Target, tag: &Tag, local: &LocalCopy) -> Pulled {
-    let facts = local.facts(target, tag, Upstream::Failed(Failure::Timeout));
-    match decide::tag(&facts) {
-        TagDecision::Stale(_, failure) => local.serve(state, local.stale(target, failure)).await,
-        _ => Err(refused(Failure::Timeout)),
+/// Starts or joins the check of a tag, and waits for what the request needs of it.
+async fn check_once(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    tag: &Tag,
+    head: bool,
+    local: &TagCopy,
+) -> ManifestResult {
+    let headers_only = head && !target.upstream.fetch_on_head;
+    loop {
+        let key = (target.repository.clone(), tag.clone());
+        let (flight, joined) = state.flights.tags.join(key, |publisher| {
+            let (state, target, tag) = (Arc::clone(state), Arc::clone(target), tag.clone());
+            run(state, target, tag, local.clone(), headers_only, publisher)
+        });
+        let progress = flight.value(|progress| head || matches!(progress, TagCheckProgress::Done(_))).await;
+        match progress.ok_or(ApiError::Panicked)? {
+            TagCheckProgress::Headers(headers) => {
+                return Ok((ManifestAnswer::Headers(headers), Outcome::Forwarded));
+            }
+            // The check was for a `HEAD` request and has fetched nothing.
+            TagCheckProgress::Done(Ok((ManifestAnswer::Headers(_), _))) if !head => {}
+            TagCheckProgress::Done(Ok((answer, Outcome::Miss))) if joined => {
+                return Ok((answer, Outcome::Collapsed));
+            }
+            TagCheckProgress::Done(result) => return result,
+        }
     }
 }
 
-/// Asks upstream, decides, and acts until there is an answer.
-async fn check(
+/// Checks a tag and publishes the answer. What need not precede the answer follows it.
+async fn run(
     state: Arc<AppState>,
     target: Arc<Target>,
     tag: Tag,
-    only_head: bool,
-    early: watch::Sender<Option<Described>>,
-) -> Pulled {
-    let mut local = LocalCopy::find(&state, &target, &tag).await?;
-    let mut upstream = Upstream::NotAsked;
-    let mut described = None;
+    local: TagCopy,
+    headers_only: bool,
+    publisher: TagPublisher,
+) {
+    let result = check(&state, &target, &tag, local, headers_only, &publisher).await;
+    publisher.finish(TagCheckProgress::Done(result.clone()));
+    if let Ok((ManifestAnswer::Manifest(manifest), Outcome::Miss | Outcome::KnownContent)) = result {
+        complete::queue(&state, &target, &manifest).await;
+    }
+}
+
+/// Checks a tag: decides, acts, and decides again until there is an answer.
+async fn check(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    tag: &Tag,
+    local: TagCopy,
+    headers_only: bool,
+    publisher: &TagPublisher,
+) -> ManifestResult {
+    // A check that ended after `local` was read has left its result in the cache.
+    let mut local = TagCopy::cached(state, target, tag).await.unwrap_or(local);
     let mut observed = TagCheck { tag: tag.clone(), began: local.now };
+    let mut facts = TagCheckFacts {
+        local: local.facts(target, tag, observed.began),
+        upstream: Upstream::NotAsked,
+        recorded: false,
+        headers_only,
+        serve_deleted: target.upstream.when_deleted == WhenDeleted::Serve,
+    };
+    let mut recorded: Option<(Arc<StoredManifest>, Outcome)> = None;
     loop {
-        match decide::tag(&local.facts(&target, &tag, upstream.clone())) {
-            TagDecision::Serve(_) => {
-                return local.serve(&state, Outcome::Hit { ttl: local.ttl(&target, &tag) }).await;
-            }
-            TagDecision::Ask => {
+        match decide::tag_check(&facts) {
+            // HEAD
+            TagCheckDecision::Head => {
                 observed.began = Millis::now();
-                (upstream, described) = ask(&state, &target, &tag).await?;
+                facts.upstream = head_upstream(state, target, tag).await?;
             }
-            TagDecision::Revalidated(digest) => {
-                if record::checked(&state, &target, &observed, &digest).await? {
-                    return local.serve(&state, Outcome::Revalidated).await;
+            TagCheckDecision::AnswerHeaders(headers) => {
+                return Ok((ManifestAnswer::Headers(headers), Outcome::Forwarded));
+            }
+            // Fetch
+            TagCheckDecision::Fetch(digest) => {
+                if let Upstream::Has(UpstreamTag::Digest { headers: Some(headers), .. }) = &facts.upstream {
+                    publisher.update(TagCheckProgress::Headers(headers.clone()));
                 }
-                // Another process has moved the tag since it was looked up here.
-                local = LocalCopy::find(&state, &target, &tag).await?;
-            }
-            TagDecision::Stale(_, failure) => {
-                let (repository, reason) = (&target.repository, super::failure::name(failure));
-                tracing::warn!(%repository, %tag, reason, "serving a tag that upstream could not confirm");
-                return local.serve(&state, local.stale(&target, failure)).await;
-            }
-            TagDecision::Adopt(digest) => {
-                let adopted = record::adopted(&state, &target, &digest, Some(&observed)).await?;
-                match state.manifest(&digest).await? {
-                    Some(manifest) if adopted => {
-                        return agreed(&state, &target, &tag, manifest, Outcome::Adopted).await;
+                match fetch(state, target, &digest, &observed).await {
+                    Ok(fetched) => {
+                        local = local.updated(fetched.tag);
+                        recorded = Some((fetched.manifest, Outcome::Miss));
                     }
-                    _ => upstream = Upstream::Has(Tagged::As { digest, bytes_here: false }),
+                    Err(error) => facts.upstream = Upstream::Failed(upstream_failure(error)?),
                 }
             }
-            TagDecision::Fetch(_) | TagDecision::FetchUnnamed if only_head && described.is_some() => {
-                return described
-                    .map(|head| (Answer::Described(head), Outcome::Forwarded))
-                    .ok_or(ApiError::Internal);
-            }
-            TagDecision::Fetch(digest) => {
-                early.send_replace(described.clone());
-                match fetch_once(&state, &target, &digest, Some(&observed), Priority::Client).await {
-                    Ok((manifest, _)) => {
-                        return agreed(&state, &target, &tag, manifest, Outcome::Miss).await;
-                    }
-                    Err(error) => upstream = failed(error)?,
-                }
-            }
-            TagDecision::FetchUnnamed => {
+            TagCheckDecision::FetchByTag => {
+                observed.began = Millis::now();
                 let reference = Reference::Tag(tag.clone());
-                observed.began = Millis::now();
-                match fetch::manifest(&state, &target, &reference, Some(&observed), Priority::Client).await {
-                    Ok(manifest) => {
-                        return agreed(&state, &target, &tag, manifest, Outcome::Miss).await;
+                match manifest::fetch(state, target, &reference, Some(&observed), Priority::Client).await {
+                    Ok(fetched) => {
+                        local = local.updated(fetched.tag);
+                        recorded = Some((fetched.manifest, Outcome::Miss));
                     }
-                    Err(error) => upstream = failed(error)?,
+                    Err(error) => facts.upstream = Upstream::Failed(upstream_failure(error)?),
                 }
             }
-            TagDecision::Refuse(refusal) => {
-                if refusal == Failure::NotFound {
-                    let missing = Missing::Reference(target.repository.clone(), tag.to_string());
-                    state.memory.missing.insert(missing, ()).await;
+            // Record
+            TagCheckDecision::LinkExisting(digest) => {
+                match record::link_existing(state, target, &digest, Some(&observed)).await? {
+                    Some(linked) => {
+                        local = local.updated(linked.tag);
+                        recorded = Some((linked.manifest, Outcome::KnownContent));
+                    }
+                    None => {
+                        let absent = UpstreamTag::Digest { digest, bytes_present: false, headers: None };
+                        facts.upstream = Upstream::Has(absent);
+                    }
                 }
-                return Err(refused(refusal));
+            }
+            TagCheckDecision::RecordCheck(digest) => {
+                let (confirmed, row) = record::tag_check(state, target, &observed, &digest).await?;
+                local = local.updated(row);
+                if confirmed {
+                    let manifest =
+                        record::manifest(state, &digest).await?.ok_or(ApiError::MissingManifest)?;
+                    recorded = Some((manifest, Outcome::Revalidated));
+                }
+            }
+            // Answer
+            TagCheckDecision::Serve(digest) => {
+                return match recorded {
+                    Some((manifest, outcome)) if manifest.digest == digest => {
+                        Ok((ManifestAnswer::Manifest(manifest), outcome))
+                    }
+                    Some((_, outcome)) => local.serve(state, outcome).await,
+                    None => local.serve(state, Outcome::Hit { ttl: local.ttl(target, tag) }).await,
+                };
+            }
+            TagCheckDecision::ServeStale(_, failure) => {
+                let (repository, code) = (&target.repository, failure_code(failure));
+                tracing::warn!(%repository, %tag, code, "serving a stale tag");
+                return local.serve(state, local.stale(target, failure)).await;
+            }
+            TagCheckDecision::Refuse(failure) => {
+                if failure == UpstreamFailure::NotFound {
+                    state.caches.missing.insert(negative_key(target, tag), ()).await;
+                }
+                return Err(refused(failure));
             }
         }
+        facts.local = local.facts(target, tag, observed.began);
+        facts.recorded = recorded.is_some();
     }
 }
 
-/// The answer of one who has seen a tag at `manifest` and has recorded that: this manifest, unless another process has
-/// recorded a check that began later. Then both answer what that one has seen.
-async fn agreed(
+/// Requests from the upstream which manifest a tag names, and looks up whether its bytes are present.
+async fn head_upstream(
     state: &AppState,
     target: &Target,
     tag: &Tag,
-    manifest: Arc<StoredManifest>,
-    outcome: Outcome,
-) -> Pulled {
-    let now = LocalCopy::find(state, target, tag).await?;
-    match &now.row {
-        Some(row) if row.manifest != manifest.digest => now.serve(state, outcome).await,
-        _ => Ok((Answer::Manifest(manifest), outcome)),
-    }
-}
-
-/// A fetch that failed at upstream is one more thing that upstream said.
-fn failed(error: FetchError) -> Result<Upstream<Tagged>, ApiError> {
-    match error {
-        FetchError::Upstream(failure) => Ok(Upstream::Failed(failure)),
-        FetchError::Here(error) => Err(error),
-    }
-}
-
-/// Asks upstream where the tag points, and looks whether that is here.
-async fn ask(
-    state: &AppState,
-    target: &Target,
-    tag: &Tag,
-) -> Result<(Upstream<Tagged>, Option<Described>), ApiError> {
+) -> Result<Upstream<UpstreamTag>, ApiError> {
     let reference = Reference::Tag(tag.clone());
     match target.upstream.client.head_manifest(&target.upstream_name, &reference, Priority::Client).await {
         Ok(ManifestHead { digest: Some(digest), media_type, size }) => {
-            let bytes_here = manifests::stored(&state.db, &digest).await?;
-            let described = size.map(|size| Described {
+            let bytes_present =
+                state.caches.manifests.contains_key(&digest) || manifests::stored(&state.db, &digest).await?;
+            let headers = size.map(|size| ManifestHeaders {
                 digest: digest.clone(),
                 media_type: media_type.unwrap_or_else(|| MediaType::new(OCI_MANIFEST)),
                 size,
             });
-            Ok((Upstream::Has(Tagged::As { digest, bytes_here }), described))
+            Ok(Upstream::Has(UpstreamTag::Digest { digest, bytes_present, headers }))
         }
-        Ok(ManifestHead { digest: None, .. }) => Ok((Upstream::Has(Tagged::Unnamed), None)),
+        Ok(ManifestHead { digest: None, .. }) => Ok(Upstream::Has(UpstreamTag::NoDigestHeader)),
         Err(error) => {
             let (upstream, repository) = (target.upstream.client.name(), &target.upstream_name);
-            tracing::debug!(upstream, %repository, %tag, "upstream did not tell where a tag points: {error}");
-            Ok((Upstream::Failed(failure(&error)), None))
+            tracing::debug!(upstream, %repository, %tag, %error, "failed to check a tag");
+            Ok(Upstream::Failed(UpstreamFailure::from(&error)))
         }
     }
 }
 
-/// The tag as it is known here, at the moment when it was looked up.
-struct LocalCopy {
+/// Gets the manifest that the tag names and records both. Shares the request in flight for the digest.
+async fn fetch(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    digest: &Digest,
+    observed: &TagCheck,
+) -> Result<Recorded, ApiError> {
+    match state.flights.manifests.begin((target.repository.clone(), digest.clone())) {
+        Begin::Started(publisher) => {
+            let reference = Reference::Digest(digest.clone());
+            let fetched = manifest::fetch(state, target, &reference, Some(observed), Priority::Client).await;
+            let result = fetched.as_ref().map(|fetched| (Arc::clone(&fetched.manifest), Outcome::Miss));
+            publisher.finish(result.map_err(Clone::clone));
+            fetched
+        }
+        Begin::Joined(flight) => {
+            flight.result().await.ok_or(ApiError::Panicked)??;
+            let linked = record::link_existing(state, target, digest, Some(observed)).await?;
+            linked.ok_or(ApiError::MissingManifest)
+        }
+    }
+}
+
+fn upstream_failure(error: ApiError) -> Result<UpstreamFailure, ApiError> {
+    match error {
+        ApiError::Upstream { failure, .. } => Ok(failure),
+        error => Err(error),
+    }
+}
+
+fn refused(failure: UpstreamFailure) -> ApiError {
+    ApiError::upstream(Resource::Manifest, failure)
+}
+
+fn negative_key(target: &Target, tag: &Tag) -> NegativeKey {
+    NegativeKey::Manifest(target.repository.clone(), Reference::Tag(tag.clone()))
+}
+
+/// A tag in the database, and the time at which it was read.
+#[derive(Clone)]
+struct TagCopy {
     row: Option<TagRow>,
     now: Millis,
 }
 
-impl LocalCopy {
+impl TagCopy {
     async fn find(state: &AppState, target: &Target, tag: &Tag) -> Result<Self, ApiError> {
-        let row = match state.memory.tags.get(&In(&target.repository, tag)).await {
-            Some(row) => Some(row),
-            None => {
-                let row = tags::find(&state.db, &target.repository, tag).await?;
-                if let Some(row) = &row {
-                    let key = (target.repository.clone(), tag.clone());
-                    state.memory.tags.insert(key, row.clone()).await;
-                }
-                row
-            }
-        };
+        if let Some(cached) = Self::cached(state, target, tag).await {
+            return Ok(cached);
+        }
+        let row = tags::find(&state.db, &target.repository, tag).await?;
+        if let Some(row) = &row {
+            state.caches.tags.insert((target.repository.clone(), tag.clone()), row.clone()).await;
+        }
         Ok(Self { row, now: Millis::now() })
     }
 
-    fn facts(&self, target: &Target, tag: &Tag, upstream: Upstream<Tagged>) -> TagFacts {
+    async fn cached(state: &AppState, target: &Target, tag: &Tag) -> Option<Self> {
+        let row = state.caches.tags.get(&KeyRef(&target.repository, tag)).await?;
+        Some(Self { row: Some(row), now: Millis::now() })
+    }
+
+    fn updated(self, row: Option<TagRow>) -> Self {
+        Self { row, ..self }
+    }
+
+    fn facts(&self, target: &Target, tag: &Tag, check_began: Millis) -> Option<LocalTag> {
         let policy = &target.upstream;
-        let local = self.row.as_ref().map(|row| {
-            let age = row.checked_at.age(self.now);
-            LocalTag {
-                digest: row.manifest.clone(),
-                fresh: never_moves(target, tag) || age < policy.tag_ttl,
-                within_stale_limit: policy
-                    .stale_if_error
-                    .is_none_or(|limit| age <= policy.tag_ttl.saturating_add(limit)),
-            }
-        });
-        TagFacts { local, upstream, serve_deleted: policy.when_deleted == WhenDeleted::Serve }
+        let row = self.row.as_ref()?;
+        let age = row.checked_at.age(self.now);
+        let stale_limit = policy.stale_if_error.map(|limit| policy.tag_ttl.saturating_add(limit));
+        Some(LocalTag {
+            digest: row.manifest.clone(),
+            fresh: never_moves(target, tag) || age < policy.tag_ttl,
+            within_stale_limit: stale_limit.is_none_or(|limit| age <= limit),
+            checked_later: row.checked_at > check_began,
+        })
     }
 
     fn age(&self) -> Duration {
         self.row.as_ref().map_or(Duration::ZERO, |row| row.checked_at.age(self.now))
     }
 
-    /// How much longer the tag counts as fresh; `None` for one that never moves.
+    /// The remaining freshness lifetime; `None` for a tag that never moves.
     fn ttl(&self, target: &Target, tag: &Tag) -> Option<Duration> {
         (!never_moves(target, tag)).then(|| target.upstream.tag_ttl.saturating_sub(self.age()))
     }
 
-    fn stale(&self, target: &Target, failure: Failure) -> Outcome {
+    fn stale(&self, target: &Target, failure: UpstreamFailure) -> Outcome {
         Outcome::Stale { failure, since: self.age().saturating_sub(target.upstream.tag_ttl) }
     }
 
-    async fn serve(&self, state: &AppState, outcome: Outcome) -> Pulled {
-        let Some(row) = &self.row else { return Err(ApiError::Internal) };
-        match state.manifest(&row.manifest).await? {
-            Some(manifest) => Ok((Answer::Manifest(manifest), outcome)),
-            None => {
-                tracing::error!(digest = %row.manifest, "a tag names a manifest whose bytes are not here");
-                Err(ApiError::Internal)
-            }
-        }
+    async fn serve(&self, state: &AppState, outcome: Outcome) -> ManifestResult {
+        let row = self.row.as_ref().ok_or(ApiError::MissingManifest)?;
+        let Some(manifest) = record::manifest(state, &row.manifest).await? else {
+            tracing::error!(digest = %row.manifest, "a tag names a manifest whose bytes are missing");
+            return Err(ApiError::MissingManifest);
+        };
+        Ok((ManifestAnswer::Manifest(manifest), outcome))
     }
 }
 
+/// Whether a tag is never checked again.
 fn never_moves(target: &Target, tag: &Tag) -> bool {
     target.upstream.offline || target.namespace.immutable_tags.matching(tag.as_str()).is_some()
 }

@@ -1,28 +1,28 @@
-//! `/api/v1/`: how upstreams and background work stand, for operators. Reads only.
+//! `/api/v1/`: the state of upstreams and of background work, for operators. Reads alone.
 
-use actix_web::{HttpResponse, web};
+use actix_web::HttpResponse;
 use serde::Serialize;
 use shared_models::db::tasks;
 
 use crate::{error::ApiError, metrics::state_name, state::AppState};
 
-/// The most tasks that are listed.
-const MOST_TASKS: i64 = 1_000;
+/// The maximum number of jobs in an answer.
+const MAX_JOBS: i64 = 1_000;
 
 #[derive(Serialize)]
 struct UpstreamState {
     name: String,
     offline: bool,
-    /// Seconds until upstream is asked again, while the circuit is open.
+    /// Seconds until the next request, while the circuit is open.
     circuit_open_for: Option<u64>,
     ratelimit_limit: Option<u64>,
     ratelimit_remaining: Option<u64>,
-    /// Seconds until upstream's `Retry-After` is over.
+    /// Seconds until the end of the upstream's `Retry-After`.
     retry_after: Option<u64>,
 }
 
 /// `GET /api/v1/upstreams`
-pub(crate) async fn upstreams(state: web::Data<AppState>) -> HttpResponse {
+pub(super) fn upstreams(state: &AppState) -> HttpResponse {
     let mut upstreams: Vec<_> = state
         .resolver
         .upstreams()
@@ -43,7 +43,7 @@ pub(crate) async fn upstreams(state: web::Data<AppState>) -> HttpResponse {
 }
 
 #[derive(Serialize)]
-struct TaskState {
+struct JobState {
     id: i64,
     kind: String,
     key: String,
@@ -54,12 +54,12 @@ struct TaskState {
     error: Option<String>,
 }
 
-/// `GET /api/v1/tasks`
-pub(crate) async fn tasks(state: web::Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let rows = tasks::list(&state.db, MOST_TASKS).await?;
-    let tasks: Vec<_> = rows
+/// `GET /api/v1/jobs`
+pub(super) async fn jobs(state: &AppState) -> Result<HttpResponse, ApiError> {
+    let rows = tasks::list(&state.db, MAX_JOBS).await?;
+    let jobs: Vec<_> = rows
         .into_iter()
-        .map(|row| TaskState {
+        .map(|row| JobState {
             id: row.id,
             kind: row.kind,
             key: row.key,
@@ -69,5 +69,5 @@ pub(crate) async fn tasks(state: web::Data<AppState>) -> Result<HttpResponse, Ap
             error: row.error,
         })
         .collect();
-    Ok(HttpResponse::Ok().json(tasks))
+    Ok(HttpResponse::Ok().json(jobs))
 }

@@ -24,7 +24,7 @@ fn configuration(upstream: &ChaosUpstream, tag_ttl: &str) -> String {
 
 /// Once the background task that a pull leaves behind has done what it has to do.
 async fn rest(tidegate: &TidegateProcess, tasks: usize) {
-    assert_eventually!(tidegate.log().matches("a task is done").count() == tasks);
+    assert_eventually!(tidegate.log().matches("job completed").count() == tasks);
 }
 
 fn one_each<'a>(image: &'a Image, manifests: impl IntoIterator<Item = &'a str>) -> Vec<String> {

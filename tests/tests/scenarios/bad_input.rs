@@ -220,7 +220,7 @@ async fn unknown_routes_and_methods_are_told_as_oci_errors() {
         "/v2/up/library/x/tags/list".to_owned(),
         "/v2/up/library/x/blobs/uploads/".to_owned(),
         "/v2/up/library/x/referrers/x".to_owned(),
-        "/api/v1/tasks".to_owned(),
+        "/api/v1/jobs".to_owned(),
         format!("/content/v1/up/library/x/blobs/{digest}"),
         "/nothing".to_owned(),
     ] {
@@ -239,7 +239,7 @@ async fn unknown_routes_and_methods_are_told_as_oci_errors() {
 async fn lists_and_admin_pages_answer_head_like_get() {
     let (_upstream, world) = world().await;
     for path in
-        ["/v2/", "/v2", "/v2/_catalog", "/v2/up/library/x/tags/list", "/api/v1/tasks", "/api/v1/upstreams"]
+        ["/v2/", "/v2", "/v2/_catalog", "/v2/up/library/x/tags/list", "/api/v1/jobs", "/api/v1/upstreams"]
     {
         let head = world.head(path).await;
         let get = world.get(path).await;

@@ -146,10 +146,10 @@ async fn below_the_reserve_only_clients_go_upstream() {
         .await;
     // The index takes the last one above the reserve: the task may not fetch its children.
     assert_eq!(world.get(&manifest("all")).await.status, 200);
-    assert_eventually!(world.json("/api/v1/tasks").await[0]["attempts"] == 1);
-    assert_eventually!(world.json("/api/v1/tasks").await[0]["state"] == "queued");
-    let task = world.json("/api/v1/tasks").await[0].clone();
-    assert_eq!(task["error"], "upstream asks to come back later");
+    assert_eventually!(world.json("/api/v1/jobs").await[0]["attempts"] == 1);
+    assert_eventually!(world.json("/api/v1/jobs").await[0]["state"] == "queued");
+    let task = world.json("/api/v1/jobs").await[0].clone();
+    assert_eq!(task["error"], "upstream rate limited");
     assert_eq!((upstream.count("GET", "/manifests/"), upstream.count("*", "/blobs/")), (1, 0));
     // A client may.
     assert_image(&Method::GET, &world.get(&manifest(&image.digest)).await, &image);

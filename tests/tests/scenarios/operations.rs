@@ -135,7 +135,7 @@ async fn a_request_is_counted_under_the_pattern_of_its_path() {
         ("registry-api", "/v2/up/library/x/tags/list", "/v2/{name:.+}/tags/list", 200),
         ("registry-api", "/v2/up/library/x", "unmatched", 404),
         ("registry-api", "/v2x", "unmatched", 404),
-        ("registry-api", "/api/v1/tasks", "/api/v1/tasks", 200),
+        ("registry-api", "/api/v1/jobs", "/api/v1/jobs", 200),
         ("content-app", "/content/v1/x/blobs/y", "/content/v1/{repository:.+}/blobs/{digest}", 403),
     ] {
         let series = format!(
@@ -214,7 +214,7 @@ async fn a_database_that_is_gone_makes_it_not_ready_and_its_answers_503() {
             assert_eq!(answer.header("retry-after"), "5", "{path}");
         }
     }
-    for path in ["/v2/_catalog", "/api/v1/tasks"] {
+    for path in ["/v2/_catalog", "/api/v1/jobs"] {
         assert_error(&Method::GET, &world.get(path).await, 503, "UNAVAILABLE");
     }
     assert!(upstream.requests().is_empty());

@@ -151,8 +151,8 @@ async fn filters_keep_repositories_out_and_name_the_rule() {
     for (name, rule) in [
         ("excludes/secret/deep/x", "exclude secret/**"),
         ("both/team/a-test", "exclude */*-test"),
-        ("both/library/x", "it matches no include"),
-        ("both/team/deep/a", "it matches no include"),
+        ("both/library/x", "include (no pattern matches)"),
+        ("both/team/deep/a", "include (no pattern matches)"),
     ] {
         for method in &METHODS {
             for path in

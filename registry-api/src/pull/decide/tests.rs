@@ -1,140 +1,285 @@
 //! The tables of `docs/pull-through.md`, row by row.
 
+use std::time::Duration;
+
+use oci_types::{MediaType, media_type::OCI_MANIFEST};
+
 use super::*;
 
-fn d() -> Digest {
-    Digest::sha256(b"here")
+fn local_digest() -> Digest {
+    Digest::sha256(b"local")
 }
 
-fn e() -> Digest {
+fn upstream_digest() -> Digest {
     Digest::sha256(b"upstream")
 }
 
 fn local(fresh: bool, within_stale_limit: bool) -> Option<LocalTag> {
-    Some(LocalTag { digest: d(), fresh, within_stale_limit })
+    Some(LocalTag { digest: local_digest(), fresh, within_stale_limit, checked_later: false })
 }
 
-fn says(digest: Digest, bytes_here: bool) -> Upstream<Tagged> {
-    Upstream::Has(Tagged::As { digest, bytes_here })
+fn headers(digest: Digest) -> ManifestHeaders {
+    ManifestHeaders { digest, media_type: MediaType::new(OCI_MANIFEST), size: 7 }
 }
 
-fn every_failure() -> [Failure; 6] {
+fn names(digest: Digest, bytes_present: bool) -> Upstream<UpstreamTag> {
+    let headers = Some(headers(digest.clone()));
+    Upstream::Has(UpstreamTag::Digest { digest, bytes_present, headers })
+}
+
+fn failures() -> [UpstreamFailure; 6] {
     [
-        Failure::NotFound,
-        Failure::Denied,
-        Failure::RateLimited { retry_after: Some(Duration::from_secs(9)) },
-        Failure::Bad,
-        Failure::Timeout,
-        Failure::Unavailable { retry_after: None },
+        UpstreamFailure::NotFound,
+        UpstreamFailure::Denied,
+        UpstreamFailure::RateLimited { retry_after: Some(Duration::from_secs(9)) },
+        UpstreamFailure::BadGateway,
+        UpstreamFailure::Timeout,
+        UpstreamFailure::Unavailable { retry_after: None },
     ]
 }
 
-fn decide(local: Option<LocalTag>, upstream: Upstream<Tagged>) -> TagDecision {
-    tag(&TagFacts { local, upstream, serve_deleted: true })
+fn check(local: Option<LocalTag>, upstream: Upstream<UpstreamTag>) -> TagCheckFacts {
+    TagCheckFacts { local, upstream, recorded: false, headers_only: false, serve_deleted: true }
+}
+
+fn checked(local: Option<LocalTag>, upstream: Upstream<UpstreamTag>) -> TagCheckDecision {
+    tag_check(&check(local, upstream))
 }
 
 #[test]
-fn a_fresh_tag_is_served_without_asking() {
-    assert_eq!(decide(local(true, true), Upstream::NotAsked), TagDecision::Serve(d()));
-    assert_eq!(decide(local(true, false), Upstream::NotAsked), TagDecision::Serve(d()));
+fn a_request_for_a_tag_is_answered_fresh_or_from_the_negative_cache_or_checks_the_tag() {
+    let decide = |local, known_missing, check_is_slow| {
+        tag_request(&TagRequestFacts { local, known_missing, check_is_slow })
+    };
+    for (known_missing, slow) in [(false, false), (true, false), (false, true)] {
+        for within_limit in [true, false] {
+            let fresh = decide(local(true, within_limit), known_missing, slow);
+            assert_eq!(fresh, TagRequestDecision::ServeFresh);
+        }
+    }
+    for within_limit in [true, false] {
+        let stale = local(false, within_limit);
+        assert_eq!(decide(stale.clone(), false, false), TagRequestDecision::CheckWithinWait);
+        assert_eq!(decide(stale, true, false), TagRequestDecision::CheckWithinWait);
+    }
+    assert_eq!(decide(None, false, false), TagRequestDecision::Check);
+    assert_eq!(decide(None, true, false), TagRequestDecision::RefuseKnownMissing);
 }
 
 #[test]
-fn an_unknown_or_expired_tag_is_asked_about() {
-    assert_eq!(decide(None, Upstream::NotAsked), TagDecision::Ask);
-    assert_eq!(decide(local(false, true), Upstream::NotAsked), TagDecision::Ask);
-    assert_eq!(decide(local(false, false), Upstream::NotAsked), TagDecision::Ask);
+fn a_check_that_is_slow_serves_the_local_copy_within_the_stale_limit() {
+    let slow = |local| tag_request(&TagRequestFacts { local, known_missing: false, check_is_slow: true });
+    let timeout = UpstreamFailure::Timeout;
+    assert_eq!(slow(local(false, true)), TagRequestDecision::ServeStale(timeout));
+    assert_eq!(slow(local(false, false)), TagRequestDecision::Refuse(timeout));
 }
 
 #[test]
-fn an_unmoved_tag_is_revalidated_whatever_is_stored() {
-    for bytes_here in [true, false] {
-        assert_eq!(decide(local(false, true), says(d(), bytes_here)), TagDecision::Revalidated(d()));
+fn a_check_asks_upstream_unless_the_tag_has_become_fresh() {
+    assert_eq!(checked(local(true, true), Upstream::NotAsked), TagCheckDecision::Serve(local_digest()));
+    for stale in [None, local(false, true), local(false, false)] {
+        assert_eq!(checked(stale, Upstream::NotAsked), TagCheckDecision::Head);
     }
 }
 
 #[test]
-fn a_moved_or_new_tag_adopts_known_bytes_and_fetches_unknown_ones() {
+fn a_tag_that_did_not_move_is_recorded_as_checked_even_if_its_bytes_are_absent() {
+    for bytes_present in [true, false] {
+        let decision = checked(local(false, true), names(local_digest(), bytes_present));
+        assert_eq!(decision, TagCheckDecision::RecordCheck(local_digest()));
+    }
+}
+
+#[test]
+fn a_moved_or_new_tag_links_present_bytes_and_fetches_absent_ones() {
     for known in [None, local(false, true), local(false, false)] {
-        assert_eq!(decide(known.clone(), says(e(), true)), TagDecision::Adopt(e()));
-        assert_eq!(decide(known.clone(), says(e(), false)), TagDecision::Fetch(e()));
-        assert_eq!(decide(known, Upstream::Has(Tagged::Unnamed)), TagDecision::FetchUnnamed);
+        let present = checked(known.clone(), names(upstream_digest(), true));
+        assert_eq!(present, TagCheckDecision::LinkExisting(upstream_digest()));
+        let absent = checked(known.clone(), names(upstream_digest(), false));
+        assert_eq!(absent, TagCheckDecision::Fetch(upstream_digest()));
+        let by_tag = checked(known, Upstream::Has(UpstreamTag::NoDigestHeader));
+        assert_eq!(by_tag, TagCheckDecision::FetchByTag);
     }
 }
 
 #[test]
-fn a_known_tag_is_served_stale_on_every_failure_within_the_limit_and_refused_beyond_it() {
-    for failure in every_failure() {
+fn a_head_request_fetches_nothing_where_fetch_on_head_is_off() {
+    let facts = |upstream| TagCheckFacts { headers_only: true, ..check(local(false, true), upstream) };
+    let answered = tag_check(&facts(names(upstream_digest(), false)));
+    assert_eq!(answered, TagCheckDecision::AnswerHeaders(headers(upstream_digest())));
+    // Without a length there is no answer; the bytes that are present need no request.
+    let no_headers = UpstreamTag::Digest { digest: upstream_digest(), bytes_present: false, headers: None };
+    let fetched = tag_check(&facts(Upstream::Has(no_headers)));
+    assert_eq!(fetched, TagCheckDecision::Fetch(upstream_digest()));
+    let by_tag = tag_check(&facts(Upstream::Has(UpstreamTag::NoDigestHeader)));
+    assert_eq!(by_tag, TagCheckDecision::FetchByTag);
+    let linked = tag_check(&facts(names(upstream_digest(), true)));
+    assert_eq!(linked, TagCheckDecision::LinkExisting(upstream_digest()));
+    let confirmed = tag_check(&facts(names(local_digest(), true)));
+    assert_eq!(confirmed, TagCheckDecision::RecordCheck(local_digest()));
+}
+
+#[test]
+fn after_recording_the_tag_is_served_as_it_is_in_the_database() {
+    for upstream in [
+        names(local_digest(), true),
+        names(upstream_digest(), true),
+        names(upstream_digest(), false),
+        Upstream::Has(UpstreamTag::NoDigestHeader),
+    ] {
+        let facts = TagCheckFacts { recorded: true, ..check(local(false, true), upstream) };
+        assert_eq!(tag_check(&facts), TagCheckDecision::Serve(local_digest()));
+    }
+}
+
+#[test]
+fn a_later_check_of_another_process_decides() {
+    let later = local(false, true).map(|local| LocalTag { checked_later: true, ..local });
+    for upstream in [names(upstream_digest(), true), names(upstream_digest(), false)] {
+        assert_eq!(checked(later.clone(), upstream), TagCheckDecision::Serve(local_digest()));
+    }
+}
+
+#[test]
+fn a_local_tag_is_served_stale_on_every_failure_within_the_limit_and_refused_beyond_it() {
+    for failure in failures() {
         let failed = Upstream::Failed(failure);
-        assert_eq!(decide(local(false, true), failed.clone()), TagDecision::Stale(d(), failure));
-        assert_eq!(decide(local(false, false), failed.clone()), TagDecision::Refuse(failure));
-        assert_eq!(decide(None, failed), TagDecision::Refuse(failure));
+        let stale = checked(local(false, true), failed.clone());
+        assert_eq!(stale, TagCheckDecision::ServeStale(local_digest(), failure));
+        assert_eq!(checked(local(false, false), failed.clone()), TagCheckDecision::Refuse(failure));
+        assert_eq!(checked(None, failed), TagCheckDecision::Refuse(failure));
     }
 }
 
 #[test]
 fn a_tag_deleted_upstream_is_gone_where_the_policy_says_so() {
-    let facts = |upstream| TagFacts { local: local(false, true), upstream, serve_deleted: false };
-    assert_eq!(tag(&facts(Upstream::Failed(Failure::NotFound))), TagDecision::Refuse(Failure::NotFound));
-    assert_eq!(tag(&facts(Upstream::Failed(Failure::Bad))), TagDecision::Stale(d(), Failure::Bad));
-}
-
-#[test]
-fn a_digest_is_served_only_where_it_is_linked_and_here() {
-    let facts = |linked, bytes_here| DigestFacts { linked, bytes_here };
-    assert_eq!(digest(facts(true, true), &Upstream::NotAsked), DigestDecision::Serve);
-    assert_eq!(digest(facts(true, false), &Upstream::NotAsked), DigestDecision::Fetch);
-    assert_eq!(digest(facts(false, false), &Upstream::NotAsked), DigestDecision::Fetch);
-    assert_eq!(digest(facts(false, true), &Upstream::NotAsked), DigestDecision::AskToAdopt);
-    assert_eq!(digest(facts(false, true), &Upstream::Has(())), DigestDecision::Serve);
-    for failure in every_failure() {
-        let failed = Upstream::Failed(failure);
-        assert_eq!(digest(facts(true, true), &failed), DigestDecision::Serve);
-        for not_served in [facts(true, false), facts(false, true), facts(false, false)] {
-            assert_eq!(digest(not_served, &failed), DigestDecision::Refuse(failure));
-        }
-    }
-}
-
-#[test]
-fn a_blob_is_described_redirected_asked_for_or_refused() {
-    let facts = |constant, linked, head, upstream| BlobFacts {
-        constant,
-        linked,
-        stored: false,
-        presigned: true,
-        head,
-        upstream,
+    let gone = |failure| {
+        let facts = check(local(false, true), Upstream::Failed(failure));
+        tag_check(&TagCheckFacts { serve_deleted: false, ..facts })
     };
-    for linked in [true, false] {
-        for head in [true, false] {
-            assert_eq!(blob(&facts(true, linked, head, Upstream::NotAsked)), BlobDecision::Constant);
-        }
-    }
-    assert_eq!(blob(&facts(false, true, true, Upstream::NotAsked)), BlobDecision::Describe);
-    assert_eq!(blob(&facts(false, true, false, Upstream::NotAsked)), BlobDecision::Redirect);
-    for head in [true, false] {
-        assert_eq!(blob(&facts(false, false, head, Upstream::NotAsked)), BlobDecision::Ask);
-        assert_eq!(blob(&facts(false, false, head, Upstream::Has(()))), BlobDecision::RecordPending);
-        for failure in every_failure() {
-            let refused = blob(&facts(false, false, head, Upstream::Failed(failure)));
-            assert_eq!(refused, BlobDecision::Refuse(failure));
+    let (not_found, bad) = (UpstreamFailure::NotFound, UpstreamFailure::BadGateway);
+    assert_eq!(gone(not_found), TagCheckDecision::Refuse(not_found));
+    assert_eq!(gone(bad), TagCheckDecision::ServeStale(local_digest(), bad));
+}
+
+const LINKS: [Link; 3] = [Link::Absent, Link::Claimed, Link::Confirmed];
+
+fn is_proven_by_the_table(link: Link, from_other_upstream: bool) -> bool {
+    matches!((link, from_other_upstream), (Link::Confirmed, _) | (Link::Claimed, false))
+}
+
+#[test]
+fn a_request_for_a_digest_is_served_or_answered_from_the_negative_cache_or_pulled() {
+    for (link, from_other_upstream) in LINKS.into_iter().flat_map(|link| [(link, false), (link, true)]) {
+        for (bytes_present, known_missing) in [(true, true), (true, false), (false, true), (false, false)] {
+            let decision =
+                digest_request(&DigestFacts { link, bytes_present, from_other_upstream }, known_missing);
+            let serve = bytes_present && is_proven_by_the_table(link, from_other_upstream);
+            let expected = match (serve, known_missing) {
+                (true, _) => DigestRequestDecision::Serve,
+                (false, true) => DigestRequestDecision::RefuseKnownMissing,
+                (false, false) => DigestRequestDecision::Pull,
+            };
+            assert_eq!(decision, expected, "{link:?} {from_other_upstream} {bytes_present}");
         }
     }
 }
 
 #[test]
-fn a_client_is_sent_to_the_object_store_for_the_bytes_of_a_linked_blob_that_is_stored_and_only_for_these() {
-    for bits in 0..16_u8 {
-        let [linked, stored, presigned, head] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
-        let upstream = Upstream::NotAsked;
-        let decision = blob(&BlobFacts { constant: false, linked, stored, presigned, upstream, head });
-        let expected = match (linked, head, stored && presigned) {
-            (false, ..) => BlobDecision::Ask,
-            (true, true, _) => BlobDecision::Describe,
-            (true, false, true) => BlobDecision::Presign,
-            (true, false, false) => BlobDecision::Redirect,
+fn a_pull_of_a_digest_links_what_head_confirms_and_fetches_the_rest() {
+    for (link, from_other_upstream) in LINKS.into_iter().flat_map(|link| [(link, false), (link, true)]) {
+        let pull = |bytes_present, upstream| {
+            digest_pull(&DigestFacts { link, bytes_present, from_other_upstream }, &upstream)
         };
-        assert_eq!(decision, expected, "{bits:04b}");
+        let proven = is_proven_by_the_table(link, from_other_upstream);
+        let served = |otherwise| if proven { DigestPullDecision::Serve } else { otherwise };
+        assert_eq!(pull(true, Upstream::NotAsked), served(DigestPullDecision::Head));
+        assert_eq!(pull(true, Upstream::Has(DigestHeader::Sent)), served(DigestPullDecision::LinkExisting));
+        assert_eq!(pull(true, Upstream::Has(DigestHeader::Missing)), served(DigestPullDecision::Fetch));
+        assert_eq!(pull(false, Upstream::NotAsked), DigestPullDecision::Fetch);
+        assert_eq!(pull(false, Upstream::Has(DigestHeader::Sent)), DigestPullDecision::Fetch);
+        for failure in failures() {
+            let refused = DigestPullDecision::Refuse(failure);
+            assert_eq!(pull(true, Upstream::Failed(failure)), served(refused.clone()));
+            assert_eq!(pull(false, Upstream::Failed(failure)), refused);
+        }
+    }
+}
+
+/// A blob that nothing is known of.
+fn unknown_blob() -> BlobFacts {
+    BlobFacts {
+        constant: false,
+        link: Link::Absent,
+        stored: false,
+        from_other_upstream: false,
+        presigned: false,
+        known_missing: false,
+        upstream: Upstream::NotAsked,
+        head: false,
+    }
+}
+
+#[test]
+fn a_constant_blob_is_answered_from_memory_whatever_else_is_known() {
+    for (link, head) in LINKS.into_iter().flat_map(|link| [(link, false), (link, true)]) {
+        let facts = BlobFacts { constant: true, link, head, known_missing: true, ..unknown_blob() };
+        assert_eq!(blob(&facts), BlobDecision::Constant);
+    }
+}
+
+#[test]
+fn a_blob_is_described_or_redirected_where_its_link_is_proven_and_confirmed_by_head_elsewhere() {
+    for link in LINKS {
+        for bits in 0..16_u8 {
+            let [from_other_upstream, stored, presigned, head] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+            let facts = BlobFacts { link, from_other_upstream, stored, presigned, head, ..unknown_blob() };
+            let proven = is_proven_by_the_table(link, from_other_upstream);
+            let answer = match (head, stored && presigned) {
+                (true, _) => BlobDecision::Describe,
+                (false, true) => BlobDecision::Presign,
+                (false, false) => BlobDecision::Redirect,
+            };
+            let expected = if proven { answer.clone() } else { BlobDecision::Head };
+            assert_eq!(blob(&facts), expected, "{facts:?}");
+            let confirmed = BlobFacts { upstream: Upstream::Has(()), ..facts };
+            assert_eq!(blob(&confirmed), answer, "{confirmed:?}");
+        }
+    }
+}
+
+#[test]
+fn a_blob_without_a_proven_link_is_refused_when_upstream_does_not_confirm_it() {
+    for (link, from_other_upstream) in [(Link::Absent, false), (Link::Absent, true), (Link::Claimed, true)] {
+        for (head, stored) in [(false, false), (false, true), (true, false), (true, true)] {
+            let facts = BlobFacts { link, from_other_upstream, head, stored, ..unknown_blob() };
+            for failure in failures() {
+                let failed = BlobFacts { upstream: Upstream::Failed(failure), ..facts.clone() };
+                assert_eq!(blob(&failed), BlobDecision::Refuse(failure));
+            }
+            let missing = BlobFacts { known_missing: true, ..facts };
+            assert_eq!(blob(&missing), BlobDecision::RefuseKnownMissing);
+        }
+    }
+}
+
+#[test]
+fn a_tag_list_is_cached_fetched_or_local() {
+    let unavailable = TagListDecision::ListLocal(UpstreamFailure::Unavailable { retry_after: None });
+    let not_found = TagListDecision::ListLocal(UpstreamFailure::NotFound);
+    for (cached, offline, known_missing, decision) in [
+        (false, false, false, TagListDecision::Fetch),
+        (true, false, false, TagListDecision::ServeCached),
+        (true, false, true, TagListDecision::ServeCached),
+        (false, false, true, not_found),
+        (true, true, false, unavailable),
+        (false, true, true, unavailable),
+    ] {
+        let facts = TagListFacts { cached, offline, known_missing };
+        assert_eq!(tag_list(facts, &Upstream::NotAsked), decision, "{facts:?}");
+        for failure in failures() {
+            let failed = tag_list(facts, &Upstream::Failed(failure));
+            assert_eq!(failed, TagListDecision::ListLocal(failure));
+        }
     }
 }

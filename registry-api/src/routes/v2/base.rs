@@ -1,9 +1,9 @@
-//! `GET /v2/` (distribution-spec: end-1): the API is spoken here.
+//! `GET /v2/` (distribution-spec: end-1): whether the API is served.
 
 use actix_web::HttpResponse;
 
-/// Clients take from this answer whether a login is needed: none is.
-pub(super) fn get() -> HttpResponse {
+/// 200: no login is needed.
+pub(crate) fn get() -> HttpResponse {
     HttpResponse::Ok()
         .insert_header(("Docker-Distribution-API-Version", "registry/2.0"))
         .json(serde_json::json!({}))

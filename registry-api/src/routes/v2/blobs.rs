@@ -3,43 +3,39 @@
 use std::sync::Arc;
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpRequest, HttpResponse, HttpResponseBuilder,
     body::{self, SizedStream},
-    http::{Method, header},
+    http::{Method, StatusCode, header},
     web,
 };
 use futures::stream;
 use oci_types::{Digest, name::NameError};
 
+use super::{CACHE_STATUS, CONTENT_DIGEST};
 use crate::{
-    error::ApiError,
-    pull::blob::{self, BlobAnswer},
-    state::AppState,
+    answer::BlobAnswer, error::ApiError, pull::blob, resolve::Target, routes::confirm_ns, state::AppState,
 };
 
-pub(super) async fn get(
+pub(crate) async fn get(
     state: &Arc<AppState>,
     request: &HttpRequest,
-    name: &str,
+    target: &Arc<Target>,
     digest: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let target = super::target(state, request, name)?;
     let digest = Digest::parse(digest).map_err(NameError::Digest)?;
     let head = request.method() == Method::HEAD;
-    let pulled = blob::pull(state, &target, &digest, head).await;
-    let outcome = pulled.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
-    state.metrics.pulled(target.upstream.client.name(), "blob", outcome);
-    let (answer, outcome) = pulled?;
+    let result = blob::pull(state, target, &digest, head).await;
+    let outcome = result.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
+    state.metrics.count_pull(target.upstream.client.name(), "blob", outcome);
+    let (answer, outcome) = result?;
     let mut response = HttpResponse::Ok();
-    response
-        .insert_header((super::CONTENT_DIGEST, digest.as_str()))
-        .insert_header((super::CACHE_STATUS, outcome.header()));
-    super::confirm_ns(request, &mut response);
+    response.insert_header((CONTENT_DIGEST, digest.as_str())).insert_header((CACHE_STATUS, outcome.header()));
+    confirm_ns(request, &mut response);
     Ok(match answer {
         BlobAnswer::Redirect(location) => response
-            .status(actix_web::http::StatusCode::TEMPORARY_REDIRECT)
+            .status(StatusCode::TEMPORARY_REDIRECT)
             .insert_header((header::LOCATION, location))
-            // The link expires: a client that keeps it must not keep it longer.
+            // The link expires, so the redirect must not be cached.
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .finish(),
         BlobAnswer::Constant(bytes) if !head => {
@@ -50,11 +46,11 @@ pub(super) async fn get(
     })
 }
 
-fn describe(response: &mut actix_web::HttpResponseBuilder, size: Option<u64>) -> HttpResponse {
+fn describe(response: &mut HttpResponseBuilder, size: Option<u64>) -> HttpResponse {
     response.content_type("application/octet-stream").insert_header((header::ACCEPT_RANGES, "bytes"));
     match size {
         Some(size) => response.body(SizedStream::new(size, stream::empty::<Result<web::Bytes, ApiError>>())),
-        // RFC 9110, 8.6: a length that is not known is omitted. 0 would be a claim.
+        // RFC 9110, section 8.6: a length that is not known is omitted.
         None => response.finish().map_body(|_, _| body::None::new()).map_into_boxed_body(),
     }
 }

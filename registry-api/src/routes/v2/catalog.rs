@@ -1,38 +1,33 @@
-//! `GET /v2/_catalog`: the repositories that are known here, in lexical order.
+//! `GET /v2/_catalog`: the repositories in the database, in lexical order.
 
 use actix_web::{HttpRequest, HttpResponse};
 use oci_types::RepositoryName;
 use serde::Serialize;
 use shared_models::db::repositories;
 
-use super::page;
-use crate::{error::ApiError, state::AppState};
+use crate::{
+    error::ApiError,
+    listing::{Page, PageRequest, rows_for},
+    routes::page,
+    state::AppState,
+};
 
 #[derive(Serialize)]
 struct Catalog<'a> {
     repositories: &'a [RepositoryName],
 }
 
-pub(super) async fn get(state: &AppState, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
-    let most = state.config.page_max;
-    let n = page::size(request, most)?.unwrap_or(most);
-    let last = match page::parameter(request.query_string(), "last") {
-        Some(last) => {
-            Some(RepositoryName::parse(&last).map_err(|_| ApiError::Page("last is not a repository name"))?)
-        }
-        None => None,
-    };
+pub(crate) async fn get(state: &AppState, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let max = state.config.page_max;
+    let PageRequest { n, last } = page::requested(request, max, |last| {
+        RepositoryName::parse(last).map_err(|_| ApiError::Page("last is not a repository name"))
+    })?;
+    let n = n.unwrap_or(max);
     if n == 0 {
         return Ok(HttpResponse::Ok().json(Catalog { repositories: &[] }));
     }
-    let mut found = repositories::catalog(&state.db, last.as_ref(), i64::from(n) + 1).await?;
-    let more = found.len() > usize::try_from(n).unwrap_or(usize::MAX);
-    if more {
-        found.pop();
-    }
+    let page = Page::of_rows(repositories::catalog(&state.db, last.as_ref(), rows_for(n)).await?, n);
     let mut response = HttpResponse::Ok();
-    if let Some(last) = found.last().filter(|_| more) {
-        page::link_next(request, &mut response, n, last.as_str());
-    }
-    Ok(response.json(Catalog { repositories: &found }))
+    page::link_next(request, &mut response, n, page.next_last.as_deref());
+    Ok(response.json(Catalog { repositories: &page.items }))
 }

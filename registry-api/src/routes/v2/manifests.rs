@@ -5,90 +5,79 @@ use std::sync::Arc;
 use actix_web::{
     HttpRequest, HttpResponse,
     body::SizedStream,
-    http::{Method, header},
+    http::{Method, StatusCode, header},
     web,
 };
 use futures::stream;
-use oci_types::{Digest, MediaType, Reference};
+use http_server::if_none_match;
+use oci_types::{MediaType, Reference};
+use upstream_client::Priority;
 
-use super::accept::accepts;
+use super::{CACHE_STATUS, CONTENT_DIGEST, accept::accepts};
 use crate::{
+    answer::ManifestAnswer,
     cache_status::Outcome,
     error::ApiError,
-    pull::{
-        manifest::{self, Answer},
-        tag,
-    },
+    pull::{manifest, tag},
+    resolve::Target,
+    routes::confirm_ns,
     state::AppState,
 };
 
-pub(super) async fn get(
+pub(crate) async fn get(
     state: &Arc<AppState>,
     request: &HttpRequest,
-    name: &str,
+    target: &Arc<Target>,
     reference: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let target = super::target(state, request, name)?;
-    let reference = Reference::parse(reference)?;
     let head = request.method() == Method::HEAD;
-    let upstream = target.upstream.client.name();
-    let pulled = match &reference {
-        Reference::Tag(name) => tag::pull(state, &target, name, head).await,
-        Reference::Digest(digest) => manifest::pull(state, &target, digest).await,
+    let result = match Reference::parse(reference)? {
+        Reference::Tag(tag) => tag::pull(state, target, &tag, head).await,
+        Reference::Digest(digest) => manifest::pull(state, target, &digest, Priority::Client)
+            .await
+            .map(|(manifest, outcome)| (ManifestAnswer::Manifest(manifest), outcome)),
     };
-    let outcome = pulled.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
-    state.metrics.pulled(upstream, "manifest", outcome);
-    let (answer, outcome) = pulled?;
-    state.pulls.note(&target.repository);
+    let outcome = result.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
+    state.metrics.count_pull(target.upstream.client.name(), "manifest", outcome);
+    let (answer, outcome) = result?;
+    state.last_pulls.note(&target.repository);
     respond(request, &answer, outcome, head)
 }
 
 fn respond(
     request: &HttpRequest,
-    answer: &Answer,
+    answer: &ManifestAnswer,
     outcome: Outcome,
     head: bool,
 ) -> Result<HttpResponse, ApiError> {
     let (digest, media_type, size) = match answer {
-        Answer::Manifest(manifest) => (&manifest.digest, &manifest.media_type, length(&manifest.body)),
-        Answer::Described(described) => (&described.digest, &described.media_type, described.size),
+        ManifestAnswer::Manifest(manifest) => {
+            let size = u64::try_from(manifest.body.len()).unwrap_or(u64::MAX);
+            (&manifest.digest, &manifest.media_type, size)
+        }
+        ManifestAnswer::Headers(headers) => (&headers.digest, &headers.media_type, headers.size),
     };
     if !is_acceptable(request, media_type) {
-        return Err(ApiError::NotAcceptable);
+        return Err(ApiError::NotAcceptable(media_type.clone()));
     }
+    let etag = format!("\"{digest}\"");
+    let not_modified = if_none_match(request.headers(), &etag);
     let mut response = HttpResponse::Ok();
-    let etag = etag(digest);
-    let unchanged = request
-        .headers()
-        .get(header::IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.split(',').any(|tag| tag.trim() == "*" || tag.trim() == etag));
-    if unchanged {
-        response.status(actix_web::http::StatusCode::NOT_MODIFIED);
-    }
     response
-        .insert_header((super::CONTENT_DIGEST, digest.as_str()))
+        .insert_header((CONTENT_DIGEST, digest.as_str()))
         .insert_header((header::ETAG, etag))
-        .insert_header((super::CACHE_STATUS, outcome.header()));
-    super::confirm_ns(request, &mut response);
-    if unchanged {
-        return Ok(response.finish());
+        .insert_header((CACHE_STATUS, outcome.header()));
+    confirm_ns(request, &mut response);
+    if not_modified {
+        return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
     }
     response.insert_header((header::CONTENT_TYPE, media_type.as_str()));
     Ok(match answer {
-        Answer::Manifest(manifest) if !head => response.body(manifest.body.clone()),
+        ManifestAnswer::Manifest(manifest) if !head => response.body(manifest.body.clone()),
         _ => response.body(SizedStream::new(size, stream::empty::<Result<web::Bytes, ApiError>>())),
     })
 }
 
 fn is_acceptable(request: &HttpRequest, media_type: &MediaType) -> bool {
     accepts(request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok()), media_type)
-}
-
-fn etag(digest: &Digest) -> String {
-    format!("\"{digest}\"")
-}
-
-fn length(body: &web::Bytes) -> u64 {
-    u64::try_from(body.len()).unwrap_or(u64::MAX)
 }

@@ -6,10 +6,10 @@ use actix_web::{HttpRequest, HttpResponse};
 use oci_types::Tag;
 use serde::Serialize;
 
-use super::page;
 use crate::{
     error::ApiError,
-    pull::tag_list::{self, Page},
+    pull::tag_list,
+    routes::{Repository, confirm_ns, page},
     state::AppState,
 };
 
@@ -19,25 +19,22 @@ struct TagList<'a> {
     tags: &'a [Tag],
 }
 
-pub(super) async fn get(
+pub(crate) async fn get(
     state: &Arc<AppState>,
     request: &HttpRequest,
-    name: &str,
+    repository: &Repository<'_>,
 ) -> Result<HttpResponse, ApiError> {
-    let target = super::target(state, request, name)?;
-    let n = page::size(request, state.config.page_max)?;
-    let last = match page::parameter(request.query_string(), "last") {
-        Some(last) => Some(Tag::parse(&last).map_err(|_| ApiError::Page("last is not a tag"))?),
-        None => None,
-    };
+    let (name, max) = (&*repository.name, state.config.page_max);
+    let requested = page::requested(request, max, |last| {
+        Tag::parse(last).map_err(|_| ApiError::Page("last is not a tag"))
+    })?;
     let mut response = HttpResponse::Ok();
-    super::confirm_ns(request, &mut response);
-    if n == Some(0) {
+    confirm_ns(request, &mut response);
+    let n = requested.n.unwrap_or(max);
+    if n == 0 {
         return Ok(response.json(TagList { name, tags: &[] }));
     }
-    let listed = tag_list::list(state, &target, Page { n, last }).await?;
-    if let Some(next_last) = &listed.next_last {
-        page::link_next(request, &mut response, n.unwrap_or(state.config.page_max), next_last);
-    }
-    Ok(response.json(TagList { name, tags: &listed.tags }))
+    let page = tag_list::list(state, &repository.target, requested).await?;
+    page::link_next(request, &mut response, n, page.next_last.as_deref());
+    Ok(response.json(TagList { name, tags: &page.items }))
 }

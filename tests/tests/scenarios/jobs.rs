@@ -1,4 +1,4 @@
-//! The background task that completes images: what it fetches, how often, and what becomes of failures.
+//! The job that completes images: what it fetches, how often, and what becomes of failures.
 
 use std::time::Duration;
 
@@ -21,8 +21,13 @@ fn world(upstream: &ChaosUpstream, namespace: &str) -> WorldBuilder {
         .namespace("up", "up", namespace)
 }
 
-async fn tasks(world: &TestWorld) -> Vec<Value> {
-    world.json("/api/v1/tasks").await.as_array().unwrap().clone()
+async fn jobs(world: &TestWorld) -> Vec<Value> {
+    world.json("/api/v1/jobs").await.as_array().unwrap().clone()
+}
+
+/// The first job; null without any: a job is queued after the answer to the client.
+async fn first_job(world: &TestWorld) -> Value {
+    jobs(world).await.into_iter().next().unwrap_or_default()
 }
 
 /// An index of three platforms under `library/x:all`.
@@ -38,9 +43,14 @@ async fn with_index() -> (ChaosUpstream, Index) {
     (upstream, index)
 }
 
-/// Waits until no task is left, and asserts that of these images exactly the wanted ones are stored.
+/// Waits until the wanted images are stored and no job is left, and asserts that no other one is stored.
 async fn assert_completed(world: &TestWorld, index: &Index, wanted: &[bool]) {
-    assert_eventually!(world.rows("tasks") == 0, "{:?}", tasks(world).await);
+    for (image, _) in index.images.iter().zip(wanted).filter(|(_, wanted)| **wanted) {
+        for (digest, _) in image.blobs() {
+            assert_eventually!(world.blob_path(digest).exists(), "{}", image.platform.architecture);
+        }
+    }
+    assert_eventually!(world.rows("tasks") == 0, "{:?}", jobs(world).await);
     for (image, wanted) in index.images.iter().zip(wanted) {
         for (digest, _) in image.blobs() {
             assert_eq!(world.blob_path(digest).exists(), *wanted, "{}", image.platform.architecture);
@@ -65,7 +75,7 @@ async fn a_pulled_image_is_completed_without_further_asking() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_and_the_task_share_one_download_of_each_blob() {
+async fn a_client_and_the_job_share_one_download_of_each_blob() {
     let upstream = ChaosUpstream::start().await;
     let image = Image::random(1, &[400_000, 500_000]);
     upstream.put_image(UPSTREAM_NAME, "1", &image);
@@ -156,13 +166,14 @@ async fn a_nested_index_is_completed_to_its_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queued_task_is_visible_and_survives_a_restart() {
+async fn a_queued_job_is_visible_and_survives_a_restart() {
     let (upstream, index) = with_index().await;
     let idle = world(&upstream, "prefetch = \"all\"").sections("[tasks]\nworkers = 0").start().await;
     for _ in 0..3 {
         join_all((0..10).map(|_| idle.get("/v2/up/library/x/manifests/all"))).await;
     }
-    let queued = tasks(&idle).await;
+    assert_eventually!(!jobs(&idle).await.is_empty());
+    let queued = jobs(&idle).await;
     assert_eq!(queued.len(), 1);
     assert_eq!(queued[0]["kind"], "complete_image");
     assert_eq!(queued[0]["key"], format!("{NAME}@{}", index.digest));
@@ -176,14 +187,14 @@ async fn a_queued_task_is_visible_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_is_tried_again_when_upstream_fails() {
+async fn a_job_is_retried_when_upstream_fails() {
     let (upstream, image) = with_image().await;
     upstream.on(Rule::on("GET", "/blobs/").times(4).then(Fault::Empty(500)));
     let quick = "[tasks]\nbackoff = \"1s\"\n[content]\nfill_attempts = 1";
     let world = world(&upstream, "").sections(quick).start().await;
     world.get(&manifest("1")).await;
-    assert_eventually!(tasks(&world).await[0]["error"].is_string());
-    let again = tasks(&world).await[0].clone();
+    assert_eventually!(first_job(&world).await["error"].is_string());
+    let again = first_job(&world).await;
     assert!(again["error"].as_str().unwrap().contains("upstream responded with status 500"), "{again}");
     assert_eq!(again["attempts"], 1);
     for (digest, bytes) in image.blobs() {
@@ -193,25 +204,25 @@ async fn a_task_is_tried_again_when_upstream_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_cannot_succeed_is_given_up_and_kept_for_the_operator() {
+async fn a_job_that_cannot_succeed_fails_permanently_and_is_kept_for_the_operator() {
     let (upstream, index) = with_index().await;
     upstream.delete_manifest(UPSTREAM_NAME, &index.images[2].digest);
     let world = world(&upstream, "prefetch = \"all\"").start().await;
     world.get(&manifest("all")).await;
-    assert_eventually!(tasks(&world).await[0]["state"] == "failed");
-    let failed = tasks(&world).await;
+    assert_eventually!(first_job(&world).await["state"] == "failed");
+    let failed = jobs(&world).await;
     assert_eq!(failed.len(), 1);
     assert!(failed[0]["error"].as_str().unwrap().contains("no such manifest"), "{failed:?}");
     assert_eq!(failed[0]["attempts"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shut_down_gives_a_running_task_back() {
+async fn shutdown_returns_a_running_job_to_the_queue() {
     let (upstream, image) = with_image().await;
     upstream.on(Rule::on("GET", "/blobs/").then(Fault::Delay(Duration::MAX)));
     let hanging = world(&upstream, "").sections("[api]\nshutdown_timeout = \"1s\"").start().await;
     hanging.get(&manifest("1")).await;
-    assert_eventually!(tasks(&hanging).await[0]["state"] == "running");
+    assert_eventually!(first_job(&hanging).await["state"] == "running");
     assert_eventually!(upstream.count("GET", "/blobs/") > 0);
     let dir = hanging.stop().await;
     upstream.clear_rules();

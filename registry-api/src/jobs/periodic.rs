@@ -1,0 +1,69 @@
+//! What each process does at intervals: no jobs, since it costs little and repeating it in several processes does no harm.
+
+use std::{future::Future, time::Duration};
+
+use oci_types::Millis;
+use shared_models::{
+    Change, Outage,
+    db::{blobs, repositories},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::state::AppState;
+
+/// The interval of writing last-use times.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The interval of deleting pending links that have expired, and nodes that have long been dead.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Does periodic work until `shutdown` resolves; then writes last-use times once more.
+pub(crate) async fn run(state: &AppState, shutdown: impl Future<Output = ()>) {
+    let mut flush = interval(FLUSH_INTERVAL);
+    flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut expiry = interval(EXPIRY_INTERVAL);
+    let failures = Outage::default();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            _ = flush.tick() => flush_last_use(state, &failures).await,
+            _ = expiry.tick() => {
+                prune_dead_nodes(state).await;
+                expire_pending_links(state).await;
+            }
+        }
+    }
+    flush_last_use(state, &failures).await;
+}
+
+/// Writes when repositories were last pulled, and when clients were last redirected to the object store for blobs.
+async fn flush_last_use(state: &AppState, failures: &Outage) {
+    let AppState { db, last_pulls, last_reads, .. } = state;
+    let pulls = last_pulls.write(async |pulls| repositories::touch_pulls(db, pulls).await).await;
+    let reads = last_reads.write(async |reads| blobs::touch_read(db, reads).await).await;
+    match failures.change(&pulls.and(reads)) {
+        Some(Change::Began(error)) => tracing::warn!(%error, "failed to flush last-use times"),
+        Some(Change::Ended) => tracing::info!("flushing of last-use times resumed"),
+        None => {}
+    }
+}
+
+/// Deletes pending links, and their blobs, that no manifest has named within `pending_ttl`.
+async fn expire_pending_links(state: &AppState) {
+    let before = Millis::now().before(state.config.pending_ttl);
+    match blobs::expire_pending(&state.db, before).await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "deleted pending blobs that no manifest references"),
+        Err(error) => tracing::warn!(%error, "failed to expire pending blobs"),
+    }
+}
+
+/// Deletes content nodes that have been dead for long.
+async fn prune_dead_nodes(state: &AppState) {
+    match state.nodes.prune_dead_nodes().await {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "deleted expired content nodes"),
+        Err(error) => tracing::warn!(%error, "failed to delete expired content nodes"),
+    }
+}

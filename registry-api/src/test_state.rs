@@ -1,0 +1,79 @@
+//! The state of a service for tests: one upstream, `up`, below the prefix `up`, and an empty SQLite database.
+
+use std::{sync::Arc, time::Duration};
+
+use internal_api::{LinkKey, LinkKeys};
+use prometheus_client::registry::Registry as MetricRegistry;
+use shared_models::{
+    db::{Db, DbConfig},
+    migrate,
+};
+use tempfile::TempDir;
+use upstream_client::{Unobserved, Upstream, UpstreamConfig};
+use url::Url;
+
+use crate::{
+    access::Authorize,
+    config::{Config, Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted},
+    metrics::ApiMetrics,
+    state::AppState,
+};
+
+/// A state, and the folder of its database.
+pub(crate) async fn test_state(upstream: Url, authorize: Authorize) -> (Arc<AppState>, TempDir) {
+    let dir = TempDir::new().unwrap();
+    let database = DbConfig {
+        url: format!("sqlite://{}", dir.path().join("x.db").display()),
+        max_connections: 2,
+        wait: Duration::from_secs(5),
+        prepared_statements: true,
+    };
+    let db = Db::connect(&database).await.unwrap();
+    migrate::migrate(&database).await.unwrap();
+    let metrics = ApiMetrics::register(&mut MetricRegistry::default());
+    (Arc::new(AppState::new(config(upstream), db, metrics, authorize).unwrap()), dir)
+}
+
+fn config(upstream: Url) -> Config {
+    let mut client = UpstreamConfig::new("up", upstream);
+    client.allow_private = true;
+    Config {
+        process_id: "test".to_owned(),
+        upstreams: vec![UpstreamPolicy {
+            client: Upstream::new(client, Arc::new(Unobserved)).unwrap(),
+            hosts: vec!["up.test".to_owned()],
+            tag_ttl: Duration::from_secs(60),
+            stale_if_error: None,
+            when_deleted: WhenDeleted::Serve,
+            fetch_on_head: true,
+            offline: false,
+        }],
+        namespaces: vec![Namespace {
+            prefix: "up".to_owned(),
+            upstream: "up".to_owned(),
+            include: Rules::default(),
+            exclude: Rules::default(),
+            prefetch: Prefetch::Image,
+            platforms: Vec::new(),
+            immutable_tags: Rules::default(),
+        }],
+        link_keys: Arc::new(LinkKeys::new(LinkKey::new("k1", &[7; 32]).unwrap(), Vec::new())),
+        link_lifetime: Duration::from_secs(60),
+        placement: Placement::Fixed { public_base: String::new(), internal_base: None },
+        node_dead_after: Duration::from_secs(60),
+        presigner: None,
+        page_max: 100,
+        manifest_cache_bytes: 1 << 20,
+        negative_ttl: Duration::from_secs(10),
+        cache_max_age: Duration::from_secs(5),
+        pending_ttl: Duration::from_secs(60),
+        revalidate_wait: Duration::from_secs(2),
+        tasks: TaskPolicy {
+            workers: 0,
+            lease: Duration::from_secs(60),
+            max_attempts: 3,
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+        },
+    }
+}
