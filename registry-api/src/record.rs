@@ -6,7 +6,7 @@ use oci_types::{Digest, Millis};
 use shared_models::db::{
     blobs::{self, BlobRow, NewPending},
     manifests::{NewManifest, StoredManifest},
-    record::{self, TagCheck},
+    record::{self, Adopted, TagCheck},
     tags::{self, TagRow},
 };
 
@@ -27,12 +27,13 @@ pub(crate) async fn fetched(
     manifest: NewManifest,
     tag: Option<&TagCheck>,
 ) -> Result<Recorded, ApiError> {
-    record::manifest(&state.db, &target.row(), &manifest, tag, Millis::now()).await?;
+    let row = record::manifest(&state.db, &target.row(), &manifest, tag, Millis::now()).await?;
     let NewManifest { digest, parsed, body } = manifest;
     let manifest = Arc::new(StoredManifest { digest, media_type: parsed.media_type, body });
     state.caches.manifests.insert(manifest.digest.clone(), Arc::clone(&manifest)).await;
-    let tag = linked(state, target, &manifest.digest, tag).await?;
-    Ok(Recorded { manifest, tag })
+    cache_link(state, target, &manifest.digest).await;
+    cache_tag(state, target, tag, row.as_ref()).await;
+    Ok(Recorded { manifest, tag: row })
 }
 
 /// Links a manifest whose bytes are present, and its content, to the repository; records `tag` where there is one. `None`
@@ -43,23 +44,24 @@ pub(crate) async fn link_existing(
     digest: &Digest,
     tag: Option<&TagCheck>,
 ) -> Result<Option<Recorded>, ApiError> {
-    if !record::adopt(&state.db, &target.row(), digest, tag, Millis::now()).await? {
-        return Ok(None);
-    }
-    let tag = linked(state, target, digest, tag).await?;
-    Ok(manifest(state, digest).await?.map(|manifest| Recorded { manifest, tag }))
+    let adopted = record::adopt(&state.db, &target.row(), digest, tag, Millis::now()).await?;
+    let Some(Adopted { tag: row }) = adopted else { return Ok(None) };
+    cache_link(state, target, digest).await;
+    cache_tag(state, target, tag, row.as_ref()).await;
+    Ok(manifest(state, digest).await?.map(|manifest| Recorded { manifest, tag: row }))
 }
 
-/// Records that the upstream has confirmed that a tag names `digest`. Returns whether it does in the database, too, and the
-/// tag as it is now.
+/// Records that the upstream has confirmed that a tag names `digest`. Returns the tag as it is now: another process may have
+/// recorded a later check.
 pub(crate) async fn tag_check(
     state: &AppState,
     target: &Target,
     check: &TagCheck,
     digest: &Digest,
-) -> Result<(bool, Option<TagRow>), ApiError> {
-    let confirmed = tags::mark_checked(&state.db, &target.repository, check, digest).await?;
-    Ok((confirmed, tag(state, target, check).await?))
+) -> Result<Option<TagRow>, ApiError> {
+    let row = tags::mark_checked(&state.db, &target.repository, check, digest).await?;
+    cache_tag(state, target, Some(check), row.as_ref()).await;
+    Ok(row)
 }
 
 /// Records that the upstream has confirmed a blob: on demand, if it is unknown, with a pending link.
@@ -71,13 +73,7 @@ pub(crate) async fn confirmed_blob(
 ) -> Result<BlobRow, ApiError> {
     let now = Millis::now();
     let pending = NewPending { repository: target.row(), digest: digest.clone(), size, now };
-    blobs::record_pending(&state.db, &pending).await?;
-    let row = blobs::linked(&state.db, &target.repository, digest).await?;
-    let row = row.unwrap_or_else(|| BlobRow {
-        digest: digest.clone(),
-        size,
-        state: shared_models::db::blobs::BlobState::OnDemand,
-    });
+    let row = blobs::record_pending(&state.db, &pending).await?;
     state.caches.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
     Ok(row)
 }
@@ -98,23 +94,15 @@ pub(crate) async fn manifest(
     Ok(Some(stored))
 }
 
-async fn linked(
-    state: &AppState,
-    target: &Target,
-    digest: &Digest,
-    check: Option<&TagCheck>,
-) -> Result<Option<TagRow>, ApiError> {
+async fn cache_link(state: &AppState, target: &Target, digest: &Digest) {
     state.caches.manifest_links.insert((target.repository.clone(), digest.clone()), ()).await;
-    match check {
-        Some(check) => tag(state, target, check).await,
-        None => Ok(None),
-    }
 }
 
-async fn tag(state: &AppState, target: &Target, check: &TagCheck) -> Result<Option<TagRow>, ApiError> {
-    let row = tags::find(&state.db, &target.repository, &check.tag).await?;
-    if let Some(row) = &row {
-        state.caches.tags.insert((target.repository.clone(), check.tag.clone()), row.clone()).await;
+async fn cache_tag(state: &AppState, target: &Target, check: Option<&TagCheck>, row: Option<&TagRow>) {
+    let Some(check) = check else { return };
+    let key = (target.repository.clone(), check.tag.clone());
+    match row {
+        Some(row) => state.caches.tags.insert(key, row.clone()).await,
+        None => state.caches.tags.invalidate(&key).await,
     }
-    Ok(row)
 }

@@ -21,7 +21,14 @@ pub mod tasks;
 pub(crate) mod tests;
 pub mod upstream_states;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use diesel::{IntoSql, sql_types::Integer};
 use diesel_async::{
@@ -84,6 +91,7 @@ pub struct Db {
     wait: Duration,
     runtime: Handle,
     outage: Arc<Outage>,
+    round_trips: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -120,6 +128,7 @@ impl Db {
             wait: config.wait,
             runtime: Handle::current(),
             outage: Arc::default(),
+            round_trips: Arc::default(),
         };
         if let Pools::Sqlite { file, .. } = &db.pools {
             // The writer is the one to turn the file to WAL, before any reader opens it.
@@ -158,6 +167,11 @@ impl Db {
         .await
     }
 
+    /// How often this handle and its clones have used the database: the number of queries and transactions so far.
+    pub fn round_trips(&self) -> u64 {
+        AtomicU64::load(&self.round_trips, Ordering::Relaxed)
+    }
+
     /// Runs statements that only read.
     pub(crate) async fn read<R, F>(&self, work: F) -> Result<R, DbError>
     where
@@ -190,6 +204,7 @@ impl Db {
         R: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>> + Send + 'static,
     {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
         let db = self.clone();
         let task = self.runtime.spawn(async move {
             let mut conn = db.connection(access).await?;

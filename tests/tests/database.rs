@@ -62,7 +62,7 @@ async fn record(db: &Db, repository: &str) -> Result<(), DbError> {
     let repository =
         NewRepository { name: name(repository), upstream: "hub".to_owned(), upstream_name: name("a") };
     let check = TagCheck { tag: Tag::parse("t").unwrap(), began: Millis(1) };
-    record::manifest(db, &repository, &image(), Some(&check), Millis(1)).await
+    record::manifest(db, &repository, &image(), Some(&check), Millis(1)).await.map(drop)
 }
 
 /// Whether a repository has what `record` writes; all of it or nothing.

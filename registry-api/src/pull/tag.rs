@@ -184,7 +184,8 @@ async fn check(
                 }
             }
             TagCheckDecision::RecordCheck(digest) => {
-                let (confirmed, row) = record::tag_check(state, target, &observed, &digest).await?;
+                let row = record::tag_check(state, target, &observed, &digest).await?;
+                let confirmed = row.as_ref().is_some_and(|row| row.manifest == digest);
                 local = local.updated(row);
                 if confirmed {
                     let manifest =

@@ -12,7 +12,11 @@ use oci_types::{
     manifest::{Item, ItemKind, MAX_ITEMS},
 };
 
-pub use super::{manifests::NewManifest, repositories::NewRepository, tags::TagCheck};
+pub use super::{
+    manifests::NewManifest,
+    repositories::NewRepository,
+    tags::{TagCheck, TagRow},
+};
 
 /// How many levels of indexes are followed below a manifest.
 const MAX_DEPTH: usize = 3;
@@ -38,7 +42,8 @@ struct Content {
 /// Records a manifest in one transaction: its bytes and what it names; the links of the repository to it, to its
 /// children and to its blobs (those that were pending are no longer), also to what is named by children whose bytes are
 /// here; its blobs as on-demand with size and source, where they aren't known; and the tag, if there is one, unless a
-/// check of it that began later has been recorded: then the tag stays where that has seen it.
+/// check of it that began later has been recorded: then the tag stays where that has seen it. Returns the tag as it is
+/// then.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the repository is one without upstream; [`DbError`], as every query.
@@ -48,7 +53,7 @@ pub async fn manifest(
     manifest: &NewManifest,
     tag: Option<&TagCheck>,
     now: Millis,
-) -> Result<(), DbError> {
+) -> Result<Option<TagRow>, DbError> {
     let (repository, manifest, tag) = (repository.clone(), manifest.clone(), tag.cloned());
     db.transaction(move |conn| {
         async move {
@@ -56,17 +61,21 @@ pub async fn manifest(
             manifests::store(conn, &manifest, now).await?;
             let content = content(conn, &manifest.digest, manifest.parsed.items).await?;
             link(conn, repository_id, &repository, content, now).await?;
-            if let Some(tag) = tag {
-                tags::point(conn, repository_id, &tag, &manifest.digest).await?;
-            }
-            Ok(())
+            point(conn, repository_id, tag.as_ref(), &manifest.digest).await
         }
         .boxed()
     })
     .await
 }
 
-/// Does what [`manifest`] does, for a manifest whose bytes are here already, by any repository. False, and nothing is
+/// What [`adopt`] recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    /// The tag as it is then, where there is one.
+    pub tag: Option<TagRow>,
+}
+
+/// Does what [`manifest`] does, for a manifest whose bytes are here already, by any repository. `None`, and nothing is
 /// recorded, when they are not.
 ///
 /// # Errors
@@ -77,25 +86,35 @@ pub async fn adopt(
     digest: &Digest,
     tag: Option<&TagCheck>,
     now: Millis,
-) -> Result<bool, DbError> {
+) -> Result<Option<Adopted>, DbError> {
     let (repository, digest, tag) = (repository.clone(), digest.clone(), tag.cloned());
     db.transaction(move |conn| {
         async move {
             if !manifests::is_stored(conn, &digest).await? {
-                return Ok(false);
+                return Ok(None);
             }
             let repository_id = repositories::ensure(conn, &repository, now).await?;
             let items = manifests::items_of(conn, std::slice::from_ref(&digest)).await?;
             let content = content(conn, &digest, items).await?;
             link(conn, repository_id, &repository, content, now).await?;
-            if let Some(tag) = tag {
-                tags::point(conn, repository_id, &tag, &digest).await?;
-            }
-            Ok(true)
+            let tag = point(conn, repository_id, tag.as_ref(), &digest).await?;
+            Ok(Some(Adopted { tag }))
         }
         .boxed()
     })
     .await
+}
+
+async fn point(
+    conn: &mut Conn,
+    repository_id: i64,
+    tag: Option<&TagCheck>,
+    manifest: &Digest,
+) -> Result<Option<TagRow>, DbError> {
+    match tag {
+        Some(tag) => tags::point(conn, repository_id, tag, manifest).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Everything below `root`, as far as the bytes of its children are here.

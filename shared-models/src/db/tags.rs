@@ -60,27 +60,28 @@ pub enum TagCause {
 /// [`DbError`], as every query.
 pub async fn find(db: &Db, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRow>, DbError> {
     let (repository, tag) = (repository.clone(), tag.clone());
-    db.read(move |conn| {
-        async move {
-            let query = tags::table
-                .inner_join(repositories::table)
-                .filter(repositories::name.eq(repository))
-                .filter(tags::name.eq(tag))
-                .select((tags::manifest, tags::moved_at, tags::checked_at));
-            let row: Option<(Digest, i64, i64)> = on!(conn, |c| query.first(c)).optional()?;
-            Ok(row.map(|(manifest, moved_at, checked_at)| TagRow {
-                manifest,
-                moved_at: Millis(moved_at),
-                checked_at: Millis(checked_at),
-            }))
-        }
-        .boxed()
-    })
-    .await
+    db.read(move |conn| async move { select(conn, &repository, &tag).await }.boxed()).await
 }
 
-/// Writes that upstream has confirmed the tag, where it still names `manifest`; a check that began later stays. False
-/// where it names something else by now, or is gone: somebody else has seen it elsewhere meanwhile.
+type Row = (Digest, i64, i64);
+
+fn row((manifest, moved_at, checked_at): Row) -> TagRow {
+    TagRow { manifest, moved_at: Millis(moved_at), checked_at: Millis(checked_at) }
+}
+
+async fn select(conn: &mut Conn, repository: &RepositoryName, tag: &Tag) -> Result<Option<TagRow>, DbError> {
+    let query = tags::table
+        .inner_join(repositories::table)
+        .filter(repositories::name.eq(repository))
+        .filter(tags::name.eq(tag))
+        .select((tags::manifest, tags::moved_at, tags::checked_at));
+    let found: Option<Row> = on!(conn, |c| query.first(c)).optional()?;
+    Ok(found.map(row))
+}
+
+/// Records that the upstream has confirmed the tag, where it still names `manifest`; a check that began later stays.
+/// Returns the tag as it is now, which names another manifest when another process has recorded a later check; `None` when
+/// the tag is gone.
 ///
 /// # Errors
 /// [`DbError`], as every query.
@@ -89,19 +90,24 @@ pub async fn mark_checked(
     repository: &RepositoryName,
     check: &TagCheck,
     manifest: &Digest,
-) -> Result<bool, DbError> {
+) -> Result<Option<TagRow>, DbError> {
     let (repository, check, manifest) = (repository.clone(), check.clone(), manifest.clone());
     db.write(move |conn| {
         async move {
-            let id = repositories::table.filter(repositories::name.eq(repository)).select(repositories::id);
+            let id = repositories::table.filter(repositories::name.eq(&repository)).select(repositories::id);
             let began = check.began.0.into_sql::<BigInt>();
             let later = case_when(tags::checked_at.lt(check.began.0), began).otherwise(tags::checked_at);
             let query = diesel::update(tags::table)
                 .filter(tags::repository_id.eq_any(id))
-                .filter(tags::name.eq(check.tag))
+                .filter(tags::name.eq(&check.tag))
                 .filter(tags::manifest.eq(manifest))
-                .set(tags::checked_at.eq(later));
-            Ok(on!(conn, |c| query.execute(c))? == 1)
+                .set(tags::checked_at.eq(later))
+                .returning((tags::manifest, tags::moved_at, tags::checked_at));
+            let confirmed: Option<Row> = on!(conn, |c| query.get_result(c)).optional()?;
+            match confirmed {
+                Some(confirmed) => Ok(Some(row(confirmed))),
+                None => select(conn, &repository, &check.tag).await,
+            }
         }
         .boxed()
     })
@@ -170,24 +176,26 @@ pub async fn history(
     .await
 }
 
-/// Points the tag at `manifest`, unless a check that began later has been recorded. Only where it pointed elsewhere is
-/// there a row of history, and exactly one, however many do this at once.
+/// Points the tag at `manifest`, unless a check that began later has been recorded, and returns the tag as it is then. Only
+/// where it pointed elsewhere is there a row of history, and exactly one, however many do this at once.
 pub(super) async fn point(
     conn: &mut Conn,
     repository_id: i64,
     check: &TagCheck,
     manifest: &Digest,
-) -> Result<(), DbError> {
+) -> Result<TagRow, DbError> {
     let (tag, began) = (&check.tag, check.began.0);
     // Each statement says what it expects to find. Where another got there first, look again.
     for _ in 0..10 {
         let this = tags::table.filter(tags::repository_id.eq(repository_id)).filter(tags::name.eq(tag));
-        let query = this.select((tags::manifest, tags::checked_at));
-        let found: Option<(Digest, i64)> = on!(conn, |c| query.first(c)).optional()?;
-        if found.as_ref().is_some_and(|(_, checked_at)| *checked_at > began) {
-            return Ok(());
-        }
-        let from = found.map(|(from, _)| from);
+        let query = this.select((tags::manifest, tags::moved_at, tags::checked_at));
+        let found: Option<Row> = on!(conn, |c| query.first(c)).optional()?;
+        let found = match found.map(row) {
+            Some(later) if later.checked_at > check.began => return Ok(later),
+            found => found,
+        };
+        let moved_at = found.as_ref().filter(|found| found.manifest == *manifest).map(|found| found.moved_at);
+        let from = found.map(|found| found.manifest);
         let changed = match &from {
             Some(from) => {
                 let this = this.filter(tags::manifest.eq(from)).filter(tags::checked_at.le(began));
@@ -219,8 +227,10 @@ pub(super) async fn point(
         if changed == 0 {
             continue;
         }
+        let checked_at = check.began;
+        let now = TagRow { manifest: manifest.clone(), moved_at: moved_at.unwrap_or(checked_at), checked_at };
         if from.as_ref() == Some(manifest) {
-            return Ok(());
+            return Ok(now);
         }
         let cause = if from.is_none() { TagCause::Pulled } else { TagCause::Moved };
         let query = diesel::insert_into(tag_moves::table).values((
@@ -232,7 +242,7 @@ pub(super) async fn point(
             tag_moves::cause.eq(cause.number()),
         ));
         on!(conn, |c| query.execute(c))?;
-        return Ok(());
+        return Ok(now);
     }
     Err(DbError::Unavailable("the tag is being moved by many at once".to_owned()))
 }

@@ -9,7 +9,9 @@ use futures::FutureExt;
 
 use crate::{
     db::{
-        Conn, Db, DbError, each, insert_all, on,
+        Conn, Db, DbError,
+        blobs::BlobRow,
+        each, insert_all, on,
         repositories::{self, NewRepository},
         update_only_if,
     },
@@ -40,11 +42,11 @@ struct NewLink {
 }
 
 /// Records a blob with its source and links it to the repository as pending, in one transaction. A link that is there
-/// stays what it is and counts as touched.
+/// stays what it is and counts as touched. Returns the blob as it is then.
 ///
 /// # Errors
 /// [`DbError`], as every query.
-pub async fn record_pending(db: &Db, new: &NewPending) -> Result<(), DbError> {
+pub async fn record_pending(db: &Db, new: &NewPending) -> Result<BlobRow, DbError> {
     let new = new.clone();
     db.transaction(move |conn| {
         async move {
@@ -53,14 +55,15 @@ pub async fn record_pending(db: &Db, new: &NewPending) -> Result<(), DbError> {
             let repository_id = repositories::ensure(conn, &repository, now).await?;
             let blob = [(digest.clone(), size)];
             super::ensure(conn, &blob, &repository.upstream, &repository.upstream_name).await?;
-            let link = NewLink { repository_id, digest, pending: true, touched_at: now.0 };
+            let link = NewLink { repository_id, digest: digest.clone(), pending: true, touched_at: now.0 };
             let query = diesel::insert_into(rb::table)
                 .values(link)
                 .on_conflict((rb::repository_id, rb::digest))
                 .do_update()
                 .set(rb::touched_at.eq(excluded(rb::touched_at)));
             on!(conn, |c| query.execute(c))?;
-            Ok(())
+            let query = blobs::table.find(digest).select((blobs::digest, blobs::size, blobs::state));
+            super::blob(on!(conn, |c| query.first(c))?)
         }
         .boxed()
     })

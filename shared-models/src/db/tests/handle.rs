@@ -25,7 +25,7 @@ on_both! {
             tokio::select! {
                 biased;
                 () = async { tokio::task::yield_now().await } => {}
-                written = write => written.unwrap(),
+                written = write => drop(written.unwrap()),
             }
         }
         let mut tries = 0;

@@ -64,15 +64,15 @@ async fn pull(db: &Db, round: u32) {
 
     let at = Millis(1_800_000_000_000);
     let checked = record::TagCheck { tag: known, began: at };
-    assert!(tags::mark_checked(db, &repository_name, &checked, &row.manifest).await.unwrap());
+    let now = tags::mark_checked(db, &repository_name, &checked, &row.manifest).await.unwrap();
+    assert_eq!(now.unwrap().checked_at, at);
     let child = image(&format!("config {round}"), &["own", "shared"]);
     let parent = index(&[&child.digest, &row.manifest]);
     for new in [&child, &parent, &child] {
         record::manifest(db, &repository("new/one"), new, Some(&check("t", 1)), at).await.unwrap();
     }
-    assert!(
-        record::adopt(db, &repository("new/two"), &row.manifest, Some(&check("t", 1)), at).await.unwrap()
-    );
+    let adopted = record::adopt(db, &repository("new/two"), &row.manifest, Some(&check("t", 1)), at).await;
+    assert!(adopted.unwrap().is_some());
     let pending = blobs::NewPending {
         repository: repository("new/three"),
         digest: blob.clone(),
