@@ -7,3 +7,6 @@ pub(crate) mod decide;
 pub(crate) mod manifest;
 pub(crate) mod tag;
 pub(crate) mod tag_list;
+
+#[cfg(test)]
+mod round_trips;

@@ -19,8 +19,12 @@ use crate::{
     state::AppState,
 };
 
-/// A state, and the folder of its database.
-pub(crate) async fn test_state(upstream: Url, authorize: Authorize) -> (Arc<AppState>, TempDir) {
+/// A state with a changed configuration, and the folder of its database.
+pub(crate) async fn test_state(
+    upstream: Url,
+    authorize: Authorize,
+    change: impl FnOnce(&mut Config),
+) -> (Arc<AppState>, TempDir) {
     let dir = TempDir::new().unwrap();
     let database = DbConfig {
         url: format!("sqlite://{}", dir.path().join("x.db").display()),
@@ -31,7 +35,9 @@ pub(crate) async fn test_state(upstream: Url, authorize: Authorize) -> (Arc<AppS
     let db = Db::connect(&database).await.unwrap();
     migrate::migrate(&database).await.unwrap();
     let metrics = ApiMetrics::register(&mut MetricRegistry::default());
-    (Arc::new(AppState::new(config(upstream), db, metrics, authorize).unwrap()), dir)
+    let mut config = config(upstream);
+    change(&mut config);
+    (Arc::new(AppState::new(config, db, metrics, authorize).unwrap()), dir)
 }
 
 fn config(upstream: Url) -> Config {
@@ -53,7 +59,7 @@ fn config(upstream: Url) -> Config {
             upstream: "up".to_owned(),
             include: Rules::default(),
             exclude: Rules::default(),
-            prefetch: Prefetch::Image,
+            prefetch: Prefetch::None,
             platforms: Vec::new(),
             immutable_tags: Rules::default(),
         }],

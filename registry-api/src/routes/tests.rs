@@ -38,7 +38,7 @@ fn deny(context: &RequestContext<'_>) -> Result<(), ApiError> {
 
 #[actix_web::test]
 async fn every_route_is_refused_when_authorization_refuses_it() {
-    let (state, _dir) = test_state("http://127.0.0.1:9".parse().unwrap(), deny).await;
+    let (state, _dir) = test_state("http://127.0.0.1:9".parse().unwrap(), deny, |_| {}).await;
     let app = init_service(App::new().service(Routes(state))).await;
     for (pattern, path, action) in routes() {
         for method in [Method::GET, Method::HEAD] {
