@@ -4,6 +4,7 @@
 pub(crate) mod blob;
 pub(crate) mod complete;
 pub(crate) mod decide;
+mod local_tag;
 pub(crate) mod manifest;
 pub(crate) mod tag;
 pub(crate) mod tag_list;

@@ -3,26 +3,27 @@
 use std::{sync::Arc, time::Duration};
 
 use http_server::Resource;
-use oci_types::{Digest, MediaType, Millis, Reference, Tag, UpstreamFailure, media_type::OCI_MANIFEST};
+use oci_types::{
+    Digest, MediaType, Millis, Reference, RepositoryName, Tag, UpstreamFailure, media_type::OCI_MANIFEST,
+};
 use shared_models::db::{
     manifests::{self, StoredManifest},
     record::TagCheck,
-    tags::{self, TagRow},
 };
 use upstream_client::{ManifestHead, Priority};
 
 use super::{
     complete,
     decide::{
-        self, LocalTag, TagCheckDecision, TagCheckFacts, TagRequestDecision, TagRequestFacts, Upstream,
-        UpstreamTag,
+        self, TagCheckDecision, TagCheckFacts, TagRequestDecision, TagRequestFacts, Upstream, UpstreamTag,
     },
+    local_tag::LocalTag,
     manifest,
 };
 use crate::{
     answer::{ManifestAnswer, ManifestHeaders, ManifestResult, TagCheckProgress},
     cache_status::{Outcome, failure_code},
-    caches::{KeyRef, NegativeKey},
+    caches::NegativeKey,
     config::WhenDeleted,
     error::ApiError,
     record::{self, Recorded},
@@ -31,7 +32,7 @@ use crate::{
     state::AppState,
 };
 
-type TagPublisher = Publisher<(oci_types::RepositoryName, Tag), TagCheckProgress>;
+type TagPublisher = Publisher<(RepositoryName, Tag), TagCheckProgress>;
 
 /// Answers a request for a tag.
 pub(crate) async fn pull(
@@ -40,7 +41,7 @@ pub(crate) async fn pull(
     tag: &Tag,
     head: bool,
 ) -> ManifestResult {
-    let local = TagCopy::find(state, target, tag).await?;
+    let local = LocalTag::find(state, target, tag).await?;
     let mut check_is_slow = false;
     loop {
         let facts = TagRequestFacts {
@@ -76,7 +77,7 @@ async fn check_once(
     target: &Arc<Target>,
     tag: &Tag,
     head: bool,
-    local: &TagCopy,
+    local: &LocalTag,
 ) -> ManifestResult {
     let headers_only = head && !target.upstream.fetch_on_head;
     loop {
@@ -105,7 +106,7 @@ async fn run(
     state: Arc<AppState>,
     target: Arc<Target>,
     tag: Tag,
-    local: TagCopy,
+    local: LocalTag,
     headers_only: bool,
     publisher: TagPublisher,
 ) {
@@ -121,12 +122,12 @@ async fn check(
     state: &Arc<AppState>,
     target: &Arc<Target>,
     tag: &Tag,
-    local: TagCopy,
+    local: LocalTag,
     headers_only: bool,
     publisher: &TagPublisher,
 ) -> ManifestResult {
     // A check that ended after `local` was read has left its result in the cache.
-    let mut local = TagCopy::cached(state, target, tag).await.unwrap_or(local);
+    let mut local = LocalTag::cached(state, target, tag).await.unwrap_or(local);
     let mut observed = TagCheck { tag: tag.clone(), began: local.now };
     let mut facts = TagCheckFacts {
         local: local.facts(target, tag, observed.began),
@@ -283,73 +284,4 @@ fn refused(failure: UpstreamFailure) -> ApiError {
 
 fn negative_key(target: &Target, tag: &Tag) -> NegativeKey {
     NegativeKey::Manifest(target.repository.clone(), Reference::Tag(tag.clone()))
-}
-
-/// A tag in the database, and the time at which it was read.
-#[derive(Clone)]
-struct TagCopy {
-    row: Option<TagRow>,
-    now: Millis,
-}
-
-impl TagCopy {
-    async fn find(state: &AppState, target: &Target, tag: &Tag) -> Result<Self, ApiError> {
-        if let Some(cached) = Self::cached(state, target, tag).await {
-            return Ok(cached);
-        }
-        let row = tags::find(&state.db, &target.repository, tag).await?;
-        if let Some(row) = &row {
-            state.caches.tags.insert((target.repository.clone(), tag.clone()), row.clone()).await;
-        }
-        Ok(Self { row, now: Millis::now() })
-    }
-
-    async fn cached(state: &AppState, target: &Target, tag: &Tag) -> Option<Self> {
-        let row = state.caches.tags.get(&KeyRef(&target.repository, tag)).await?;
-        Some(Self { row: Some(row), now: Millis::now() })
-    }
-
-    fn updated(self, row: Option<TagRow>) -> Self {
-        Self { row, ..self }
-    }
-
-    fn facts(&self, target: &Target, tag: &Tag, check_began: Millis) -> Option<LocalTag> {
-        let policy = &target.upstream;
-        let row = self.row.as_ref()?;
-        let age = row.checked_at.age(self.now);
-        let stale_limit = policy.stale_if_error.map(|limit| policy.tag_ttl.saturating_add(limit));
-        Some(LocalTag {
-            digest: row.manifest.clone(),
-            fresh: never_moves(target, tag) || age < policy.tag_ttl,
-            within_stale_limit: stale_limit.is_none_or(|limit| age <= limit),
-            checked_later: row.checked_at > check_began,
-        })
-    }
-
-    fn age(&self) -> Duration {
-        self.row.as_ref().map_or(Duration::ZERO, |row| row.checked_at.age(self.now))
-    }
-
-    /// The remaining freshness lifetime; `None` for a tag that never moves.
-    fn ttl(&self, target: &Target, tag: &Tag) -> Option<Duration> {
-        (!never_moves(target, tag)).then(|| target.upstream.tag_ttl.saturating_sub(self.age()))
-    }
-
-    fn stale(&self, target: &Target, failure: UpstreamFailure) -> Outcome {
-        Outcome::Stale { failure, since: self.age().saturating_sub(target.upstream.tag_ttl) }
-    }
-
-    async fn serve(&self, state: &AppState, outcome: Outcome) -> ManifestResult {
-        let row = self.row.as_ref().ok_or(ApiError::MissingManifest)?;
-        let Some(manifest) = record::manifest(state, &row.manifest).await? else {
-            tracing::error!(digest = %row.manifest, "a tag names a manifest whose bytes are missing");
-            return Err(ApiError::MissingManifest);
-        };
-        Ok((ManifestAnswer::Manifest(manifest), outcome))
-    }
-}
-
-/// Whether a tag is never checked again.
-fn never_moves(target: &Target, tag: &Tag) -> bool {
-    target.upstream.offline || target.namespace.immutable_tags.matching(tag.as_str()).is_some()
 }

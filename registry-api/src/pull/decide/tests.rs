@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use oci_types::{MediaType, media_type::OCI_MANIFEST};
+use oci_types::{Digest, MediaType, media_type::OCI_MANIFEST};
 
 use super::*;
+use crate::answer::ManifestHeaders;
 
 fn local_digest() -> Digest {
     Digest::sha256(b"local")

@@ -1,0 +1,59 @@
+//! Table 4: a blob.
+
+use oci_types::UpstreamFailure;
+
+use super::{Link, Upstream, is_proven};
+
+/// The facts about a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BlobFacts {
+    /// Whether it is one of the two constant blobs.
+    pub(crate) constant: bool,
+    /// What makes it readable through the repository. A pending link is confirmed.
+    pub(crate) link: Link,
+    /// Whether its bytes are stored.
+    pub(crate) stored: bool,
+    /// Whether its bytes came from another upstream, or may be fetched from one.
+    pub(crate) from_other_upstream: bool,
+    /// Whether clients can be redirected to the object store for stored blobs.
+    pub(crate) presigned: bool,
+    /// Whether the negative cache has the blob.
+    pub(crate) known_missing: bool,
+    /// The answer of the upstream.
+    pub(crate) upstream: Upstream<()>,
+    /// Whether the request is `HEAD`.
+    pub(crate) head: bool,
+}
+
+/// What to do about a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BlobDecision {
+    /// Answer the constant bytes.
+    Constant,
+    /// Answer the size and the digest, without a redirect or a download.
+    Describe,
+    /// Redirect to the object store; without a URL, decide again.
+    Presign,
+    /// Redirect to content-app.
+    Redirect,
+    /// Answer 404 from the negative cache.
+    RefuseKnownMissing,
+    /// Request confirmation from the upstream, record it, and decide again.
+    Head,
+    /// Answer an error.
+    Refuse(UpstreamFailure),
+}
+
+/// Table 4: a blob.
+pub(crate) fn blob(facts: &BlobFacts) -> BlobDecision {
+    let proven = is_proven(facts.link, facts.from_other_upstream) || facts.upstream == Upstream::Has(());
+    match facts {
+        BlobFacts { constant: true, .. } => BlobDecision::Constant,
+        BlobFacts { head: true, .. } if proven => BlobDecision::Describe,
+        BlobFacts { stored: true, presigned: true, .. } if proven => BlobDecision::Presign,
+        _ if proven => BlobDecision::Redirect,
+        BlobFacts { upstream: Upstream::Failed(failure), .. } => BlobDecision::Refuse(*failure),
+        BlobFacts { known_missing: true, .. } => BlobDecision::RefuseKnownMissing,
+        BlobFacts { .. } => BlobDecision::Head,
+    }
+}

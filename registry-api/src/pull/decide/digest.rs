@@ -1,0 +1,75 @@
+//! Table 3: a manifest by digest.
+
+use oci_types::UpstreamFailure;
+
+use super::{Link, Upstream, is_proven};
+
+/// The facts about a manifest by digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DigestFacts {
+    /// What makes it readable through the repository.
+    pub(crate) link: Link,
+    /// Whether its bytes are present, through any repository.
+    pub(crate) bytes_present: bool,
+    /// Whether the bytes came from another upstream.
+    pub(crate) from_other_upstream: bool,
+}
+
+/// What to do about a request for a manifest by digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DigestRequestDecision {
+    /// Serve the bytes that are present.
+    Serve,
+    /// Answer 404 from the negative cache.
+    RefuseKnownMissing,
+    /// Start or join the pull of the digest.
+    Pull,
+}
+
+/// Table 3, upper part: the request for a manifest by digest.
+pub(crate) fn digest_request(facts: &DigestFacts, known_missing: bool) -> DigestRequestDecision {
+    match digest_pull(facts, &Upstream::NotAsked) {
+        DigestPullDecision::Serve => DigestRequestDecision::Serve,
+        _ if known_missing => DigestRequestDecision::RefuseKnownMissing,
+        _ => DigestRequestDecision::Pull,
+    }
+}
+
+/// Whether an upstream that answered `HEAD` for a digest sent `Docker-Content-Digest`. One that refuses the method does not,
+/// and proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DigestHeader {
+    /// The digest of the request.
+    Sent,
+    /// None.
+    Missing,
+}
+
+/// What to do about the pull of a manifest by digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DigestPullDecision {
+    /// Serve the bytes that are present.
+    Serve,
+    /// Request confirmation from the upstream.
+    Head,
+    /// Get it; its bytes must have the digest.
+    Fetch,
+    /// Link the manifest, which is present, and its content; then serve it.
+    LinkExisting,
+    /// Answer an error.
+    Refuse(UpstreamFailure),
+}
+
+/// Table 3, lower part: the pull of a manifest by digest.
+pub(crate) fn digest_pull(facts: &DigestFacts, upstream: &Upstream<DigestHeader>) -> DigestPullDecision {
+    if facts.bytes_present && is_proven(facts.link, facts.from_other_upstream) {
+        return DigestPullDecision::Serve;
+    }
+    match upstream {
+        Upstream::Failed(failure) => DigestPullDecision::Refuse(*failure),
+        _ if !facts.bytes_present => DigestPullDecision::Fetch,
+        Upstream::NotAsked => DigestPullDecision::Head,
+        Upstream::Has(DigestHeader::Sent) => DigestPullDecision::LinkExisting,
+        Upstream::Has(DigestHeader::Missing) => DigestPullDecision::Fetch,
+    }
+}
