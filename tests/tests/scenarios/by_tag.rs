@@ -1,5 +1,7 @@
 //! Manifests by tag where there is no copy: every row of table 2 for "none".
 
+use std::time::Duration;
+
 use reqwest::Method;
 use tidegate_tests::{
     assert_eventually,
@@ -183,5 +185,22 @@ async fn a_head_fetches_the_manifest_behind_it_only_where_that_is_wanted() {
     assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (1, 0));
     assert_eq!(world.texts("SELECT manifest AS text FROM tags"), [image.digest.as_str()]);
     assert_image(&Method::GET, &world.get(&manifest("1")).await, &moved);
+    assert_eq!(upstream.count("GET", ""), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_that_joins_the_check_of_a_head_gets_the_manifest() {
+    let (upstream, image) = with_image().await;
+    let keys = format!("{ALWAYS_CHECKED}\nfetch_on_head = false");
+    let world = TestWorld::builder().upstream("up", &upstream, &keys).start().await;
+    upstream.on(Rule::on("HEAD", "/manifests/1").then(Fault::Delay(Duration::from_millis(500))));
+    let path = manifest("1");
+    let get = async {
+        assert_eventually!(upstream.count("HEAD", "") == 1);
+        world.get(&path).await
+    };
+    let (head, get) = futures::join!(world.head(&path), get);
+    assert_image(&Method::HEAD, &head, &image);
+    assert_image(&Method::GET, &get, &image);
     assert_eq!(upstream.count("GET", ""), 1);
 }

@@ -170,6 +170,23 @@ async fn a_slow_upstream_does_not_keep_a_client_from_the_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_stale_limit_a_slow_upstream_is_a_timeout() {
+    let (upstream, image) = with_image().await;
+    let keys = "tag_ttl = \"0\"\nanswer_timeout = \"20s\"\nstale_if_error = \"1h\"";
+    let world = TestWorld::builder()
+        .upstream("up", &upstream, keys)
+        .sections("[api]\nrevalidate_wait = \"300ms\"\ncache_max_age = \"0\"")
+        .start()
+        .await;
+    assert_image(&Method::GET, &world.get(&manifest("1")).await, &image);
+    age_tags(&world, Duration::from_secs(7200));
+    upstream.on(Rule::on("HEAD", "/manifests/1").then(Fault::Delay(Duration::from_secs(4))));
+    for method in &METHODS {
+        assert_error(method, &world.ask(method, &manifest("1")).await, 504, "UNAVAILABLE");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_moved_tag_is_fetched_by_digest_once_and_its_history_is_kept() {
     let (upstream, _) = with_image().await;
     let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
