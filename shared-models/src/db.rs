@@ -9,6 +9,7 @@ mod connection;
 mod error;
 mod file;
 pub mod fills;
+pub mod links;
 pub mod manifests;
 pub mod nodes;
 pub mod platforms;

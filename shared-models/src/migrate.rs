@@ -17,7 +17,7 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
 
 /// The version of the last migration, as the folders are named: digits before the underscore.
-const EXPECTED: &str = "00001";
+const EXPECTED: &str = "00002";
 
 /// One number for all who migrate a database of Tidegate ("tidegate", as eight bytes).
 const LOCK: i64 = 0x7469_6465_6761_7465;

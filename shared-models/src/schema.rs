@@ -74,6 +74,8 @@ diesel::table! {
         manifest -> Text,
         first_seen_at -> BigInt,
         last_pull_at -> Nullable<BigInt>,
+        /// Whether the upstream has confirmed the manifest for this repository.
+        confirmed -> Bool,
     }
 }
 
@@ -105,6 +107,8 @@ diesel::table! {
         digest -> Text,
         pending -> Bool,
         touched_at -> BigInt,
+        /// Whether the upstream has confirmed the blob for this repository.
+        confirmed -> Bool,
     }
 }
 

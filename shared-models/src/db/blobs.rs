@@ -55,7 +55,7 @@ const STORED: i16 = 1;
 /// The size of a blob of which different sizes were said.
 const DISPUTED: i64 = -1;
 
-type Row = (Digest, Option<i64>, i16);
+pub(super) type Row = (Digest, Option<i64>, i16);
 
 /// The blob, when the repository links it (pending or not), in one indexed query.
 ///
@@ -262,7 +262,7 @@ struct NewSource {
     upstream_name: RepositoryName,
 }
 
-fn blob((digest, size, state): Row) -> Result<BlobRow, DbError> {
+pub(super) fn blob((digest, size, state): Row) -> Result<BlobRow, DbError> {
     let state = match state {
         ON_DEMAND => BlobState::OnDemand,
         STORED => BlobState::Stored,

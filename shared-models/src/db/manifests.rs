@@ -44,20 +44,21 @@ pub struct NewManifest {
 /// [`DbError`], as every query.
 pub async fn load(db: &Db, digest: &Digest) -> Result<Option<StoredManifest>, DbError> {
     let digest = digest.clone();
-    db.read(move |conn| {
-        async move {
-            use manifests as m;
-            let query = m::table.filter(m::digest.eq(&digest)).select((m::media_type, m::body));
-            let row: Option<(String, Vec<u8>)> = on!(conn, |c| query.first(c)).optional()?;
-            Ok(row.map(|(media_type, body)| StoredManifest {
-                digest,
-                media_type: MediaType::new(&media_type),
-                body: body.into(),
-            }))
-        }
-        .boxed()
-    })
-    .await
+    db.read(move |conn| async move { select_stored(conn, &digest).await }.boxed()).await
+}
+
+pub(super) async fn select_stored(
+    conn: &mut Conn,
+    digest: &Digest,
+) -> Result<Option<StoredManifest>, DbError> {
+    use manifests as m;
+    let query = m::table.filter(m::digest.eq(digest)).select((m::media_type, m::body));
+    let row: Option<(String, Vec<u8>)> = on!(conn, |c| query.first(c)).optional()?;
+    Ok(row.map(|(media_type, body)| StoredManifest {
+        digest: digest.clone(),
+        media_type: MediaType::new(&media_type),
+        body: body.into(),
+    }))
 }
 
 /// Whether the bytes are here.

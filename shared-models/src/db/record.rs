@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use diesel::Insertable;
+use diesel::{BoolExpressionMethods, ExpressionMethods, Insertable, upsert::excluded};
 use futures::FutureExt;
 
-use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags};
+use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags, update_only_if};
 use crate::schema::repository_manifests;
 use oci_types::{
     Digest, Millis,
@@ -30,6 +30,7 @@ struct NewLink {
     repository_id: i64,
     manifest: Digest,
     first_seen_at: i64,
+    confirmed: bool,
 }
 
 /// What becomes readable through a repository with a manifest.
@@ -60,7 +61,7 @@ pub async fn manifest(
             let repository_id = repositories::ensure(conn, &repository, now).await?;
             manifests::store(conn, &manifest, now).await?;
             let content = content(conn, &manifest.digest, manifest.parsed.items).await?;
-            link(conn, repository_id, &repository, content, now).await?;
+            link(conn, repository_id, &repository, content, &manifest.digest, now).await?;
             point(conn, repository_id, tag.as_ref(), &manifest.digest).await
         }
         .boxed()
@@ -96,7 +97,7 @@ pub async fn adopt(
             let repository_id = repositories::ensure(conn, &repository, now).await?;
             let items = manifests::items_of(conn, std::slice::from_ref(&digest)).await?;
             let content = content(conn, &digest, items).await?;
-            link(conn, repository_id, &repository, content, now).await?;
+            link(conn, repository_id, &repository, content, &digest, now).await?;
             let tag = point(conn, repository_id, tag.as_ref(), &digest).await?;
             Ok(Some(Adopted { tag }))
         }
@@ -140,6 +141,8 @@ async fn content(conn: &mut Conn, root: &Digest, mut items: Vec<Item>) -> Result
     Ok(content)
 }
 
+/// Links the content: the root as confirmed, everything below it as claimed.
+///
 /// Rows are written table by table in one order and within a table by digest, so that no two who record overlapping
 /// content wait for each other in a ring.
 async fn link(
@@ -147,16 +150,24 @@ async fn link(
     repository_id: i64,
     repository: &NewRepository,
     content: Content,
+    root: &Digest,
     now: Millis,
 ) -> Result<(), DbError> {
+    use repository_manifests as rm;
     let links = content.manifests.into_iter().map(|manifest| NewLink {
         repository_id,
+        confirmed: manifest == *root,
         manifest,
         first_seen_at: now.0,
     });
-    insert_all!(conn, links.collect(), |rows| diesel::insert_into(repository_manifests::table)
-        .values(rows)
-        .on_conflict_do_nothing());
+    insert_all!(conn, links.collect(), |rows| update_only_if(
+        diesel::insert_into(rm::table)
+            .values(rows)
+            .on_conflict((rm::repository_id, rm::manifest))
+            .do_update()
+            .set(rm::confirmed.eq(true)),
+        excluded(rm::confirmed).and(rm::confirmed.eq(false)),
+    ));
     let blobs: Vec<_> = content.blobs.into_iter().collect();
     blobs::ensure(conn, &blobs, &repository.upstream, &repository.upstream_name).await?;
     blobs::confirm(conn, repository_id, blobs.into_iter().map(|(digest, _)| digest), now).await

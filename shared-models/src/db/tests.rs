@@ -3,6 +3,7 @@
 mod blobs;
 mod cluster;
 mod handle;
+mod links;
 mod plans;
 mod pooler;
 mod record;

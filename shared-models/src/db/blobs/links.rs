@@ -39,10 +39,11 @@ struct NewLink {
     digest: Digest,
     pending: bool,
     touched_at: i64,
+    confirmed: bool,
 }
 
-/// Records a blob with its source and links it to the repository as pending, in one transaction. A link that is there
-/// stays what it is and counts as touched. Returns the blob as it is then.
+/// Records a blob with its source and links it to the repository as pending and confirmed, in one transaction. A link that
+/// is there is confirmed, and counts as touched. Returns the blob as it is then.
 ///
 /// # Errors
 /// [`DbError`], as every query.
@@ -55,12 +56,18 @@ pub async fn record_pending(db: &Db, new: &NewPending) -> Result<BlobRow, DbErro
             let repository_id = repositories::ensure(conn, &repository, now).await?;
             let blob = [(digest.clone(), size)];
             super::ensure(conn, &blob, &repository.upstream, &repository.upstream_name).await?;
-            let link = NewLink { repository_id, digest: digest.clone(), pending: true, touched_at: now.0 };
+            let link = NewLink {
+                repository_id,
+                digest: digest.clone(),
+                pending: true,
+                touched_at: now.0,
+                confirmed: true,
+            };
             let query = diesel::insert_into(rb::table)
                 .values(link)
                 .on_conflict((rb::repository_id, rb::digest))
                 .do_update()
-                .set(rb::touched_at.eq(excluded(rb::touched_at)));
+                .set((rb::touched_at.eq(excluded(rb::touched_at)), rb::confirmed.eq(true)));
             on!(conn, |c| query.execute(c))?;
             let query = blobs::table.find(digest).select((blobs::digest, blobs::size, blobs::state));
             super::blob(on!(conn, |c| query.first(c))?)
@@ -78,7 +85,13 @@ pub(in crate::db) async fn confirm(
     now: Millis,
 ) -> Result<(), DbError> {
     use repository_blobs as rb;
-    let links = digests.map(|digest| NewLink { repository_id, digest, pending: false, touched_at: now.0 });
+    let links = digests.map(|digest| NewLink {
+        repository_id,
+        digest,
+        pending: false,
+        touched_at: now.0,
+        confirmed: false,
+    });
     insert_all!(conn, links.collect(), |rows| update_only_if(
         diesel::insert_into(rb::table)
             .values(rows)

@@ -1,0 +1,142 @@
+//! What makes content readable through a repository, and what that proves.
+
+use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, dsl::exists, select};
+use diesel_async::RunQueryDsl;
+use futures::FutureExt;
+
+use super::{
+    Conn, Db, DbError,
+    blobs::{self as blob_rows, BlobRow},
+    manifests::{self as manifest_rows, StoredManifest},
+    on,
+};
+use crate::schema::{blob_sources, blobs, repositories, repository_blobs, repository_manifests};
+use oci_types::{Digest, RepositoryName};
+
+/// What a link of a repository to content proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The upstream of the repository has confirmed the content for it.
+    Confirmed,
+    /// A manifest of the repository names the content.
+    Claimed {
+        /// Whether the bytes came from another upstream, or may be fetched from one.
+        from_other_upstream: bool,
+    },
+}
+
+/// A blob that a repository links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkedBlob {
+    /// The blob.
+    pub blob: BlobRow,
+    /// What the link proves.
+    pub proof: Proof,
+}
+
+/// A manifest by digest, as a repository sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestLookup {
+    /// What the link of the repository proves, where there is one.
+    pub proof: Option<Proof>,
+    /// The bytes, which any repository may have stored. `None` also when they were not requested.
+    pub stored: Option<StoredManifest>,
+}
+
+/// The blob, when the repository links it (pending or not).
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn blob(
+    db: &Db,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Option<LinkedBlob>, DbError> {
+    let (repository, digest) = (repository.clone(), digest.clone());
+    db.read(move |conn| {
+        async move {
+            use repository_blobs as rb;
+            let query = rb::table
+                .inner_join(repositories::table)
+                .inner_join(blobs::table)
+                .filter(repositories::name.eq(repository))
+                .filter(rb::digest.eq(&digest))
+                .select(((blobs::digest, blobs::size, blobs::state), rb::confirmed, repositories::upstream));
+            let found: Option<(blob_rows::Row, bool, Option<String>)> =
+                on!(conn, |c| query.first(c)).optional()?;
+            let Some((row, confirmed, upstream)) = found else { return Ok(None) };
+            let proof = match confirmed {
+                true => Proof::Confirmed,
+                false => {
+                    Proof::Claimed { from_other_upstream: has_other_source(conn, &digest, upstream).await? }
+                }
+            };
+            Ok(Some(LinkedBlob { blob: blob_rows::blob(row)?, proof }))
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// The link of the repository to a manifest, and with `with_bytes` the bytes of the manifest.
+///
+/// # Errors
+/// [`DbError`], as every query.
+pub async fn manifest(
+    db: &Db,
+    repository: &RepositoryName,
+    digest: &Digest,
+    with_bytes: bool,
+) -> Result<ManifestLookup, DbError> {
+    let (repository, digest) = (repository.clone(), digest.clone());
+    db.read(move |conn| {
+        async move {
+            use repository_manifests as rm;
+            let query = rm::table
+                .inner_join(repositories::table)
+                .filter(repositories::name.eq(repository))
+                .filter(rm::manifest.eq(&digest))
+                .select((rm::confirmed, repositories::upstream));
+            let found: Option<(bool, Option<String>)> = on!(conn, |c| query.first(c)).optional()?;
+            let proof = match found {
+                None => None,
+                Some((true, _)) => Some(Proof::Confirmed),
+                Some((false, upstream)) => {
+                    let confirmed = is_confirmed_by(conn, &digest, upstream).await?;
+                    Some(Proof::Claimed { from_other_upstream: !confirmed })
+                }
+            };
+            let stored = if with_bytes { manifest_rows::select_stored(conn, &digest).await? } else { None };
+            Ok(ManifestLookup { proof, stored })
+        }
+        .boxed()
+    })
+    .await
+}
+
+/// Whether a blob has a source at another upstream.
+async fn has_other_source(
+    conn: &mut Conn,
+    digest: &Digest,
+    upstream: Option<String>,
+) -> Result<bool, DbError> {
+    use blob_sources as s;
+    let other = s::table.filter(s::digest.eq(digest)).filter(s::upstream.ne(upstream.unwrap_or_default()));
+    let query = select(exists(other));
+    Ok(on!(conn, |c| query.get_result(c))?)
+}
+
+/// Whether the upstream has confirmed a manifest for any of its repositories: then its bytes are those of the upstream.
+async fn is_confirmed_by(
+    conn: &mut Conn,
+    digest: &Digest,
+    upstream: Option<String>,
+) -> Result<bool, DbError> {
+    use repository_manifests as rm;
+    let confirmed = rm::table
+        .inner_join(repositories::table)
+        .filter(rm::manifest.eq(digest).and(rm::confirmed))
+        .filter(repositories::upstream.eq(upstream));
+    let query = select(exists(confirmed));
+    Ok(on!(conn, |c| query.get_result(c))?)
+}
