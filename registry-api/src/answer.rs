@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oci_types::{Digest, MediaType, Tag};
-use shared_models::db::{blobs::BlobRow, manifests::StoredManifest};
+use shared_models::db::{links::LinkedBlob, manifests::StoredManifest};
 
 use crate::{cache_status::Outcome, error::ApiError, listing::Page};
 
@@ -55,4 +55,4 @@ pub(crate) enum BlobAnswer {
 pub(crate) type TagListResult = Result<Arc<Page<Tag>>, ApiError>;
 
 /// A blob that the upstream has confirmed, as it is recorded now.
-pub(crate) type BlobResult = Result<BlobRow, ApiError>;
+pub(crate) type BlobResult = Result<LinkedBlob, ApiError>;

@@ -7,7 +7,7 @@ use std::{
 
 use moka::{Equivalent, future::Cache};
 use oci_types::{Digest, Reference, RepositoryName, Tag};
-use shared_models::db::{blobs::BlobRow, manifests::StoredManifest, tags::TagRow};
+use shared_models::db::{links::LinkedBlob, manifests::StoredManifest, tags::TagRow};
 
 use crate::listing::{Page, PageRequest};
 
@@ -39,8 +39,8 @@ pub(crate) struct Caches {
     pub(crate) tags: Cache<(RepositoryName, Tag), TagRow>,
     /// The manifests that a repository may serve. Absence means nothing.
     pub(crate) manifest_links: Cache<(RepositoryName, Digest), ()>,
-    /// The blobs that a repository may serve. Absence means nothing.
-    pub(crate) blobs: Cache<(RepositoryName, Digest), BlobRow>,
+    /// The blobs that a repository links. Absence means nothing.
+    pub(crate) blobs: Cache<(RepositoryName, Digest), LinkedBlob>,
     /// The content for which an upstream has answered 404.
     pub(crate) missing: Cache<NegativeKey, ()>,
     /// The pages of tag lists that upstreams sent, and when.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use oci_types::{Digest, Millis};
 use shared_models::db::{
-    blobs::{self, BlobRow, NewPending},
+    blobs::{self, NewPending},
+    links::{LinkedBlob, Proof},
     manifests::{NewManifest, StoredManifest},
     record::{self, Adopted, TagCheck},
     tags::{self, TagRow},
@@ -29,8 +30,8 @@ pub(crate) async fn fetched(
 ) -> Result<Recorded, ApiError> {
     let row = record::manifest(&state.db, &target.row(), &manifest, tag, Millis::now()).await?;
     let NewManifest { digest, parsed, body } = manifest;
-    let manifest = Arc::new(StoredManifest { digest, media_type: parsed.media_type, body });
-    state.caches.manifests.insert(manifest.digest.clone(), Arc::clone(&manifest)).await;
+    let stored = StoredManifest { digest, media_type: parsed.media_type, body };
+    let manifest = cache_manifest(state, stored).await;
     cache_link(state, target, &manifest.digest).await;
     cache_tag(state, target, tag, row.as_ref()).await;
     Ok(Recorded { manifest, tag: row })
@@ -70,12 +71,13 @@ pub(crate) async fn confirmed_blob(
     target: &Target,
     digest: &Digest,
     size: Option<u64>,
-) -> Result<BlobRow, ApiError> {
+) -> Result<LinkedBlob, ApiError> {
     let now = Millis::now();
     let pending = NewPending { repository: target.row(), digest: digest.clone(), size, now };
-    let row = blobs::record_pending(&state.db, &pending).await?;
-    state.caches.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
-    Ok(row)
+    let blob = blobs::record_pending(&state.db, &pending).await?;
+    let linked = LinkedBlob { blob, proof: Proof::Confirmed };
+    state.caches.blobs.insert((target.repository.clone(), digest.clone()), linked.clone()).await;
+    Ok(linked)
 }
 
 /// A manifest whose bytes are present, from the cache or the database.
@@ -89,12 +91,18 @@ pub(crate) async fn manifest(
     let Some(stored) = shared_models::db::manifests::load(&state.db, digest).await? else {
         return Ok(None);
     };
-    let stored = Arc::new(stored);
-    state.caches.manifests.insert(digest.clone(), Arc::clone(&stored)).await;
-    Ok(Some(stored))
+    Ok(Some(cache_manifest(state, stored).await))
 }
 
-async fn cache_link(state: &AppState, target: &Target, digest: &Digest) {
+/// Caches a manifest that is in the database.
+pub(crate) async fn cache_manifest(state: &AppState, manifest: StoredManifest) -> Arc<StoredManifest> {
+    let manifest = Arc::new(manifest);
+    state.caches.manifests.insert(manifest.digest.clone(), Arc::clone(&manifest)).await;
+    manifest
+}
+
+/// Caches that the repository may serve a manifest.
+pub(crate) async fn cache_link(state: &AppState, target: &Target, digest: &Digest) {
     state.caches.manifest_links.insert((target.repository.clone(), digest.clone()), ()).await;
 }
 

@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 use futures::{StreamExt, stream};
 use internal_api::FillState;
 use oci_types::{
-    Digest, Manifest, UpstreamFailure,
+    Digest, Manifest, UpstreamFailure, constant_blobs,
     manifest::{Item, Platform},
 };
 use shared_models::db::platforms;
@@ -31,7 +31,10 @@ impl Job for CompleteImage {
         let target = state.resolver.resolve(&self.repository, None).map_err(|_| {
             JobError::Permanent("no namespace of the configuration matches this repository".to_owned())
         })?;
-        let blobs = collect_blobs(state, &Arc::new(target), self.manifest.clone()).await?;
+        let target = Arc::new(target);
+        let mut blobs = collect_blobs(state, &target, self.manifest.clone()).await?;
+        blobs.retain(|digest| constant_blobs::bytes(digest).is_none());
+        confirm_all(state, &target, &blobs).await;
         fill_all(state, blobs).await
     }
 }
@@ -103,12 +106,18 @@ impl PlatformFilter {
     }
 }
 
+/// Confirms the claims that do not suffice, while the upstream is available.
+async fn confirm_all(state: &Arc<AppState>, target: &Arc<Target>, blobs: &[Digest]) {
+    for digest in blobs {
+        if let Err(error) = pull::blob::pull(state, target, digest, true, Priority::Background).await {
+            tracing::debug!(repository = %target.repository, %digest, %error, "failed to confirm a blob");
+        }
+    }
+}
+
 /// Fills the blobs. One that fails does not keep the others.
 async fn fill_all(state: &AppState, blobs: Vec<Digest>) -> Result<(), JobError> {
-    let fills = blobs
-        .into_iter()
-        .filter(|digest| oci_types::constant_blobs::bytes(digest).is_none())
-        .map(|digest| async move { fill(state, &digest).await });
+    let fills = blobs.into_iter().map(|digest| async move { fill(state, &digest).await });
     let results: Vec<_> = stream::iter(fills).buffer_unordered(MAX_CONCURRENT_FILLS).collect().await;
     results.into_iter().collect()
 }

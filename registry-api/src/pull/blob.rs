@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use http_server::Resource;
 use oci_types::{Digest, UpstreamFailure, constant_blobs};
-use shared_models::db::blobs::{self, BlobRow, BlobState};
+use shared_models::db::{
+    blobs::BlobState,
+    links::{self, LinkedBlob, Proof},
+};
 use upstream_client::Priority;
 
-use super::decide::{self, BlobDecision, BlobFacts, Link, Upstream};
+use super::decide::{self, BlobDecision, BlobFacts, Upstream};
 use crate::{
     answer::{BlobAnswer, BlobResult},
     cache_status::Outcome,
@@ -24,24 +27,24 @@ pub(crate) async fn pull(
     target: &Arc<Target>,
     digest: &Digest,
     head: bool,
+    priority: Priority,
 ) -> Result<(BlobAnswer, Outcome), ApiError> {
     let constant = constant_blobs::bytes(digest);
-    let mut row = if constant.is_some() { None } else { find(state, target, digest).await? };
+    let mut linked = if constant.is_some() { None } else { find(state, target, digest).await? };
     let mut facts = BlobFacts {
         constant: constant.is_some(),
-        link: row.as_ref().map_or(Link::Absent, |_| Link::Confirmed),
-        stored: is_stored(row.as_ref()),
-        from_other_upstream: false,
+        link: linked.as_ref().map(|linked| linked.proof),
+        stored: is_stored(linked.as_ref()),
         presigned: state.presigned.is_enabled(),
         known_missing: false,
         upstream: Upstream::NotAsked,
         head,
     };
     facts.known_missing = constant.is_none()
-        && facts.link != Link::Confirmed
+        && facts.link != Some(Proof::Confirmed)
         && state.caches.missing.contains_key(&negative_key(target, digest));
     loop {
-        let outcome = if constant.is_some() || is_stored(row.as_ref()) {
+        let outcome = if constant.is_some() || is_stored(linked.as_ref()) {
             Outcome::Hit { ttl: None }
         } else {
             Outcome::Forwarded
@@ -51,7 +54,7 @@ pub(crate) async fn pull(
                 return Ok((BlobAnswer::Constant(constant.unwrap_or_default()), outcome));
             }
             BlobDecision::Describe => {
-                return Ok((BlobAnswer::Described(row.and_then(|row| row.size)), outcome));
+                return Ok((BlobAnswer::Described(linked.and_then(|linked| linked.blob.size)), outcome));
             }
             BlobDecision::Presign => match state.presigned.url(digest, state.config.link_lifetime).await {
                 Some(location) => {
@@ -65,11 +68,11 @@ pub(crate) async fn pull(
                 return Ok((BlobAnswer::Redirect(location), outcome));
             }
             BlobDecision::RefuseKnownMissing => return Err(ApiError::known_missing(Resource::Blob)),
-            BlobDecision::Head => match confirm_once(state, target, digest).await {
+            BlobDecision::Head => match confirm_once(state, target, digest, priority).await {
                 Ok(confirmed) => {
                     facts.upstream = Upstream::Has(());
                     facts.stored = is_stored(Some(&confirmed));
-                    row = Some(confirmed);
+                    linked = Some(confirmed);
                 }
                 Err(ApiError::Upstream { failure, .. }) => facts.upstream = Upstream::Failed(failure),
                 Err(error) => return Err(error),
@@ -79,33 +82,38 @@ pub(crate) async fn pull(
     }
 }
 
-fn is_stored(row: Option<&BlobRow>) -> bool {
-    row.is_some_and(|row| row.state == BlobState::Stored)
+fn is_stored(linked: Option<&LinkedBlob>) -> bool {
+    linked.is_some_and(|linked| linked.blob.state == BlobState::Stored)
 }
 
-async fn find(state: &AppState, target: &Target, digest: &Digest) -> Result<Option<BlobRow>, ApiError> {
-    if let Some(row) = state.caches.blobs.get(&KeyRef(&target.repository, digest)).await {
-        return Ok(Some(row));
+async fn find(state: &AppState, target: &Target, digest: &Digest) -> Result<Option<LinkedBlob>, ApiError> {
+    if let Some(linked) = state.caches.blobs.get(&KeyRef(&target.repository, digest)).await {
+        return Ok(Some(linked));
     }
-    let row = blobs::linked(&state.db, &target.repository, digest).await?;
-    if let Some(row) = &row {
-        state.caches.blobs.insert((target.repository.clone(), digest.clone()), row.clone()).await;
+    let linked = links::blob(&state.db, &target.repository, digest).await?;
+    if let Some(linked) = &linked {
+        state.caches.blobs.insert((target.repository.clone(), digest.clone()), linked.clone()).await;
     }
-    Ok(row)
+    Ok(linked)
 }
 
 /// Starts or joins the confirmation of a blob by its upstream. It is recorded before this returns.
-async fn confirm_once(state: &Arc<AppState>, target: &Arc<Target>, digest: &Digest) -> BlobResult {
+async fn confirm_once(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    digest: &Digest,
+    priority: Priority,
+) -> BlobResult {
     let key = (target.repository.clone(), digest.clone());
     let (flight, _) = state.flights.blobs.join(key, |publisher| {
         let (state, target, digest) = (Arc::clone(state), Arc::clone(target), digest.clone());
-        async move { publisher.finish(confirm(&state, &target, &digest).await) }
+        async move { publisher.finish(confirm(&state, &target, &digest, priority).await) }
     });
     flight.result().await.ok_or(ApiError::Panicked)?
 }
 
-async fn confirm(state: &AppState, target: &Target, digest: &Digest) -> BlobResult {
-    match target.upstream.client.head_blob(&target.upstream_name, digest, Priority::Client).await {
+async fn confirm(state: &AppState, target: &Target, digest: &Digest, priority: Priority) -> BlobResult {
+    match target.upstream.client.head_blob(&target.upstream_name, digest, priority).await {
         Ok(head) => record::confirmed_blob(state, target, digest, head.size).await,
         Err(error) => {
             let failure = UpstreamFailure::from(&error);

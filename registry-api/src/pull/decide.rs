@@ -9,6 +9,7 @@ mod tag;
 mod tag_list;
 
 use oci_types::UpstreamFailure;
+use shared_models::db::links::Proof;
 
 pub(crate) use blob::{BlobDecision, BlobFacts, blob};
 pub(crate) use digest::{
@@ -31,25 +32,13 @@ pub(crate) enum Upstream<T> {
     Failed(UpstreamFailure),
 }
 
-/// What makes content readable through a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Link {
-    /// Nothing.
-    Absent,
-    /// A manifest of the repository names the content.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the database does not distinguish claims yet"))]
-    Claimed,
-    /// The upstream has confirmed the content for this repository.
-    Confirmed,
-}
-
-/// Whether a link proves that the repository may serve the content. A claim does for bytes of the same upstream: it
-/// would not prove that the upstream has bytes that came from another one.
-fn is_proven(link: Link, from_other_upstream: bool) -> bool {
+/// Whether a repository may serve content by what its link proves. A claim suffices for bytes of the same upstream: it does
+/// not prove that the upstream has bytes that came from another one.
+fn is_readable(link: Option<Proof>) -> bool {
     match link {
-        Link::Absent => false,
-        Link::Claimed => !from_other_upstream,
-        Link::Confirmed => true,
+        None => false,
+        Some(Proof::Claimed { from_other_upstream }) => !from_other_upstream,
+        Some(Proof::Confirmed) => true,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http_server::Resource;
 use oci_types::{Digest, Manifest, Millis, Reference, RepositoryName, UpstreamFailure};
 use shared_models::db::{
+    links::{self, Proof},
     manifests::{self, NewManifest, StoredManifest},
     platforms,
     record::TagCheck,
@@ -13,7 +14,7 @@ use upstream_client::Priority;
 
 use super::{
     complete,
-    decide::{self, DigestFacts, DigestHeader, DigestPullDecision, DigestRequestDecision, Link, Upstream},
+    decide::{self, DigestFacts, DigestHeader, DigestPullDecision, DigestRequestDecision, Upstream},
 };
 use crate::{
     answer::DigestResult,
@@ -35,7 +36,7 @@ pub(crate) async fn pull(
 ) -> DigestResult {
     let local = LocalManifest::find(state, target, digest).await?;
     let known_missing =
-        !local.is_complete() && state.caches.missing.contains_key(&negative_key(target, digest));
+        !local.is_servable() && state.caches.missing.contains_key(&negative_key(target, digest));
     match decide::digest_request(&local.facts(), known_missing) {
         DigestRequestDecision::Serve => {
             Ok((local.manifest.ok_or(ApiError::MissingManifest)?, Outcome::Hit { ttl: None }))
@@ -172,50 +173,45 @@ fn negative_key(target: &Target, digest: &Digest) -> NegativeKey {
     NegativeKey::Manifest(target.repository.clone(), Reference::Digest(digest.clone()))
 }
 
-/// A manifest as it is known here.
+/// A manifest as it is in the caches and the database.
 struct LocalManifest {
     manifest: Option<Arc<StoredManifest>>,
-    link: Link,
-    from_other_upstream: bool,
+    link: Option<Proof>,
 }
 
 impl LocalManifest {
     async fn find(state: &AppState, target: &Target, digest: &Digest) -> Result<Self, ApiError> {
-        let manifest = record::manifest(state, digest).await?;
-        let link = if is_link_cached(state, target, digest) {
-            Link::Confirmed
-        } else if manifests::linked(&state.db, &target.repository, digest).await? {
-            state.caches.manifest_links.insert((target.repository.clone(), digest.clone()), ()).await;
-            Link::Confirmed
-        } else {
-            Link::Absent
-        };
-        Ok(Self { manifest, link, from_other_upstream: false })
+        let unknown = Self { manifest: None, link: None };
+        let mut local = unknown.or_cached(state, target, digest).await;
+        if local.manifest.is_none() || local.link.is_none() {
+            let with_bytes = local.manifest.is_none();
+            let found = links::manifest(&state.db, &target.repository, digest, with_bytes).await?;
+            local.link = found.proof;
+            if let Some(stored) = found.stored {
+                local.manifest = Some(record::cache_manifest(state, stored).await);
+            }
+            if local.is_servable() {
+                record::cache_link(state, target, digest).await;
+            }
+        }
+        Ok(local)
     }
 
     async fn or_cached(mut self, state: &AppState, target: &Target, digest: &Digest) -> Self {
         if self.manifest.is_none() {
             self.manifest = state.caches.manifests.get(digest).await;
         }
-        if is_link_cached(state, target, digest) {
-            self.link = Link::Confirmed;
+        if state.caches.manifest_links.contains_key(&KeyRef(&target.repository, digest)) {
+            self.link = Some(Proof::Confirmed);
         }
         self
     }
 
-    fn is_complete(&self) -> bool {
-        self.manifest.is_some() && self.link == Link::Confirmed
+    fn is_servable(&self) -> bool {
+        decide::digest_request(&self.facts(), false) == DigestRequestDecision::Serve
     }
 
     fn facts(&self) -> DigestFacts {
-        DigestFacts {
-            link: self.link,
-            bytes_present: self.manifest.is_some(),
-            from_other_upstream: self.from_other_upstream,
-        }
+        DigestFacts { link: self.link, bytes_present: self.manifest.is_some() }
     }
-}
-
-fn is_link_cached(state: &AppState, target: &Target, digest: &Digest) -> bool {
-    state.caches.manifest_links.contains_key(&KeyRef(&target.repository, digest))
 }

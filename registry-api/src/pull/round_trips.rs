@@ -101,14 +101,14 @@ async fn a_job_is_queued_after_the_answer() {
 }
 
 #[tokio::test]
-async fn a_cold_digest_takes_three_and_a_warm_one_none() {
+async fn a_cold_digest_takes_two_and_a_warm_one_none() {
     let service = Service::start().await;
     let Service { state, target, .. } = &service;
     let digest = Digest::sha256(BODY.as_bytes());
     let pull = || manifest::pull(state, target, &digest, Priority::Background);
-    // The bytes, the link, the record of both.
+    // The link with the bytes, the record of both.
     let (cold, trips) = service.count(pull()).await;
-    assert_eq!((cold.unwrap().1.label(), trips), ("miss", 3));
+    assert_eq!((cold.unwrap().1.label(), trips), ("miss", 2));
     let (warm, trips) = service.count(pull()).await;
     assert_eq!((warm.unwrap().1.label(), trips), ("hit", 0));
 }
@@ -119,8 +119,8 @@ async fn a_cold_blob_takes_two_and_a_warm_one_none() {
     let Service { state, target, .. } = &service;
     let digest = Digest::sha256(b"x");
     // The link, the record of the upstream's confirmation.
-    let (cold, trips) = service.count(blob::pull(state, target, &digest, false)).await;
+    let (cold, trips) = service.count(blob::pull(state, target, &digest, false, Priority::Client)).await;
     assert_eq!((cold.unwrap().1.label(), trips), ("miss", 2));
-    let (warm, trips) = service.count(blob::pull(state, target, &digest, false)).await;
+    let (warm, trips) = service.count(blob::pull(state, target, &digest, false, Priority::Client)).await;
     assert_eq!((warm.unwrap().1.label(), trips), ("miss", 0));
 }

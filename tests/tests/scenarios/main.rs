@@ -18,6 +18,7 @@ mod links;
 mod listing;
 mod operations;
 mod presigned;
+mod proofs;
 mod pulls;
 mod resolve;
 mod restart;

@@ -1,20 +1,19 @@
 //! Table 4: a blob.
 
 use oci_types::UpstreamFailure;
+use shared_models::db::links::Proof;
 
-use super::{Link, Upstream, is_proven};
+use super::{Upstream, is_readable};
 
 /// The facts about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlobFacts {
     /// Whether it is one of the two constant blobs.
     pub(crate) constant: bool,
-    /// What makes it readable through the repository. A pending link is confirmed.
-    pub(crate) link: Link,
+    /// What the link of the repository proves, where there is one. A pending link is confirmed.
+    pub(crate) link: Option<Proof>,
     /// Whether its bytes are stored.
     pub(crate) stored: bool,
-    /// Whether its bytes came from another upstream, or may be fetched from one.
-    pub(crate) from_other_upstream: bool,
     /// Whether clients can be redirected to the object store for stored blobs.
     pub(crate) presigned: bool,
     /// Whether the negative cache has the blob.
@@ -46,12 +45,12 @@ pub(crate) enum BlobDecision {
 
 /// Table 4: a blob.
 pub(crate) fn blob(facts: &BlobFacts) -> BlobDecision {
-    let proven = is_proven(facts.link, facts.from_other_upstream) || facts.upstream == Upstream::Has(());
+    let readable = is_readable(facts.link) || facts.upstream == Upstream::Has(());
     match facts {
         BlobFacts { constant: true, .. } => BlobDecision::Constant,
-        BlobFacts { head: true, .. } if proven => BlobDecision::Describe,
-        BlobFacts { stored: true, presigned: true, .. } if proven => BlobDecision::Presign,
-        _ if proven => BlobDecision::Redirect,
+        BlobFacts { head: true, .. } if readable => BlobDecision::Describe,
+        BlobFacts { stored: true, presigned: true, .. } if readable => BlobDecision::Presign,
+        _ if readable => BlobDecision::Redirect,
         BlobFacts { upstream: Upstream::Failed(failure), .. } => BlobDecision::Refuse(*failure),
         BlobFacts { known_missing: true, .. } => BlobDecision::RefuseKnownMissing,
         BlobFacts { .. } => BlobDecision::Head,

@@ -1,18 +1,17 @@
 //! Table 3: a manifest by digest.
 
 use oci_types::UpstreamFailure;
+use shared_models::db::links::Proof;
 
-use super::{Link, Upstream, is_proven};
+use super::{Upstream, is_readable};
 
 /// The facts about a manifest by digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DigestFacts {
-    /// What makes it readable through the repository.
-    pub(crate) link: Link,
+    /// What the link of the repository proves, where there is one.
+    pub(crate) link: Option<Proof>,
     /// Whether its bytes are present, through any repository.
     pub(crate) bytes_present: bool,
-    /// Whether the bytes came from another upstream.
-    pub(crate) from_other_upstream: bool,
 }
 
 /// What to do about a request for a manifest by digest.
@@ -62,7 +61,7 @@ pub(crate) enum DigestPullDecision {
 
 /// Table 3, lower part: the pull of a manifest by digest.
 pub(crate) fn digest_pull(facts: &DigestFacts, upstream: &Upstream<DigestHeader>) -> DigestPullDecision {
-    if facts.bytes_present && is_proven(facts.link, facts.from_other_upstream) {
+    if facts.bytes_present && is_readable(facts.link) {
         return DigestPullDecision::Serve;
     }
     match upstream {

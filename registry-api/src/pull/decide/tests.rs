@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use oci_types::{Digest, MediaType, media_type::OCI_MANIFEST};
+use shared_models::db::links::Proof;
 
 use super::*;
 use crate::answer::ManifestHeaders;
@@ -163,37 +164,35 @@ fn a_tag_deleted_upstream_is_gone_where_the_policy_says_so() {
     assert_eq!(gone(bad), TagCheckDecision::ServeStale(local_digest(), bad));
 }
 
-const LINKS: [Link; 3] = [Link::Absent, Link::Claimed, Link::Confirmed];
+const LINKS: [Option<Proof>; 4] = [None, Some(OTHER), Some(OWN), Some(Proof::Confirmed)];
+const OWN: Proof = Proof::Claimed { from_other_upstream: false };
+const OTHER: Proof = Proof::Claimed { from_other_upstream: true };
 
-fn is_proven_by_the_table(link: Link, from_other_upstream: bool) -> bool {
-    matches!((link, from_other_upstream), (Link::Confirmed, _) | (Link::Claimed, false))
+fn is_readable_by_the_table(link: Option<Proof>) -> bool {
+    link == Some(OWN) || link == Some(Proof::Confirmed)
 }
 
 #[test]
 fn a_request_for_a_digest_is_served_or_answered_from_the_negative_cache_or_pulled() {
-    for (link, from_other_upstream) in LINKS.into_iter().flat_map(|link| [(link, false), (link, true)]) {
+    for link in LINKS {
         for (bytes_present, known_missing) in [(true, true), (true, false), (false, true), (false, false)] {
-            let decision =
-                digest_request(&DigestFacts { link, bytes_present, from_other_upstream }, known_missing);
-            let serve = bytes_present && is_proven_by_the_table(link, from_other_upstream);
-            let expected = match (serve, known_missing) {
+            let decision = digest_request(&DigestFacts { link, bytes_present }, known_missing);
+            let expected = match (bytes_present && is_readable_by_the_table(link), known_missing) {
                 (true, _) => DigestRequestDecision::Serve,
                 (false, true) => DigestRequestDecision::RefuseKnownMissing,
                 (false, false) => DigestRequestDecision::Pull,
             };
-            assert_eq!(decision, expected, "{link:?} {from_other_upstream} {bytes_present}");
+            assert_eq!(decision, expected, "{link:?} {bytes_present}");
         }
     }
 }
 
 #[test]
 fn a_pull_of_a_digest_links_what_head_confirms_and_fetches_the_rest() {
-    for (link, from_other_upstream) in LINKS.into_iter().flat_map(|link| [(link, false), (link, true)]) {
-        let pull = |bytes_present, upstream| {
-            digest_pull(&DigestFacts { link, bytes_present, from_other_upstream }, &upstream)
-        };
-        let proven = is_proven_by_the_table(link, from_other_upstream);
-        let served = |otherwise| if proven { DigestPullDecision::Serve } else { otherwise };
+    for link in LINKS {
+        let pull = |bytes_present, upstream| digest_pull(&DigestFacts { link, bytes_present }, &upstream);
+        let served =
+            |otherwise| if is_readable_by_the_table(link) { DigestPullDecision::Serve } else { otherwise };
         assert_eq!(pull(true, Upstream::NotAsked), served(DigestPullDecision::Head));
         assert_eq!(pull(true, Upstream::Has(DigestHeader::Sent)), served(DigestPullDecision::LinkExisting));
         assert_eq!(pull(true, Upstream::Has(DigestHeader::Missing)), served(DigestPullDecision::Fetch));
@@ -211,9 +210,8 @@ fn a_pull_of_a_digest_links_what_head_confirms_and_fetches_the_rest() {
 fn unknown_blob() -> BlobFacts {
     BlobFacts {
         constant: false,
-        link: Link::Absent,
+        link: None,
         stored: false,
-        from_other_upstream: false,
         presigned: false,
         known_missing: false,
         upstream: Upstream::NotAsked,
@@ -230,18 +228,17 @@ fn a_constant_blob_is_answered_from_memory_whatever_else_is_known() {
 }
 
 #[test]
-fn a_blob_is_described_or_redirected_where_its_link_is_proven_and_confirmed_by_head_elsewhere() {
+fn a_blob_is_described_or_redirected_where_its_link_suffices_and_confirmed_by_head_elsewhere() {
     for link in LINKS {
-        for bits in 0..16_u8 {
-            let [from_other_upstream, stored, presigned, head] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
-            let facts = BlobFacts { link, from_other_upstream, stored, presigned, head, ..unknown_blob() };
-            let proven = is_proven_by_the_table(link, from_other_upstream);
+        for bits in 0..8_u8 {
+            let [stored, presigned, head] = [1, 2, 4].map(|bit| bits & bit != 0);
+            let facts = BlobFacts { link, stored, presigned, head, ..unknown_blob() };
             let answer = match (head, stored && presigned) {
                 (true, _) => BlobDecision::Describe,
                 (false, true) => BlobDecision::Presign,
                 (false, false) => BlobDecision::Redirect,
             };
-            let expected = if proven { answer.clone() } else { BlobDecision::Head };
+            let expected = if is_readable_by_the_table(link) { answer.clone() } else { BlobDecision::Head };
             assert_eq!(blob(&facts), expected, "{facts:?}");
             let confirmed = BlobFacts { upstream: Upstream::Has(()), ..facts };
             assert_eq!(blob(&confirmed), answer, "{confirmed:?}");
@@ -250,10 +247,10 @@ fn a_blob_is_described_or_redirected_where_its_link_is_proven_and_confirmed_by_h
 }
 
 #[test]
-fn a_blob_without_a_proven_link_is_refused_when_upstream_does_not_confirm_it() {
-    for (link, from_other_upstream) in [(Link::Absent, false), (Link::Absent, true), (Link::Claimed, true)] {
+fn a_blob_without_a_sufficient_link_is_refused_when_upstream_does_not_confirm_it() {
+    for link in [None, Some(OTHER)] {
         for (head, stored) in [(false, false), (false, true), (true, false), (true, true)] {
-            let facts = BlobFacts { link, from_other_upstream, head, stored, ..unknown_blob() };
+            let facts = BlobFacts { link, head, stored, ..unknown_blob() };
             for failure in failures() {
                 let failed = BlobFacts { upstream: Upstream::Failed(failure), ..facts.clone() };
                 assert_eq!(blob(&failed), BlobDecision::Refuse(failure));

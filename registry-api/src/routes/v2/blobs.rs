@@ -10,6 +10,7 @@ use actix_web::{
 };
 use futures::stream;
 use oci_types::{Digest, name::NameError};
+use upstream_client::Priority;
 
 use super::{CACHE_STATUS, CONTENT_DIGEST};
 use crate::{
@@ -24,7 +25,7 @@ pub(crate) async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let digest = Digest::parse(digest).map_err(NameError::Digest)?;
     let head = request.method() == Method::HEAD;
-    let result = blob::pull(state, target, &digest, head).await;
+    let result = blob::pull(state, target, &digest, head, Priority::Client).await;
     let outcome = result.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
     state.metrics.count_pull(target.upstream.client.name(), "blob", outcome);
     let (answer, outcome) = result?;
