@@ -34,7 +34,7 @@ pub(crate) enum Upstream<T> {
 
 /// Whether a repository may serve content by what its link proves. A claim suffices for bytes of the same upstream: it does
 /// not prove that the upstream has bytes that came from another one.
-fn is_readable(link: Option<Proof>) -> bool {
+fn is_proven(link: Option<Proof>) -> bool {
     match link {
         None => false,
         Some(Proof::Claimed { from_other_upstream }) => !from_other_upstream,

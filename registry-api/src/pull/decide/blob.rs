@@ -3,7 +3,7 @@
 use oci_types::UpstreamFailure;
 use shared_models::db::links::Proof;
 
-use super::{Upstream, is_readable};
+use super::{Upstream, is_proven};
 
 /// The facts about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +45,12 @@ pub(crate) enum BlobDecision {
 
 /// Table 4: a blob.
 pub(crate) fn blob(facts: &BlobFacts) -> BlobDecision {
-    let readable = is_readable(facts.link) || facts.upstream == Upstream::Has(());
+    let proven = is_proven(facts.link) || facts.upstream == Upstream::Has(());
     match facts {
         BlobFacts { constant: true, .. } => BlobDecision::Constant,
-        BlobFacts { head: true, .. } if readable => BlobDecision::Describe,
-        BlobFacts { stored: true, presigned: true, .. } if readable => BlobDecision::Presign,
-        _ if readable => BlobDecision::Redirect,
+        BlobFacts { head: true, .. } if proven => BlobDecision::Describe,
+        BlobFacts { stored: true, presigned: true, .. } if proven => BlobDecision::Presign,
+        _ if proven => BlobDecision::Redirect,
         BlobFacts { upstream: Upstream::Failed(failure), .. } => BlobDecision::Refuse(*failure),
         BlobFacts { known_missing: true, .. } => BlobDecision::RefuseKnownMissing,
         BlobFacts { .. } => BlobDecision::Head,

@@ -3,7 +3,7 @@
 use oci_types::UpstreamFailure;
 use shared_models::db::links::Proof;
 
-use super::{Upstream, is_readable};
+use super::{Upstream, is_proven};
 
 /// The facts about a manifest by digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(crate) enum DigestPullDecision {
 
 /// Table 3, lower part: the pull of a manifest by digest.
 pub(crate) fn digest_pull(facts: &DigestFacts, upstream: &Upstream<DigestHeader>) -> DigestPullDecision {
-    if facts.bytes_present && is_readable(facts.link) {
+    if facts.bytes_present && is_proven(facts.link) {
         return DigestPullDecision::Serve;
     }
     match upstream {

@@ -168,7 +168,7 @@ const LINKS: [Option<Proof>; 4] = [None, Some(OTHER), Some(OWN), Some(Proof::Con
 const OWN: Proof = Proof::Claimed { from_other_upstream: false };
 const OTHER: Proof = Proof::Claimed { from_other_upstream: true };
 
-fn is_readable_by_the_table(link: Option<Proof>) -> bool {
+fn is_proven_by_the_table(link: Option<Proof>) -> bool {
     link == Some(OWN) || link == Some(Proof::Confirmed)
 }
 
@@ -177,7 +177,7 @@ fn a_request_for_a_digest_is_served_or_answered_from_the_negative_cache_or_pulle
     for link in LINKS {
         for (bytes_present, known_missing) in [(true, true), (true, false), (false, true), (false, false)] {
             let decision = digest_request(&DigestFacts { link, bytes_present }, known_missing);
-            let expected = match (bytes_present && is_readable_by_the_table(link), known_missing) {
+            let expected = match (bytes_present && is_proven_by_the_table(link), known_missing) {
                 (true, _) => DigestRequestDecision::Serve,
                 (false, true) => DigestRequestDecision::RefuseKnownMissing,
                 (false, false) => DigestRequestDecision::Pull,
@@ -192,7 +192,7 @@ fn a_pull_of_a_digest_links_what_head_confirms_and_fetches_the_rest() {
     for link in LINKS {
         let pull = |bytes_present, upstream| digest_pull(&DigestFacts { link, bytes_present }, &upstream);
         let served =
-            |otherwise| if is_readable_by_the_table(link) { DigestPullDecision::Serve } else { otherwise };
+            |otherwise| if is_proven_by_the_table(link) { DigestPullDecision::Serve } else { otherwise };
         assert_eq!(pull(true, Upstream::NotAsked), served(DigestPullDecision::Head));
         assert_eq!(pull(true, Upstream::Has(DigestHeader::Sent)), served(DigestPullDecision::LinkExisting));
         assert_eq!(pull(true, Upstream::Has(DigestHeader::Missing)), served(DigestPullDecision::Fetch));
@@ -238,7 +238,7 @@ fn a_blob_is_described_or_redirected_where_its_link_suffices_and_confirmed_by_he
                 (false, true) => BlobDecision::Presign,
                 (false, false) => BlobDecision::Redirect,
             };
-            let expected = if is_readable_by_the_table(link) { answer.clone() } else { BlobDecision::Head };
+            let expected = if is_proven_by_the_table(link) { answer.clone() } else { BlobDecision::Head };
             assert_eq!(blob(&facts), expected, "{facts:?}");
             let confirmed = BlobFacts { upstream: Upstream::Has(()), ..facts };
             assert_eq!(blob(&confirmed), answer, "{confirmed:?}");
