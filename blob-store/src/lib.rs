@@ -12,16 +12,16 @@ mod cache;
 mod durable;
 mod layout;
 
+pub mod disk;
 pub mod error;
-pub mod local;
 pub mod partial;
 pub mod read;
 pub mod s3;
 pub mod segments;
 pub mod store;
 
+pub use disk::LocalStore;
 pub use error::StoreError;
-pub use local::LocalStore;
 pub use partial::{Partial, SavedMap};
 pub use read::{ReadBuffer, read_nowait};
 pub use s3::{AccessKeys, Addressing, Presigner, S3Config, S3Store, S3Timeouts, StoredObject, Upload};

@@ -1,7 +1,7 @@
 //! A blob that is being filled.
 
 mod lock;
-mod map;
+mod segment_map;
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use rustix::{
 };
 
 pub(crate) use self::lock::{Attempt, PartialLock};
-pub use self::map::SavedMap;
+pub use self::segment_map::SavedMap;
 use crate::{
     Segments, StoreError,
     durable::{remove_file, sync_folder},

@@ -11,14 +11,14 @@
 //! disk, or whose beginning was never answered, is known to nobody here: that is for a lifecycle rule of the bucket
 //! (`AbortIncompleteMultipartUpload`).
 
+mod bucket;
 mod circuit;
 mod commit;
 mod config;
 mod connect;
-mod failure;
-mod forgotten;
+mod error;
 mod object;
-mod objects;
+mod orphans;
 mod presign;
 mod read;
 mod upload;
@@ -30,16 +30,16 @@ use futures::StreamExt;
 use oci_types::Digest;
 use tokio::{runtime::Handle, sync::mpsc};
 
+use self::{
+    bucket::{Objects, path},
+    upload::{Memory, Uploads},
+    warm::Warming,
+};
 pub use self::{
     config::{AccessKeys, Addressing, S3Config, S3Timeouts},
     object::StoredObject,
     presign::Presigner,
     upload::Upload,
-};
-use self::{
-    objects::{Objects, path},
-    upload::{Memory, Uploads},
-    warm::Warming,
 };
 use crate::{
     DiskUsage, ListedBlob, LocalStore, Partial, StoreError, StoredAt, StoredBlob,

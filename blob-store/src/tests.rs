@@ -1,9 +1,9 @@
 //! What the stores promise, over real files and a real S3 server.
 
 mod contract;
-mod s3_away;
+mod s3_cache;
 mod s3_server;
-mod s3_tier;
+mod s3_unavailable;
 mod s3_uploads;
 
 use std::time::Duration;

@@ -9,10 +9,10 @@ use tokio::{runtime::Handle, time::timeout};
 use url::Url;
 
 use super::{
+    bucket::{Objects, path},
     config::S3Config,
     connect,
-    failure::Failure,
-    objects::{Objects, path},
+    error::Failure,
 };
 use crate::{StoreError, layout::object_key};
 

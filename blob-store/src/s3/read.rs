@@ -11,7 +11,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{failure::Failure, objects::Objects};
+use super::{bucket::Objects, error::Failure};
 use crate::StoreError;
 
 /// How many chunks may wait for the reader: enough that the next is there when one was sent, and no more,

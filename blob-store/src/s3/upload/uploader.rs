@@ -19,8 +19,8 @@ use crate::{
     Partial, StoreError,
     layout::object_key,
     s3::{
-        failure::Failure,
-        objects::{Objects, path},
+        bucket::{Objects, path},
+        error::Failure,
     },
 };
 

@@ -17,7 +17,7 @@ use super::{
     circuit::Circuit,
     config::{S3Config, S3Timeouts},
     connect,
-    failure::Failure,
+    error::Failure,
 };
 use crate::{StoreError, layout::object_folder};
 

@@ -1,6 +1,6 @@
 //! Uploads that nobody will complete.
 
-use super::{Inner, objects::path, upload::UploadRecord};
+use super::{Inner, bucket::path, upload::UploadRecord};
 
 impl Inner {
     /// Throws away the uploads that were under way when their process ended, or that could not be thrown away

@@ -1,6 +1,6 @@
 //! Blobs in a folder on a local disk.
 
-mod fill;
+mod partials;
 mod usage;
 mod walk;
 
