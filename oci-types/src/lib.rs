@@ -16,7 +16,7 @@ pub mod time;
 pub use content_range::ContentRange;
 pub use digest::{Algorithm, Digest};
 pub use failure::UpstreamFailure;
-pub use hasher::Hasher;
+pub use hasher::{Hasher, HasherState, HasherStateError};
 pub use manifest::Manifest;
 pub use media_type::MediaType;
 pub use name::{Reference, RepositoryName, Tag};
