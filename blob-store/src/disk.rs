@@ -1,275 +1,164 @@
-//! Blobs in a folder on a local disk.
+//! The local disk: stored blobs and partial files in one data directory.
 
 mod partials;
+mod scan;
 mod usage;
 mod walk;
 
 use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    fs::File,
+    collections::HashMap,
+    fs::{self, File},
     io,
     path::Path,
-    sync::{Arc, Mutex},
-    thread,
-    time::{Duration, Instant, SystemTime},
+    sync::Arc,
 };
 
+use futures::stream::BoxStream;
 use oci_types::{Algorithm, Digest};
-use tokio::{runtime::Handle, sync::mpsc};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
-use self::usage::{Change, UsageCounter};
+use self::usage::{SizeChange, UsageCounter};
 use crate::{
-    DiskUsage, ListedBlob, Partial, StoreError, StoredBlob,
-    durable::{file_length, make_folder, make_folders, remove_file},
-    error::During,
+    BlobFile, BlobMeta, DiskUsage, PartialId, StoreError,
+    durable::{create_directories, create_directory, file_length, remove_file},
+    error::IoContext,
     layout::{Layout, Shard},
-    partial::{Attempt, PartialLock, WeakPartial, remove_folder},
+    partial::WeakPartial,
+    stream::spawn_on_first_poll,
 };
 
-/// How long a partial that somebody holds is waited for: long enough for a fill of this process that is just
-/// being dropped, too short to be felt by a client.
-const LOCK_PATIENCE: Duration = Duration::from_millis(250);
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// Capacity of the channel of a list.
+const LIST_BUFFER: usize = 256;
 
-/// How many listed blobs are read ahead of whoever asked for the list.
-const LIST_AHEAD: usize = 256;
-
-/// Blobs in one folder. Cheap to clone.
-#[derive(Clone)]
-pub struct LocalStore(Arc<Inner>);
-
-struct Inner {
+/// Blobs and partial files under one directory. Every method blocks unless it says otherwise.
+pub(crate) struct Disk {
     layout: Layout,
-    /// The runtime on whose blocking pool the disk is touched, whatever runtime a caller is on.
+    /// Its blocking pool runs the work on partial files and lists.
     runtime: Handle,
-    /// The partials that this process holds. Whoever begins one of these again joins it instead of finding it
-    /// locked.
-    open: Mutex<HashMap<Digest, WeakPartial>>,
+    /// Partial files that this process has open. They are shared instead of locked again.
+    open: Mutex<HashMap<PartialId, WeakPartial>>,
     usage: UsageCounter,
     /// Held while a probe is written.
-    probe: Mutex<()>,
+    probing: Mutex<()>,
 }
 
-impl LocalStore {
-    /// Opens the data folder `root`, making what is missing, and checks that blobs can be written and moved
-    /// into place. Blocks; to be called on the runtime that is to do the store's work, which outlives every
-    /// request.
-    ///
-    /// # Errors
-    /// [`StoreError::NoRuntime`], [`StoreError::NoSpace`], [`StoreError::Io`].
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let runtime = Handle::try_current().map_err(|_| StoreError::NoRuntime)?;
-        let root = &std::path::absolute(root).during("find", root)?;
-        make_folders(root)?;
+impl Disk {
+    /// Opens the data directory `root`, creates what is missing, and checks that blobs can be written.
+    pub(crate) fn open(root: &Path, runtime: &Handle) -> Result<Arc<Self>, StoreError> {
+        let root = &std::path::absolute(root).context("resolve", root)?;
+        create_directories(root)?;
         let layout = Layout::new(root);
-        for folder in [layout.blobs(), layout.partials()] {
-            make_folder(&folder)?;
+        for directory in [layout.blobs(), layout.partials()] {
+            create_directory(&directory)?;
         }
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            make_folder(&layout.algorithm(algorithm))?;
+            create_directory(&layout.algorithm(algorithm))?;
         }
-        let (usage, probe) = (UsageCounter::new(), Mutex::new(()));
-        let inner = Arc::new(Inner { layout, runtime, open: Mutex::default(), usage, probe });
-        inner.probe()?;
-        count_in_background(&inner);
-        Ok(Self(inner))
+        let disk = Arc::new(Self {
+            layout,
+            runtime: runtime.clone(),
+            open: Mutex::default(),
+            usage: UsageCounter::new(),
+            probing: Mutex::default(),
+        });
+        disk.probe()?;
+        scan::start(&disk);
+        Ok(disk)
     }
 
-    /// Opens a stored blob: one `open` and one `fstat`. `None` when it is not here.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Stopped`].
-    pub async fn stored(&self, digest: &Digest) -> Result<Option<StoredBlob>, StoreError> {
-        let path = self.0.layout.blob(digest);
-        self.blocking(move |_| match File::open(&path) {
+    /// Runs `work` on the blocking pool, whatever runtime the caller is on. Does not block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let disk = Arc::clone(self);
+        self.runtime.spawn_blocking(move || work(&disk)).await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Opens a stored blob: one `open` and one `fstat`.
+    pub(crate) fn get(&self, digest: &Digest) -> Result<Option<BlobFile>, StoreError> {
+        let path = self.layout.blob(digest);
+        match File::open(&path) {
             Ok(file) => {
-                let size = file.metadata().during("look at", &path)?.len();
-                Ok(Some(StoredBlob { size, file: Arc::new(file) }))
+                let size = file.metadata().context("stat", &path)?.len();
+                Ok(Some(BlobFile { size, file: Arc::new(file) }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::from_io("open", &path, error)),
-        })
-        .await
+        }
     }
 
-    /// Begins the fill of a blob of `size` bytes, or resumes the one that was left; [`Partial::load_map`]
-    /// then says what is there. A partial that this process still holds open, for a reader of a fill that
-    /// failed say, is given out again.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`] when another process holds the partial, [`StoreError::NoSpace`],
-    /// [`StoreError::Io`], [`StoreError::Stopped`].
-    pub async fn begin(&self, digest: &Digest, size: Option<u64>) -> Result<Partial, StoreError> {
-        let digest = digest.clone();
-        self.patiently(move |inner| inner.begin(&digest, size)).await
+    /// Properties of a stored blob, without opening it.
+    pub(crate) fn head(&self, digest: &Digest) -> Result<Option<BlobMeta>, StoreError> {
+        let path = self.layout.blob(digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => {
+                let modified_at = metadata.modified().context("stat", &path)?;
+                Ok(Some(BlobMeta { digest: digest.clone(), size: metadata.len(), modified_at }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::from_io("stat", &path, error)),
+        }
     }
 
-    /// Makes a blob stored: bytes beyond `size` are cut off, the rest is synced and moved into place, and the
-    /// partial is closed. The caller has verified the digest over all `size` bytes. Does nothing more when it
-    /// was done before, and keeps the blob that is in place when there is one of that size.
-    ///
-    /// # Errors
-    /// [`StoreError::Short`], [`StoreError::Closed`] when it was discarded, [`StoreError::Lost`],
-    /// [`StoreError::NoSpace`], [`StoreError::Io`], [`StoreError::Stopped`]. But for `Closed` and `Lost` it
-    /// may be tried again.
-    pub async fn commit(&self, partial: &Partial, size: u64) -> Result<(), StoreError> {
-        let partial = partial.clone();
-        self.blocking(move |inner| inner.commit(&partial, size)).await
+    /// Deletes a stored blob; `false` if it was not stored.
+    pub(crate) fn delete(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.layout.blob(digest);
+        let mut deleted = false;
+        // Not synced: a blob that a crash restores is still a verified blob.
+        self.usage.change(Shard::of(digest), || {
+            let before = file_length(&path)?.unwrap_or(0);
+            deleted = remove_file(&path)?;
+            Ok(SizeChange { before: if deleted { before } else { 0 }, after: 0 })
+        })?;
+        Ok(deleted)
     }
 
-    /// Closes a partial whose blob is stored elsewhere; its bytes go. Who reads it reads on.
-    pub(crate) async fn close(&self, partial: &Partial) -> Result<(), StoreError> {
-        let partial = partial.clone();
-        self.blocking(move |inner| inner.close(&partial)).await
-    }
-
-    /// Whether this process is filling the blob.
-    pub(crate) fn is_filling(&self, digest: &Digest) -> bool {
-        self.0.open_partial(digest).is_some()
-    }
-
-    /// Throws a partial away, if there is one. Who reads it reads on; the next [`LocalStore::begin`] starts
-    /// from nothing.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`] when another process holds it, [`StoreError::Io`], [`StoreError::Stopped`].
-    pub async fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
-        let digest = digest.clone();
-        self.patiently(move |inner| inner.discard(&digest)).await
-    }
-
-    /// Removes a stored blob; `false` when it was not here. Who reads it reads on.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Stopped`].
-    pub async fn remove(&self, digest: &Digest) -> Result<bool, StoreError> {
-        let digest = digest.clone();
-        self.blocking(move |inner| {
-            let path = inner.layout.blob(&digest);
-            let mut removed = false;
-            // Not synced: a blob that comes back after a crash is still a verified blob.
-            inner.usage.change(Shard::of(&digest), || {
-                let before = file_length(&path)?.unwrap_or(0);
-                removed = remove_file(&path)?;
-                Ok(Change { before: if removed { before } else { 0 }, after: 0 })
-            })?;
-            Ok(removed)
-        })
-        .await
-    }
-
-    /// Every stored blob, in no order to rely on. Ends early when the receiver is dropped; a shard that
-    /// cannot be read is one error, and the list goes on.
-    pub fn list(&self) -> mpsc::Receiver<Result<ListedBlob, StoreError>> {
-        let (sender, receiver) = mpsc::channel(LIST_AHEAD);
-        let inner = Arc::clone(&self.0);
-        self.0.runtime.spawn_blocking(move || {
-            for shard in Shard::all() {
-                let found = match walk::blobs(&inner.layout, shard) {
-                    Ok(blobs) => blobs.into_iter().map(Ok).collect(),
-                    Err(error) => vec![Err(error)],
-                };
-                for blob in found {
-                    if sender.blocking_send(blob).is_err() {
-                        return;
+    /// Every stored blob, unordered. A shard that cannot be read is one error. Does not block.
+    pub(crate) fn list(self: &Arc<Self>) -> BoxStream<'static, Result<BlobMeta, StoreError>> {
+        let disk = Arc::clone(self);
+        spawn_on_first_poll(LIST_BUFFER, move |sender| {
+            disk.runtime.clone().spawn_blocking(move || {
+                for shard in Shard::all() {
+                    let found = match walk::blobs(&disk.layout, shard) {
+                        Ok(blobs) => blobs.into_iter().map(Ok).collect(),
+                        Err(error) => vec![Err(error)],
+                    };
+                    for blob in found {
+                        if sender.blocking_send(blob).is_err() {
+                            return;
+                        }
                     }
                 }
-            }
-        });
-        receiver
-    }
-
-    /// Throws away the partials in which nothing was written for `older_than`, but for those of `keep` and
-    /// those that some process holds. Says which they were.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Stopped`].
-    pub async fn sweep_partials(
-        &self,
-        older_than: Duration,
-        keep: &HashSet<Digest>,
-    ) -> Result<Vec<Digest>, StoreError> {
-        let keep = keep.clone();
-        self.blocking(move |inner| {
-            let mut swept = Vec::new();
-            for (digest, folder, written_at) in walk::partials(&inner.layout)? {
-                let age = SystemTime::now().duration_since(written_at).unwrap_or_default();
-                if age < older_than || keep.contains(&digest) {
-                    continue;
-                }
-                if let Attempt::Taken(_lock) = PartialLock::attempt(&folder)? {
-                    remove_folder(&folder)?;
-                    swept.push(digest);
-                }
-            }
-            Ok(swept)
-        })
-        .await
-    }
-
-    /// Checks that a blob could be stored now: a small file is written and moved the way of a blob.
-    ///
-    /// # Errors
-    /// [`StoreError::NoSpace`], [`StoreError::Io`], [`StoreError::Stopped`].
-    pub async fn ready(&self) -> Result<(), StoreError> {
-        self.blocking(Inner::probe).await
-    }
-
-    /// How much the stored blobs take; read from memory.
-    pub async fn usage(&self) -> DiskUsage {
-        self.0.usage.get()
-    }
-
-    /// Tries again for a while when somebody holds the partial.
-    async fn patiently<T: Send + 'static>(
-        &self,
-        attempt: impl Fn(&Inner) -> Result<T, StoreError> + Clone + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let give_up_at = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match self.blocking(attempt.clone()).await {
-                Err(StoreError::Busy { .. }) if Instant::now() < give_up_at => {
-                    tokio::time::sleep(LOCK_PAUSE).await;
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let inner = Arc::clone(&self.0);
-        self.0.runtime.spawn_blocking(move || work(&inner)).await.map_err(|_| StoreError::Stopped)?
-    }
-}
-
-impl fmt::Debug for LocalStore {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("LocalStore").field("root", &self.0.layout.root()).finish_non_exhaustive()
-    }
-}
-
-/// Counts what is stored. On a thread of its own, so that a large store does not keep a stopping process
-/// waiting.
-fn count_in_background(inner: &Arc<Inner>) {
-    let inner = Arc::downgrade(inner);
-    let count = move || {
-        for shard in Shard::all() {
-            let Some(inner) = inner.upgrade() else { return };
-            inner.usage.count(shard, || match walk::blobs(&inner.layout, shard) {
-                Ok(blobs) => blobs.iter().map(|blob| blob.size).sum(),
-                Err(error) => {
-                    tracing::warn!(%error, "stored blobs could not be counted: the disk usage will read too low");
-                    0
-                }
             });
-        }
-    };
-    if let Err(error) = thread::Builder::new().name("blob-usage".to_owned()).spawn(count) {
-        tracing::warn!(%error, "no thread to count stored blobs: the disk usage will read too low");
+        })
+    }
+
+    /// Writes a small file and renames it as a commit does.
+    pub(crate) fn probe(&self) -> Result<(), StoreError> {
+        let _probing = self.probing.lock();
+        let (written, renamed) = self.layout.probe();
+        fs::write(&written, b"probe").context("write", &written)?;
+        // Another process with the same data directory may have renamed or removed it, which shows the same.
+        ignore_not_found(fs::rename(&written, &renamed)).context("rename", &written)?;
+        ignore_not_found(fs::remove_file(&renamed)).context("remove", &renamed)
+    }
+
+    /// Size of the stored blobs. Does not block.
+    pub(crate) fn usage(&self) -> DiskUsage {
+        self.usage.get()
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.layout.root()
+    }
+}
+
+fn ignore_not_found(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Steps on folders that make what was done in them survive a crash.
+//! Filesystem operations that survive a crash.
 
 use std::{
     fs::{self, File},
@@ -6,32 +6,32 @@ use std::{
     path::Path,
 };
 
-use crate::error::{During, StoreError};
+use crate::error::{IoContext, StoreError};
 
-/// Makes names made, moved or removed in `folder` durable.
-pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).during("sync", folder)
+/// Makes files created, renamed or removed in `directory` durable.
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory).and_then(|directory| directory.sync_all()).context("sync", directory)
 }
 
-/// Makes `folder` in a folder that exists, durably. One that is there is left as it is.
-pub(crate) fn make_folder(folder: &Path) -> Result<(), StoreError> {
-    match fs::create_dir(folder) {
-        Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
+/// Creates a directory durably, unless it exists. Its parent must exist.
+pub(crate) fn create_directory(directory: &Path) -> Result<(), StoreError> {
+    match fs::create_dir(directory) {
+        Ok(()) => directory.parent().map_or(Ok(()), sync_directory),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(StoreError::from_io("make folder", folder, error)),
+        Err(error) => Err(StoreError::from_io("create directory", directory, error)),
     }
 }
 
-/// Makes `folder` and those above it that are missing, durably. An absolute path.
-pub(crate) fn make_folders(folder: &Path) -> Result<(), StoreError> {
-    if folder.is_dir() {
+/// Creates a directory and its missing parents durably. The path must be absolute.
+pub(crate) fn create_directories(directory: &Path) -> Result<(), StoreError> {
+    if directory.is_dir() {
         return Ok(());
     }
-    folder.parent().map_or(Ok(()), make_folders)?;
-    make_folder(folder)
+    directory.parent().map_or(Ok(()), create_directories)?;
+    create_directory(directory)
 }
 
-/// Removes a file; `false` when there was none.
+/// Removes a file; `false` if there is none.
 pub(crate) fn remove_file(path: &Path) -> Result<bool, StoreError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -40,11 +40,11 @@ pub(crate) fn remove_file(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// The length of the file at `path`, in bytes; `None` when there is none.
+/// Length of the file at `path` in bytes; `None` if there is none.
 pub(crate) fn file_length(path: &Path) -> Result<Option<u64>, StoreError> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::from_io("look at", path, error)),
+        Err(error) => Err(StoreError::from_io("stat", path, error)),
     }
 }

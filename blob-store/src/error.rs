@@ -1,87 +1,89 @@
-//! What can go wrong with the store.
+//! Errors of the store.
 
 use std::{
+    error::Error,
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-/// Why the store could not do what was asked. The text names paths: it is for the operator, not for a client.
+use crate::s3::RequestError;
+
+/// Why an operation of the store failed. The texts contain paths and keys: they are for the operator, not for clients.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The volume is full, a quota is used up, or the file is larger than the system lets it become.
-    #[error("no space to {action} {}: {source}", path.display())]
+    /// The filesystem is full, a quota is exceeded, or the file is larger than the system permits.
+    #[error("no space left to {action} {}: {source}", path.display())]
     NoSpace {
-        /// What was being done.
+        /// The operation: a verb phrase.
         action: &'static str,
-        /// To which file.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system call.
         source: Arc<io::Error>,
     },
-    /// Another process is filling this blob.
-    #[error("another process holds {}", path.display())]
+    /// Another process holds the lock of the partial file.
+    #[error("{} is locked by another process", path.display())]
     Busy {
-        /// The folder of the partial.
+        /// The directory of the partial file.
         path: PathBuf,
     },
-    /// The partial was committed or discarded: nothing may be written to it any more.
-    #[error("the partial blob was already committed or discarded")]
+    /// The partial file was committed or discarded, and can no longer be written.
+    #[error("the partial file is already committed or discarded")]
     Closed,
-    /// A blob was to be committed with more bytes than the partial has.
-    #[error("the partial blob has {actual} bytes where {expected} were to be committed")]
-    Short {
-        /// Bytes that the blob has by its digest.
+    /// The partial file is shorter than the blob that was to be committed.
+    #[error("the partial file has {actual} bytes, expected {expected}")]
+    Incomplete {
+        /// Size of the blob in bytes.
         expected: u64,
-        /// Bytes that were written.
+        /// Length of the partial file in bytes.
         actual: u64,
     },
-    /// Bytes written earlier may never have reached the disk, so this partial can only be discarded.
-    #[error("the disk lost bytes of {}; only to be discarded", path.display())]
-    Lost {
-        /// The file with the bytes.
+    /// An earlier sync failed, so bytes may be lost. The partial file can only be discarded.
+    #[error("{} may have lost bytes in a failed sync; discard it", path.display())]
+    SyncFailed {
+        /// The data file.
         path: PathBuf,
     },
-    /// Anything else that the system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    /// Any other error of the filesystem.
+    #[error("failed to {action} {}: {source}", path.display())]
     Io {
-        /// What was being done.
+        /// The operation: a verb phrase.
         action: &'static str,
-        /// To which file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system call.
         source: Arc<io::Error>,
     },
-    /// The object store did not do what was asked in the time it was given, or refused it. For a read, take
-    /// the blob to be not stored here.
-    #[error("the object store could not {action} {key}: {reason}")]
+    /// The object store did not respond in time, or refused the request. A reader treats the blob as not stored.
+    #[error("object store failed to {action} {key}: {source}")]
     Unavailable {
-        /// What was being done.
+        /// The operation: a verb phrase.
         action: &'static str,
-        /// To which object.
+        /// The object, or what was to be listed.
         key: String,
-        /// What it said, or that it said nothing.
-        reason: String,
+        /// The failed request.
+        source: RequestError,
     },
-    /// The file of a verified blob now has other bytes, so this partial can only be discarded.
-    #[error("{} has other bytes than were verified; only to be discarded", path.display())]
-    Corrupt {
-        /// The file with the bytes.
+    /// The bytes of the file do not have the digest of the blob. The partial file can only be discarded.
+    #[error("digest mismatch in {}; discard it", path.display())]
+    DigestMismatch {
+        /// The data file.
         path: PathBuf,
     },
-    /// The settings of the object store cannot be used.
-    #[error("the settings of the object store cannot be used: {0}")]
-    Settings(String),
-    /// The store was opened outside a tokio runtime, on whose blocking pool it does its work.
-    #[error("the blob store is to be opened inside a tokio runtime")]
+    /// The configuration of the object store is invalid.
+    #[error("invalid object store configuration: {0}")]
+    Config(#[source] Arc<dyn Error + Send + Sync>),
+    /// The store was opened outside a tokio runtime, which is to run its I/O.
+    #[error("the blob store must be opened inside a tokio runtime")]
     NoRuntime,
-    /// The runtime stopped, or the work panicked, before there was an answer.
-    #[error("the blob store's runtime stopped before the work was done")]
+    /// The runtime of the store was shut down, or the operation panicked.
+    #[error("the runtime of the blob store has stopped")]
     Stopped,
 }
 
 impl StoreError {
-    /// Sorts what the system said while `action` was done to `path`.
+    /// Classifies an error of a system call.
     pub(crate) fn from_io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let no_space = matches!(
             source.kind(),
@@ -91,25 +93,28 @@ impl StoreError {
         if no_space { Self::NoSpace { action, path, source } } else { Self::Io { action, path, source } }
     }
 
-    /// Whether the blob could be kept if there were more room: it can still be streamed, uncached.
+    pub(crate) fn config(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Config(Arc::from(source.into()))
+    }
+
+    /// Whether the disk is full. The blob can still be streamed without storing it.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
     }
 
-    /// Whether the object store is away, slow or unwilling, and nothing is wrong here.
+    /// Whether the object store failed, and not this node.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 }
 
-/// Names the action and the path of a failed call.
-pub(crate) trait During<T> {
-    /// Turns the system's error into a [`StoreError`] that says what was being done, and to which path.
-    fn during(self, action: &'static str, path: &Path) -> Result<T, StoreError>;
+/// Adds the operation and the path to an I/O error.
+pub(crate) trait IoContext<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, StoreError>;
 }
 
-impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
-    fn during(self, action: &'static str, path: &Path) -> Result<T, StoreError> {
+impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, StoreError> {
         self.map_err(|error| StoreError::from_io(action, path, error.into()))
     }
 }
@@ -121,15 +126,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_device_is_told_apart_from_other_failures() {
+    fn a_full_device_is_distinguished_from_other_failures() {
         let path = Path::new("/dev/full");
         let full = File::options().write(true).open(path).unwrap();
-        let error = full.write_all_at(b"x", 0).during("write", path).unwrap_err();
+        let error = full.write_all_at(b"x", 0).context("write", path).unwrap_err();
         assert!(error.is_no_space(), "{error}");
 
         let path = Path::new("/dev/null/x");
-        let error = File::open(path).during("open", path).unwrap_err();
+        let error = File::open(path).context("open", path).unwrap_err();
         assert!(matches!(error, StoreError::Io { .. }), "{error}");
-        assert!(error.to_string().starts_with("cannot open /dev/null/x: "), "{error}");
+        assert!(error.to_string().starts_with("failed to open /dev/null/x: "), "{error}");
+        let source = error.source().unwrap().to_string();
+        assert!(error.to_string().ends_with(&source), "{source}");
     }
 }

@@ -1,32 +1,78 @@
-//! Where verified blob bytes and partial fills lie.
+//! Storage of blobs: verified blobs on the local disk or in an object store, and partial files.
 //!
-//! A blob is filled into a [`Partial`], verified by the caller, and committed: from then on it is *stored*,
-//! which means verified, durable and never written again. It lies on a local disk ([`LocalStore`]) or in a bucket of
-//! an S3-compatible object store ([`S3Store`]), with a cache tier on the node.
+//! [`BlobStore`] has the operations `get`, `head`, `list` and `delete` for stored blobs, which are verified, durable and
+//! never written again. A blob is stored in three steps: [`BlobStore::open_partial`], writes through
+//! [`Partial::spawn_blocking`], and [`BlobStore::commit`] once the caller has verified the digest.
 //!
-//! Bytes become durable in one order: written to a file on the same filesystem, `fdatasync`, rename, `fsync`
-//! of the folders. Methods that touch the disk are `async` and run on the blocking pool of the runtime that
-//! opened the store; those of [`Partial`] and the functions of [`read`] block and say so.
+//! ```
+//! use blob_store::{BlobStore, StoredBlob};
+//! use oci_types::Digest;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let store = BlobStore::open_local(directory.path())?;
+//! let digest = Digest::sha256(b"hello world");
+//!
+//! // Put: any number of writes, in any order, on the blocking pool.
+//! let partial = store.open_partial(&digest, Some(11)).await?;
+//! partial
+//!     .spawn_blocking(|file| {
+//!         file.write_at(6, b"world")?;
+//!         file.write_at(0, b"hello ")
+//!     })
+//!     .await??;
+//! store.commit(&partial, &digest, 11, None).await?;
+//!
+//! // Get: opens the blob, here on the local disk.
+//! let blob = store.get(&digest).await?.expect("stored above");
+//! assert_eq!(blob.size(), 11);
+//!
+//! // Read a range: of the file, or as a stream from the object store.
+//! let range = match blob {
+//!     StoredBlob::File(blob) => {
+//!         let read = move || blob_store::ReadBuffer::new(4096).read(&blob.file, 6, 5);
+//!         tokio::task::spawn_blocking(read).await??
+//!     }
+//!     StoredBlob::Object(blob) => {
+//!         use futures::TryStreamExt;
+//!         blob.get_range(6..11).try_collect::<Vec<_>>().await?.concat().into()
+//!     }
+//! };
+//! assert_eq!(range, "world");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A commit makes bytes durable in this order: written to a file on the same filesystem, `fdatasync`, rename, `fsync` of
+//! the directories.
+//!
+//! Blocking functions are those of [`PartialFile`] and [`ReadBuffer::read`]; all others are `async` or do no I/O, except
+//! the functions that open a store.
 
+mod blob;
 mod cache;
+mod disk;
 mod durable;
+mod error;
 mod layout;
+mod partial;
+mod read;
+mod s3;
+mod segments;
+mod store;
+mod stream;
 
-pub mod disk;
-pub mod error;
-pub mod partial;
-pub mod read;
-pub mod s3;
-pub mod segments;
-pub mod store;
-
-pub use disk::LocalStore;
+pub use blob::{BlobFile, BlobMeta, DiskUsage, StoredBlob};
 pub use error::StoreError;
-pub use partial::{Partial, SavedMap};
+pub use partial::{HashedPrefix, Partial, PartialFile, PartialId, SegmentMap};
 pub use read::{ReadBuffer, read_nowait};
-pub use s3::{AccessKeys, Addressing, Presigner, S3Config, S3Store, S3Timeouts, StoredObject, Upload};
-pub use segments::Segments;
-pub use store::{BlobStore, DiskUsage, ListedBlob, StoredAt, StoredBlob};
+pub use s3::{
+    AccessKeys, Addressing, BlobObject, Presigner, RequestError, RequestErrorKind, S3Config, S3Timeouts,
+    Upload,
+};
+pub use segments::{Segments, SegmentsError};
+pub use store::BlobStore;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use blob_store::{BlobStore, StoreError, StoredAt};
+use blob_store::{BlobStore, StoreError, StoredBlob};
 use moka::{Expiry, future::Cache};
 use oci_types::Digest;
 
@@ -26,7 +26,7 @@ const MAX_ENTRIES: u64 = 512;
 #[derive(Clone)]
 pub(crate) struct BlobLookup {
     store: BlobStore,
-    found: Cache<Digest, StoredAt>,
+    found: Cache<Digest, StoredBlob>,
     /// Blobs that the object store is not queried for, and for how long.
     skipped: Cache<Digest, Duration>,
 }
@@ -39,14 +39,14 @@ impl BlobLookup {
     }
 
     /// The blob, when it is stored. A blob in an unavailable storage counts as not stored: an upstream may have it.
-    pub(crate) async fn get(&self, digest: &Digest) -> Result<Option<StoredAt>, StoreError> {
+    pub(crate) async fn get(&self, digest: &Digest) -> Result<Option<StoredBlob>, StoreError> {
         if let Some(found) = self.found.get(digest).await {
             return Ok(Some(found));
         }
         if self.skipped.contains_key(digest) {
-            return Ok(self.store.stored(digest).await?.map(StoredAt::File));
+            return Ok(self.store.get_local(digest).await?.map(StoredBlob::File));
         }
-        let found = match self.store.locate(digest).await {
+        let found = match self.store.get(digest).await {
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%digest, %error, "storage unavailable, falling back to upstream");
                 self.skipped.insert(digest.clone(), UNAVAILABLE_TTL).await;
@@ -75,11 +75,11 @@ impl BlobLookup {
 /// The lifetime of an entry depends on where the blob is.
 struct TtlByLocation;
 
-impl Expiry<Digest, StoredAt> for TtlByLocation {
-    fn expire_after_create(&self, _: &Digest, at: &StoredAt, _: Instant) -> Option<Duration> {
+impl Expiry<Digest, StoredBlob> for TtlByLocation {
+    fn expire_after_create(&self, _: &Digest, at: &StoredBlob, _: Instant) -> Option<Duration> {
         Some(match at {
-            StoredAt::File(_) => FILE_TTL,
-            StoredAt::Object(_) => OBJECT_TTL,
+            StoredBlob::File(_) => FILE_TTL,
+            StoredBlob::Object(_) => OBJECT_TTL,
         })
     }
 }

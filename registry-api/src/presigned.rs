@@ -61,7 +61,7 @@ impl PresignedUrls {
         digest: &Digest,
         lifetime: Duration,
     ) -> Result<Option<String>, Arc<StoreError>> {
-        let present = self.present.entry_by_ref(digest).or_try_insert_with(presigner.has(digest)).await?;
+        let present = self.present.entry_by_ref(digest).or_try_insert_with(presigner.exists(digest)).await?;
         let is_fresh = present.is_fresh();
         if !present.into_value() {
             if is_fresh {
@@ -69,7 +69,7 @@ impl PresignedUrls {
             }
             return Ok(None);
         }
-        let url = presigner.url(digest, lifetime.min(MAX_LIFETIME)).await?;
+        let url = presigner.signed_url(digest, lifetime.min(MAX_LIFETIME)).await?;
         if is_fresh && self.failing.swap(false, Ordering::Relaxed) {
             tracing::info!("redirects to the object store resumed");
         }

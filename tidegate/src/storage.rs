@@ -1,7 +1,7 @@
 //! From the settings to where blobs are stored.
 
 use anyhow::Context as _;
-use blob_store::{Addressing, BlobStore, LocalStore, Presigner, S3Config, S3Store, S3Timeouts};
+use blob_store::{Addressing, BlobStore, Presigner, S3Config, S3Timeouts};
 
 use crate::{
     config::{self, Settings, StorageKind},
@@ -11,12 +11,12 @@ use crate::{
 /// Opens the store. Blocks; to be called on the main runtime, which does the store's work.
 pub(crate) fn open(settings: &Settings) -> anyhow::Result<BlobStore> {
     if settings.storage.kind == StorageKind::Local {
-        return Ok(BlobStore::Local(LocalStore::open(&settings.data_dir)?));
+        return Ok(BlobStore::open_local(&settings.data_dir)?);
     }
     let folder = settings.storage.cache_dir.as_deref().unwrap_or(&settings.data_dir);
     first_run::create_data_dir(folder)?;
     let cache_size = settings.storage.cache_size.map(config::ByteSize::bytes);
-    Ok(BlobStore::S3(S3Store::open(&s3_config(settings)?, folder, cache_size)?))
+    Ok(BlobStore::open_s3(&s3_config(settings)?, folder, cache_size)?)
 }
 
 /// What signs URLs to stored blobs for clients, where they are to be sent to the object store.

@@ -1,4 +1,4 @@
-//! Which blob was read longest ago.
+//! Order of the cached blobs by their last read.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,7 +7,7 @@ use std::{
 
 use oci_types::Digest;
 
-/// Blobs in the order in which they were read last. Holds no bytes.
+/// Digests and sizes in the order of their last read.
 #[derive(Debug, Default)]
 pub(super) struct Lru {
     blobs: HashMap<Digest, Entry>,
@@ -23,21 +23,16 @@ struct Entry {
 }
 
 impl Lru {
-    /// How many bytes the blobs have.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// A blob was stored or read just now.
+    /// Records that a blob is stored or read now.
     pub(super) fn touch(&mut self, digest: &Digest, size: u64) {
-        // Later than every other, also when the clock was set back.
+        // Later than every other one, also after the clock was set back.
         let floor = self.latest.map(|latest| latest + Duration::from_nanos(1));
         let now = floor.map_or(SystemTime::now(), |floor| floor.max(SystemTime::now()));
         self.insert(digest, size, now);
     }
 
-    /// A blob was found that was read last at `read_at`. What is known of it already stands.
-    pub(super) fn found(&mut self, digest: &Digest, size: u64, read_at: SystemTime) {
+    /// Adds a blob that was last read at `read_at`, unless it is present.
+    pub(super) fn insert_missing(&mut self, digest: &Digest, size: u64, read_at: SystemTime) {
         if !self.blobs.contains_key(digest) {
             self.insert(digest, size, read_at);
         }
@@ -50,9 +45,10 @@ impl Lru {
         }
     }
 
-    /// The blob that was read longest ago.
-    pub(super) fn oldest(&self) -> Option<Digest> {
-        self.order.first().map(|(_, digest)| digest.clone())
+    /// The least recently read blob, if the blobs have more than `bytes` in total.
+    pub(super) fn oldest_above(&self, bytes: u64) -> Option<Digest> {
+        let (_, oldest) = self.order.first().filter(|_| self.bytes > bytes)?;
+        Some(oldest.clone())
     }
 
     fn insert(&mut self, digest: &Digest, size: u64, read_at: SystemTime) {
@@ -69,28 +65,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_blob_that_was_read_longest_ago_goes_first() {
+    fn the_least_recently_read_blob_is_evicted_first() {
         let mut lru = Lru::default();
         let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| Digest::sha256(bytes));
         let yesterday = SystemTime::now() - Duration::from_secs(86_400);
         lru.touch(&a, 1);
-        lru.found(&b, 2, yesterday);
-        lru.found(&a, 1, yesterday - Duration::from_secs(9));
+        lru.insert_missing(&b, 2, yesterday);
+        lru.insert_missing(&a, 1, yesterday - Duration::from_secs(9));
         lru.touch(&c, 4);
-        assert_eq!((lru.bytes(), lru.oldest()), (7, Some(b.clone())));
+        assert_eq!((lru.bytes, lru.oldest_above(0)), (7, Some(b.clone())));
         lru.touch(&b, 2);
-        assert_eq!((lru.bytes(), lru.oldest()), (7, Some(a.clone())));
+        assert_eq!((lru.bytes, lru.oldest_above(0)), (7, Some(a.clone())));
         lru.remove(&a);
         lru.remove(&a);
-        assert_eq!((lru.bytes(), lru.oldest()), (6, Some(c)));
+        assert_eq!((lru.bytes, lru.oldest_above(0)), (6, Some(c)));
     }
 
     #[test]
-    fn a_clock_that_is_set_back_changes_no_order() {
+    fn a_clock_that_is_set_back_does_not_change_the_order() {
         let mut lru = Lru::default();
         let [a, b] = [b"a", b"b"].map(|bytes| Digest::sha256(bytes));
-        lru.found(&a, 1, SystemTime::now() + Duration::from_secs(3600));
+        lru.insert_missing(&a, 1, SystemTime::now() + Duration::from_secs(3600));
         lru.touch(&b, 1);
-        assert_eq!(lru.oldest(), Some(a));
+        assert_eq!(lru.oldest_above(1), Some(a));
+        assert_eq!(lru.oldest_above(2), None);
     }
 }

@@ -1,160 +1,182 @@
-//! The life of a partial: begun, then committed or discarded.
+//! Partial files on the local disk: opened, then committed or discarded.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     fs, io,
     path::Path,
-    sync::{MutexGuard, PoisonError},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
+use backon::{ExponentialBuilder, Retryable};
 use oci_types::Digest;
+use tokio::time::Instant;
 
-use super::{Inner, usage::Change};
+use super::{Disk, usage::SizeChange, walk};
 use crate::{
-    Partial, StoreError,
-    durable::{file_length, make_folder, sync_folder},
-    error::During,
+    Partial, PartialFile, PartialId, StoreError,
+    durable::{create_directory, file_length, sync_directory},
+    error::IoContext,
     layout::Shard,
-    partial::{Attempt, PartialLock, Stage, WeakPartial, remove_folder},
+    partial::{LockAttempt, PartialLock, Stage, WeakPartial, remove_directory},
 };
 
-impl Inner {
-    pub(super) fn begin(&self, digest: &Digest, size: Option<u64>) -> Result<Partial, StoreError> {
-        if let Some(partial) = self.open_partial(digest) {
+/// Retries of a locked partial file. A download of this process that is ending releases it within
+/// [`LOCK_TIMEOUT`]; another process keeps it longer.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+const LOCK_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(5))
+    .with_max_delay(Duration::from_millis(20))
+    .without_max_times()
+    .with_jitter();
+
+impl Disk {
+    /// Runs `attempt` on the blocking pool, and repeats it for a short time while the partial file is locked.
+    pub(crate) async fn retry_while_busy<T: Send + 'static>(
+        self: &Arc<Self>,
+        attempt: impl Fn(&Self) -> Result<T, StoreError> + Clone + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        (|| self.blocking(attempt.clone()))
+            .retry(LOCK_BACKOFF)
+            .when(|error| matches!(error, StoreError::Busy { .. }) && Instant::now() < deadline)
+            .await
+    }
+
+    /// Opens or creates a partial file. One that this process has open is shared.
+    pub(crate) fn open_partial(&self, id: &PartialId, size: Option<u64>) -> Result<Partial, StoreError> {
+        if let Some(partial) = self.shared_partial(id) {
             if let Some(size) = size {
                 partial.set_size(size);
             }
             return Ok(partial);
         }
-        let folder = self.layout.partial(digest);
-        match fs::create_dir(&folder) {
+        let directory = self.layout.partial(id);
+        match fs::create_dir(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::from_io("make folder", &folder, error));
+                return Err(StoreError::from_io("create directory", &directory, error));
             }
             _ => {}
         }
-        match PartialLock::attempt(&folder)? {
-            Attempt::Taken(lock) => {
-                let partial = Partial::open(digest, &folder, size, lock)?;
-                let mut open = self.open_partials();
+        match PartialLock::try_acquire(&directory)? {
+            LockAttempt::Acquired(lock) => {
+                let file = PartialFile::open(id, &directory, size, lock)?;
+                let partial = Partial::new(file, &self.runtime);
+                let mut open = self.open.lock();
                 open.retain(|_, other| other.is_alive());
-                open.insert(digest.clone(), partial.downgrade());
+                open.insert(id.clone(), partial.downgrade());
                 Ok(partial)
             }
-            // No folder: whoever held it removed it just now.
-            Attempt::Held | Attempt::NoFolder => Err(StoreError::Busy { path: folder }),
+            // No directory: its holder has just removed it.
+            LockAttempt::Busy | LockAttempt::NoDirectory => Err(StoreError::Busy { path: directory }),
         }
     }
 
-    pub(super) fn commit(&self, partial: &Partial, size: u64) -> Result<(), StoreError> {
-        let digest = partial.digest();
+    /// Makes the partial file a stored blob: cuts it to `size`, syncs it, renames it and closes it. An existing blob of
+    /// that size is kept. A repeated commit only completes what is missing.
+    pub(crate) fn commit(&self, file: &PartialFile, digest: &Digest, size: u64) -> Result<(), StoreError> {
         let (shard, blob) = (Shard::of(digest), self.layout.blob(digest));
-        let mut stage = partial.stage();
+        let mut stage = file.stage_mut();
         match *stage {
             Stage::Discarded => return Err(StoreError::Closed),
             Stage::Committed => return Ok(()),
-            Stage::Placed => {}
+            Stage::Renamed => {}
             Stage::Open => {
-                make_durable(partial, size)?;
-                make_folder(&self.layout.shard(shard))?;
-                self.usage.change(shard, || place(partial, &blob, size))?;
-                *stage = Stage::Placed;
+                file.truncate_and_sync(size)?;
+                create_directory(&self.layout.shard(shard))?;
+                self.usage.change(shard, || rename(file, &blob, digest, size))?;
+                *stage = Stage::Renamed;
             }
         }
-        sync_folder(&self.layout.shard(shard))?;
-        sync_folder(partial.folder())?;
+        sync_directory(&self.layout.shard(shard))?;
+        sync_directory(file.directory())?;
         *stage = Stage::Committed;
-        self.forget(partial);
-        if let Err(error) = remove_folder(partial.folder()) {
-            tracing::warn!(%digest, %error, "the blob is stored, but the folder of its fill is left behind");
+        self.forget(file);
+        if let Err(error) = remove_directory(file.directory()) {
+            tracing::warn!(%digest, %error, "blob stored; failed to remove the directory of its partial file");
         }
         Ok(())
     }
 
-    pub(super) fn close(&self, partial: &Partial) -> Result<(), StoreError> {
-        let mut stage = partial.stage();
+    /// Closes and removes a partial file whose blob is stored elsewhere. Open readers are not affected.
+    pub(crate) fn close(&self, file: &PartialFile) -> Result<(), StoreError> {
+        let mut stage = file.stage_mut();
         if matches!(*stage, Stage::Committed | Stage::Discarded) {
             return Ok(());
         }
         *stage = Stage::Committed;
-        self.forget(partial);
-        remove_folder(partial.folder())
+        self.forget(file);
+        remove_directory(file.directory())
     }
 
-    pub(super) fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
-        let folder = self.layout.partial(digest);
-        if let Some(partial) = self.open_partial(digest) {
-            let mut stage = partial.stage();
+    /// Closes and removes a partial file, if there is one. Open readers are not affected.
+    pub(crate) fn discard(&self, id: &PartialId) -> Result<(), StoreError> {
+        let directory = self.layout.partial(id);
+        if let Some(partial) = self.shared_partial(id) {
+            let mut stage = partial.blocking().stage_mut();
             if *stage == Stage::Open {
-                remove_folder(&folder)?;
+                remove_directory(&directory)?;
                 *stage = Stage::Discarded;
-                self.forget(&partial);
+                self.forget(partial.blocking());
                 return Ok(());
             }
         }
-        match PartialLock::attempt(&folder)? {
-            Attempt::Taken(_lock) => remove_folder(&folder),
-            Attempt::NoFolder => Ok(()),
-            Attempt::Held => Err(StoreError::Busy { path: folder }),
+        match PartialLock::try_acquire(&directory)? {
+            LockAttempt::Acquired(_lock) => remove_directory(&directory),
+            LockAttempt::NoDirectory => Ok(()),
+            LockAttempt::Busy => Err(StoreError::Busy { path: directory }),
         }
     }
 
-    /// Writes a small file and moves it the way of a blob.
-    pub(super) fn probe(&self) -> Result<(), StoreError> {
-        let _turn = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
-        let (written, moved) = self.layout.probe();
-        fs::write(&written, b"probe").during("write", &written)?;
-        // Another process with the same data folder may have moved or removed it: then that works, too.
-        unless_gone(fs::rename(&written, &moved)).during("move into place", &written)?;
-        unless_gone(fs::remove_file(&moved)).during("remove", &moved)
+    /// Removes partial files that were not written for `max_age`, except those in `keep` and those that are locked.
+    /// Returns the removed ones.
+    pub(crate) fn sweep_partials(
+        &self,
+        max_age: Duration,
+        keep: &HashSet<PartialId>,
+    ) -> Result<Vec<PartialId>, StoreError> {
+        let mut removed = Vec::new();
+        for (id, directory, written_at) in walk::partials(&self.layout)? {
+            let age = SystemTime::now().duration_since(written_at).unwrap_or_default();
+            if age < max_age || keep.contains(&id) {
+                continue;
+            }
+            if let LockAttempt::Acquired(_lock) = PartialLock::try_acquire(&directory)? {
+                remove_directory(&directory)?;
+                removed.push(id);
+            }
+        }
+        Ok(removed)
     }
 
-    pub(super) fn open_partial(&self, digest: &Digest) -> Option<Partial> {
-        let partial = self.open_partials().get(digest).and_then(WeakPartial::upgrade)?;
-        partial.is_open().then_some(partial)
+    /// Whether this process has the partial file open. Does not block.
+    pub(crate) fn has_open_partial(&self, id: &PartialId) -> bool {
+        self.open.lock().get(id).is_some_and(WeakPartial::is_alive)
     }
 
-    /// Another partial of the same blob may have been begun since; that one is left alone.
-    fn forget(&self, partial: &Partial) {
-        let mut open = self.open_partials();
-        if open.get(partial.digest()).is_some_and(|other| other.is(partial)) {
-            open.remove(partial.digest());
+    fn shared_partial(&self, id: &PartialId) -> Option<Partial> {
+        let partial = self.open.lock().get(id).and_then(WeakPartial::upgrade)?;
+        (partial.blocking().stage() == Stage::Open).then_some(partial)
+    }
+
+    /// A newer partial file of the same identity stays registered.
+    fn forget(&self, file: &PartialFile) {
+        let mut open = self.open.lock();
+        if open.get(file.id()).is_some_and(|other| other.is(file)) {
+            open.remove(file.id());
         }
     }
-
-    fn open_partials(&self) -> MutexGuard<'_, HashMap<Digest, WeakPartial>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Cuts off what does not belong to the blob (also space that was reserved), and syncs the rest.
-fn make_durable(partial: &Partial, size: u64) -> Result<(), StoreError> {
-    let path = partial.data_path();
-    let actual = partial.file().metadata().during("look at", &path)?.len();
-    if actual < size {
-        return Err(StoreError::Short { expected: size, actual });
-    }
-    partial.file().set_len(size).during("truncate", &path)?;
-    partial.sync()
-}
-
-fn place(partial: &Partial, blob: &Path, size: u64) -> Result<Change, StoreError> {
+fn rename(file: &PartialFile, blob: &Path, digest: &Digest, size: u64) -> Result<SizeChange, StoreError> {
     let before = file_length(blob)?;
     if before == Some(size) {
-        return Ok(Change { before: size, after: size });
+        return Ok(SizeChange { before: size, after: size });
     }
     if let Some(length) = before {
-        let digest = partial.digest();
-        tracing::error!(%digest, length, size, "the stored blob had a wrong length: the disk damaged it; replaced");
+        tracing::error!(%digest, length, size, "stored blob has a wrong length: disk corruption; replacing it");
     }
-    let data = partial.data_path();
-    fs::rename(&data, blob).during("move into place", &data)?;
-    Ok(Change { before: before.unwrap_or(0), after: size })
-}
-
-fn unless_gone(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
+    let data = file.data_path();
+    fs::rename(&data, blob).context("rename", &data)?;
+    Ok(SizeChange { before: before.unwrap_or(0), after: size })
 }

@@ -1,27 +1,26 @@
-//! How many bytes the stored blobs have, kept exact while blobs come and go during the first count.
+//! Size of the stored blobs, exact also while blobs are stored and deleted during the scan at start.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::{DiskUsage, StoreError, layout::Shard};
 
-/// A running sum over the stored blobs, begun by counting shard after shard.
+/// A running sum over the stored blobs, which a scan adds shard by shard.
 ///
-/// A change to a shard that is still to be counted is left to the count, which will see it; one to a shard
-/// that was counted is added. While the count runs, changes and the counting of one shard take turns.
+/// A change in a shard that is not scanned yet is not added: the scan will see it. During the scan, a change and the
+/// scan of a shard exclude each other.
 #[derive(Debug)]
 pub(crate) struct UsageCounter {
     bytes: AtomicU64,
-    /// The first shard that is not counted yet; `None` when all are.
+    /// The first shard that is not scanned; `None` after the scan.
     next: Mutex<Option<Shard>>,
     complete: AtomicBool,
 }
 
-/// What a change to the store did to the length of one blob, in bytes; 0 for a blob that is not there.
+/// Size of one blob before and after a change, in bytes; 0 if it is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct SizeChange {
     pub(crate) before: u64,
     pub(crate) after: u64,
 }
@@ -40,19 +39,15 @@ impl UsageCounter {
         DiskUsage { bytes: self.bytes.load(Ordering::Relaxed), complete }
     }
 
-    /// Makes a change to a blob of `shard`, and counts it.
+    /// Makes a change to a blob of `shard` and adds its difference.
     pub(crate) fn change(
         &self,
         shard: Shard,
-        make: impl FnOnce() -> Result<Change, StoreError>,
-    ) -> Result<Change, StoreError> {
-        let turn = if self.complete.load(Ordering::Acquire) {
-            None
-        } else {
-            Some(self.next.lock().unwrap_or_else(PoisonError::into_inner))
-        };
-        let change = make()?;
-        let is_counted = turn.is_none_or(|next| next.is_none_or(|next| shard < next));
+        apply: impl FnOnce() -> Result<SizeChange, StoreError>,
+    ) -> Result<SizeChange, StoreError> {
+        let next = (!self.complete.load(Ordering::Acquire)).then(|| self.next.lock());
+        let change = apply()?;
+        let is_counted = next.is_none_or(|next| next.is_none_or(|next| shard < next));
         if is_counted {
             self.bytes.fetch_add(change.after, Ordering::Relaxed);
             self.bytes.fetch_sub(change.before, Ordering::Relaxed);
@@ -60,9 +55,9 @@ impl UsageCounter {
         Ok(change)
     }
 
-    /// Adds what `sum` finds in `shard`. Shards are to be counted in their order.
+    /// Adds the sum of `shard`. Shards must be added in their order.
     pub(crate) fn count(&self, shard: Shard, sum: impl FnOnce() -> u64) {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         self.bytes.fetch_add(sum(), Ordering::Relaxed);
         *next = Shard::all().find(|other| *other > shard);
         if next.is_none() {
@@ -78,10 +73,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_is_counted_once_whether_its_shard_was_counted_or_not() {
+    fn a_change_is_counted_once_before_and_after_the_scan_of_its_shard() {
         let counter = UsageCounter::new();
         let shard = Shard::of(&Digest::sha256(b"x"));
-        let grow = |after| counter.change(shard, || Ok(Change { before: 0, after })).unwrap();
+        let grow = |after| counter.change(shard, || Ok(SizeChange { before: 0, after })).unwrap();
         grow(7);
         assert_eq!(counter.get(), DiskUsage { bytes: 0, complete: false });
         for other in Shard::all() {
@@ -91,7 +86,7 @@ mod tests {
             }
         }
         assert_eq!(counter.get(), DiskUsage { bytes: 12, complete: true });
-        counter.change(shard, || Ok(Change { before: 7, after: 0 })).unwrap();
+        counter.change(shard, || Ok(SizeChange { before: 7, after: 0 })).unwrap();
         assert_eq!(counter.get(), DiskUsage { bytes: 5, complete: true });
         assert!(counter.change(shard, || Err(StoreError::Closed)).is_err());
         assert_eq!(counter.get().bytes, 5);

@@ -1,4 +1,4 @@
-//! One process writes a partial at a time.
+//! Exclusive lock of a partial file between processes.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -8,51 +8,49 @@ use std::{
 };
 
 use crate::{
-    error::{During, StoreError},
+    error::{IoContext, StoreError},
     layout,
 };
 
-/// The right to write in one partial folder, until it is dropped or the process ends.
+/// `flock` on the directory of a partial file, released on drop or when the process ends.
 #[derive(Debug)]
 pub(crate) struct PartialLock {
     _file: File,
 }
 
-/// What came of an attempt to lock a partial folder.
+/// Result of one attempt to lock.
 #[derive(Debug)]
-pub(crate) enum Attempt {
-    /// It is ours.
-    Taken(PartialLock),
-    /// Somebody else has it, or was just removing the folder: another attempt may end differently.
-    Held,
-    /// There is no such folder.
-    NoFolder,
+pub(crate) enum LockAttempt {
+    Acquired(PartialLock),
+    /// Another holder has it, or is removing the directory; a later attempt may succeed.
+    Busy,
+    NoDirectory,
 }
 
 impl PartialLock {
     /// Tries once, without waiting.
-    pub(crate) fn attempt(folder: &Path) -> Result<Attempt, StoreError> {
-        let path = folder.join(layout::LOCK);
+    pub(crate) fn try_acquire(directory: &Path) -> Result<LockAttempt, StoreError> {
+        let path = directory.join(layout::LOCK);
         let file = match File::options().read(true).write(true).create(true).truncate(false).open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::NoFolder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockAttempt::NoDirectory),
             Err(error) => return Err(StoreError::from_io("open", &path, error)),
         };
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
+            Err(TryLockError::WouldBlock) => return Ok(LockAttempt::Busy),
             Err(TryLockError::Error(error)) => return Err(StoreError::from_io("lock", &path, error)),
         }
-        // Whoever held the lock before may have removed the folder between our opening and our locking: then
-        // what we locked is a file without a name, which keeps nobody out.
-        let ours = file.metadata().during("look at", &path)?;
+        // The previous holder may have removed the directory between open and lock. The locked file then has no
+        // path, and a new file at the path can be locked as well.
+        let locked = file.metadata().context("stat", &path)?;
         match fs::metadata(&path) {
-            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
-                Ok(Attempt::Taken(Self { _file: file }))
+            Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => {
+                Ok(LockAttempt::Acquired(Self { _file: file }))
             }
-            Ok(_) => Ok(Attempt::Held),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Attempt::Held),
-            Err(error) => Err(StoreError::from_io("look at", &path, error)),
+            Ok(_) => Ok(LockAttempt::Busy),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LockAttempt::Busy),
+            Err(error) => Err(StoreError::from_io("stat", &path, error)),
         }
     }
 }
@@ -62,17 +60,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_keeps_others_out_until_it_is_dropped_or_its_file_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let attempt = || PartialLock::attempt(folder.path()).unwrap();
+    fn a_lock_is_exclusive_until_it_is_dropped_or_its_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let attempt = || PartialLock::try_acquire(directory.path()).unwrap();
         let first = attempt();
-        assert!(matches!(first, Attempt::Taken(_)));
-        assert!(matches!(attempt(), Attempt::Held));
+        assert!(matches!(first, LockAttempt::Acquired(_)));
+        assert!(matches!(attempt(), LockAttempt::Busy));
         drop(first);
         let second = attempt();
-        assert!(matches!(second, Attempt::Taken(_)));
-        fs::remove_file(folder.path().join(layout::LOCK)).unwrap();
-        assert!(matches!(attempt(), Attempt::Taken(_)));
-        assert!(matches!(PartialLock::attempt(&folder.path().join("x")).unwrap(), Attempt::NoFolder));
+        assert!(matches!(second, LockAttempt::Acquired(_)));
+        fs::remove_file(directory.path().join(layout::LOCK)).unwrap();
+        assert!(matches!(attempt(), LockAttempt::Acquired(_)));
+        let missing = PartialLock::try_acquire(&directory.path().join("x")).unwrap();
+        assert!(matches!(missing, LockAttempt::NoDirectory));
     }
 }

@@ -1,29 +1,42 @@
-//! The file that says which bytes of a partial are there.
+//! The saved segment map of a partial file.
 
 use std::{fs, fs::File, io::Write, path::Path};
 
+use oci_types::HasherState;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Segments, StoreError,
-    error::During,
+    error::IoContext,
     layout::{MAP, NEW_MAP},
 };
 
-/// What was last saved about a partial: every byte that it names is on the disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedMap {
-    /// The bytes that are there.
+/// Which bytes of a partial file are present and durable, and where they came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentMap {
+    /// The bytes that are present.
     pub segments: Segments,
-    /// Length of the blob in bytes, where it was known.
+    /// Size of the blob in bytes, if it was known.
     pub size: Option<u64>,
-    /// The strong entity tag under which the source gave these bytes (RFC 9110, section 8.8.3).
+    /// Strong entity tag of the bytes at their source (RFC 9110, section 8.8.3).
     pub validator: Option<String>,
-    /// Which source gave them, in the caller's words.
+    /// Name of the source, as the caller chose it.
     pub source: Option<String>,
+    /// The hash over the first bytes, so that they need not be read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashed: Option<HashedPrefix>,
 }
 
-/// The form of the file. A file of another version is read as none, so the blob is fetched anew.
+/// State of a hasher after the bytes from 0 to `end`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashedPrefix {
+    /// Offset of the first byte that is not hashed.
+    pub end: u64,
+    /// The state after the bytes before it.
+    pub hasher: HasherState,
+}
+
+/// Format of the file. A file of another version is ignored, and the download restarts.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -33,30 +46,30 @@ struct MapFile<M> {
     map: M,
 }
 
-impl SavedMap {
-    /// Reads the map of a partial whose data file has `length` bytes. `None` when there is none or it is
-    /// damaged.
-    pub(super) fn read(folder: &Path, length: u64) -> Option<Self> {
-        let text = fs::read(folder.join(MAP)).ok()?;
+impl SegmentMap {
+    /// Reads the map of a data file of `length` bytes. `None` if it is missing or corrupt.
+    pub(super) fn read(directory: &Path, length: u64) -> Option<Self> {
+        let text = fs::read(directory.join(MAP)).ok()?;
         let file: MapFile<Self> = serde_json::from_slice(&text)
             .inspect_err(|error| {
-                tracing::warn!(path = %folder.display(), %error, "the map of a partial blob is damaged: starting over");
+                tracing::warn!(path = %directory.display(), %error, "segment map is corrupt; restarting the download");
             })
             .ok()?;
         let mut map = (file.version == VERSION).then_some(file.map)?;
         map.segments.clamp(map.size.map_or(length, |size| size.min(length)));
+        let contiguous_end = map.segments.end_from(0);
+        map.hashed = map.hashed.filter(|prefix| prefix.end <= contiguous_end);
         Some(map)
     }
 
-    /// Writes the map in place of the one before. What it names is to be on the disk already.
-    pub(super) fn write(&self, folder: &Path) -> Result<(), StoreError> {
-        let (new, path) = (folder.join(NEW_MAP), folder.join(MAP));
-        let text = serde_json::to_vec(&MapFile { version: VERSION, map: self }).during("encode", &path)?;
-        let mut file = File::create(&new).during("create", &new)?;
-        file.write_all(&text).during("write", &new)?;
-        file.sync_data().during("sync", &new)?;
-        // The folder is not synced: after a crash the map before this one may be back, and all it names is
-        // there too.
-        fs::rename(&new, &path).during("rename", &new)
+    /// Replaces the saved map. The bytes that it contains must be durable.
+    pub(super) fn write(&self, directory: &Path) -> Result<(), StoreError> {
+        let (new, path) = (directory.join(NEW_MAP), directory.join(MAP));
+        let text = serde_json::to_vec(&MapFile { version: VERSION, map: self }).context("encode", &path)?;
+        let mut file = File::create(&new).context("create", &new)?;
+        file.write_all(&text).context("write", &new)?;
+        file.sync_data().context("sync", &new)?;
+        // Without a sync of the directory, a crash may restore the previous map. Its bytes are durable as well.
+        fs::rename(&new, &path).context("rename", &new)
     }
 }

@@ -1,8 +1,10 @@
-//! The requests that are made to a bucket. Each ends in a time that is known before.
+//! Requests to one bucket. Each has a time limit.
 
 use std::{future::Future, ops::Range, time::Duration};
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
+use circuit_breaker::{CircuitBreaker, Outcome, Transition};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload,
@@ -11,96 +13,121 @@ use object_store::{
     multipart::{MultipartStore, PartId},
     path::Path,
 };
-use tokio::time::{Instant, sleep, timeout};
+use oci_types::Digest;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    circuit::Circuit,
     config::{S3Config, S3Timeouts},
-    connect,
-    error::Failure,
+    connect::{self, Customize},
+    error::{RequestError, RequestErrorKind},
 };
-use crate::{StoreError, layout::object_folder};
+use crate::{
+    BlobMeta, StoreError,
+    layout::{key_segments, object_digest, object_directory},
+};
 
-/// A link that carries less than this, in bytes a second, counts as broken.
-const SLOWEST: u64 = 256 * 1024;
+/// Below this, in bytes per second, an upload times out.
+const MIN_THROUGHPUT: u64 = 256 * 1024;
 
-/// The longest pause before something is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Consecutive failed requests that open the circuit, and how long it stays open. Requests with an alternative are then
+/// not sent.
+const CIRCUIT_FAILURES: u32 = 2;
+const CIRCUIT_OPEN_DURATION: Duration = Duration::from_secs(2);
 
-/// The objects of one bucket. Its methods belong on the runtime that outlives every request: connections live
-/// where they were made.
+/// Back-off of [`Bucket::retry`].
+const RETRY_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(5))
+    .without_max_times()
+    .with_jitter();
+
+/// The objects of one bucket under one prefix. Its methods must be called on the runtime that opened the store, which
+/// owns the connections.
 #[derive(Debug)]
-pub(crate) struct Objects {
-    answers: AmazonS3,
-    bytes: AmazonS3,
-    folder: Path,
+pub(crate) struct Bucket {
+    /// For requests without blob bytes: retries by itself, within a short time.
+    meta_client: AmazonS3,
+    /// For blob bytes: callers limit the time and retry.
+    data_client: AmazonS3,
+    prefix: String,
+    directory: Path,
     timeouts: S3Timeouts,
-    circuit: Circuit,
+    circuit: CircuitBreaker,
 }
 
-impl Objects {
-    pub(super) fn new(config: &S3Config) -> Result<Self, StoreError> {
-        let answers = connect::for_answers(config)?;
-        let bytes = connect::for_bytes(config, &answers)?;
-        let folder = path(&object_folder(config.prefix()))?;
-        Ok(Self { answers, bytes, folder, timeouts: config.timeouts, circuit: Circuit::default() })
+impl Bucket {
+    pub(super) fn new(config: &S3Config, customize: Customize<'_>) -> Result<Self, StoreError> {
+        let meta_client = connect::meta_client(config, customize)?;
+        let data_client = connect::data_client(config, &meta_client, customize)?;
+        let directory = Path::parse(object_directory(config.prefix())).map_err(StoreError::config)?;
+        let circuit = CircuitBreaker::new(CIRCUIT_FAILURES, CIRCUIT_OPEN_DURATION);
+        let (prefix, timeouts) = (config.prefix().to_owned(), config.timeouts);
+        Ok(Self { meta_client, data_client, prefix, directory, timeouts, circuit })
     }
 
-    /// As [`Objects::size`], for who can do without an answer: not asked while the object store is known to be
-    /// away.
-    pub(super) async fn size_unless_away(&self, key: &Path) -> Result<Option<u64>, Failure> {
-        if !self.circuit.is_closed(std::time::Instant::now()) {
-            return Err(Failure::Away("away a moment ago".to_owned()));
-        }
-        self.size(key).await
+    /// The key of a blob.
+    pub(super) fn key(&self, digest: &Digest) -> Path {
+        key_segments(digest).iter().fold(self.directory.clone(), |path, segment| path.join(segment.as_str()))
     }
 
-    /// Length of an object in bytes; `None` when there is none.
-    pub(super) async fn size(&self, key: &Path) -> Result<Option<u64>, Failure> {
-        match self.answer(self.answers.head(key)).await {
-            Ok(found) => Ok(Some(found.size)),
-            Err(Failure::NotFound(_)) => Ok(None),
-            Err(failure) => Err(failure),
-        }
+    /// The object of this key as a blob; `None` for other keys.
+    pub(super) fn blob(&self, object: &ObjectMeta) -> Option<BlobMeta> {
+        let digest = object_digest(&self.prefix, object.location.as_ref())?;
+        Some(BlobMeta { digest, size: object.size, modified_at: object.last_modified.into() })
     }
 
-    /// The bytes of `range`, which is not empty. `next` on the stream is to be bounded with
-    /// [`S3Timeouts::read`].
-    pub(super) async fn get(
+    pub(super) fn timeouts(&self) -> S3Timeouts {
+        self.timeouts
+    }
+
+    /// Properties of an object; `None` if it does not exist.
+    pub(super) async fn head(&self, key: &Path) -> Result<Option<ObjectMeta>, RequestError> {
+        found(self.track(self.meta_client.head(key)).await)
+    }
+
+    /// [`Bucket::head`] for callers with an alternative: fails at once while the circuit is open.
+    pub(super) async fn head_if_available(&self, key: &Path) -> Result<Option<ObjectMeta>, RequestError> {
+        let permit = self.circuit.admit(now()).map_err(|_| RequestError::circuit_open())?;
+        let head = within(self.timeouts.answer, self.meta_client.head(key)).await;
+        log_transition(permit.record(outcome(&head), now()));
+        found(head)
+    }
+
+    /// The bytes of a range, which must not be empty. The caller limits the time of each chunk.
+    pub(super) async fn get_range(
         &self,
         key: &Path,
         range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, Failure>>, Failure> {
+    ) -> Result<BoxStream<'static, Result<Bytes, RequestError>>, RequestError> {
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let found = self.answer(self.bytes.get_opts(key, options)).await?;
-        Ok(found.into_stream().map_err(Failure::from).boxed())
+        let found = self.track(self.data_client.get_opts(key, options)).await?;
+        Ok(found.into_stream().map_err(RequestError::from).boxed())
     }
 
-    /// Writes a whole object.
-    pub(super) async fn put(&self, key: &Path, bytes: Bytes) -> Result<(), Failure> {
-        let limit = self.limit_for(&bytes);
-        self.taken(limit, self.bytes.put(key, PutPayload::from(bytes))).await.map(|_| ())
+    pub(super) async fn put(&self, key: &Path, bytes: Bytes) -> Result<(), RequestError> {
+        let limit = self.upload_limit(&bytes);
+        self.track_slow(limit, self.data_client.put(key, PutPayload::from(bytes))).await.map(|_| ())
     }
 
-    pub(super) async fn delete(&self, key: &Path) -> Result<(), Failure> {
-        self.answer(self.answers.delete(key)).await
+    pub(super) async fn delete(&self, key: &Path) -> Result<(), RequestError> {
+        self.track(self.meta_client.delete(key)).await
     }
 
-    /// Every object below the prefix. A page that does not come is an error, and the last item.
-    pub(super) fn list(&self) -> BoxStream<'static, Result<ObjectMeta, Failure>> {
-        self.answers.list(Some(&self.folder)).map_err(Failure::from).boxed()
+    /// Every object below the prefix. An error is the last item.
+    pub(super) fn list(&self) -> BoxStream<'static, Result<ObjectMeta, RequestError>> {
+        self.meta_client.list(Some(&self.directory)).map_err(RequestError::from).boxed()
     }
 
-    /// Asks for one key: the bucket is there, and we may see into it.
-    pub(super) async fn ready(&self) -> Result<(), Failure> {
+    /// Lists one key, to check the address, the bucket and the credentials.
+    pub(super) async fn check(&self) -> Result<(), RequestError> {
         let options = PaginatedListOptions { max_keys: Some(1), ..PaginatedListOptions::default() };
-        let prefix = format!("{}/", self.folder);
-        self.answer(self.answers.list_paginated(Some(&prefix), options)).await.map(|_| ())
+        let prefix = format!("{}/", self.directory);
+        self.track(self.meta_client.list_paginated(Some(&prefix), options)).await.map(|_| ())
     }
 
-    /// Begins a multipart upload and gives its id.
-    pub(super) async fn begin(&self, key: &Path) -> Result<String, Failure> {
-        self.answer(self.answers.create_multipart(key)).await
+    /// Starts a multipart upload and returns its id.
+    pub(super) async fn create_multipart(&self, key: &Path) -> Result<String, RequestError> {
+        self.track(self.meta_client.create_multipart(key)).await
     }
 
     pub(super) async fn put_part(
@@ -109,92 +136,100 @@ impl Objects {
         upload: &String,
         index: usize,
         bytes: Bytes,
-    ) -> Result<PartId, Failure> {
-        let limit = self.limit_for(&bytes);
-        self.taken(limit, self.bytes.put_part(key, upload, index, PutPayload::from(bytes))).await
+    ) -> Result<PartId, RequestError> {
+        let limit = self.upload_limit(&bytes);
+        let payload = PutPayload::from(bytes);
+        self.track_slow(limit, self.data_client.put_part(key, upload, index, payload)).await
     }
 
-    /// Makes the parts one object. When the answer was lost, the upload may be completed all the same.
-    pub(super) async fn complete(
+    /// Makes an object of the parts. After a lost response, the object may exist nevertheless.
+    pub(super) async fn complete_multipart(
         &self,
         key: &Path,
         upload: &String,
         parts: Vec<PartId>,
-    ) -> Result<(), Failure> {
-        let completed = self.bytes.complete_multipart(key, upload, parts);
-        self.taken(self.timeouts.complete, completed).await.map(|_| ())
+    ) -> Result<(), RequestError> {
+        let completed = self.data_client.complete_multipart(key, upload, parts);
+        self.track_slow(self.timeouts.complete, completed).await.map(|_| ())
     }
 
-    /// Throws the parts of an upload away. An upload that is not there any more counts as thrown away.
-    pub(super) async fn abort(&self, key: &Path, upload: &String) -> Result<(), Failure> {
-        match self.answer(self.answers.abort_multipart(key, upload)).await {
-            Err(Failure::NotFound(_)) => Ok(()),
-            answer => answer,
-        }
+    /// Discards the parts of an upload, if it exists.
+    pub(super) async fn abort_multipart(&self, key: &Path, upload: &String) -> Result<(), RequestError> {
+        found(self.track(self.meta_client.abort_multipart(key, upload)).await).map(|_| ())
     }
 
-    pub(super) fn timeouts(&self) -> S3Timeouts {
-        self.timeouts
-    }
-
-    /// Tries `request` again, with longer and longer pauses, as long as the object store is away and `patience`
-    /// lasts.
-    pub(super) async fn patiently<T, F>(
+    /// Repeats a request while the object store is unavailable, until `limit` has passed.
+    pub(super) async fn retry<T, F: Future<Output = Result<T, RequestError>>>(
         &self,
-        patience: Duration,
-        request: impl Fn() -> F,
-    ) -> Result<T, Failure>
-    where
-        F: Future<Output = Result<T, Failure>>,
-    {
-        let give_up_at = Instant::now() + patience;
-        let mut pause = Duration::from_millis(100);
-        loop {
-            match request().await {
-                Err(Failure::Away(reason)) if Instant::now() + pause < give_up_at => {
-                    tracing::debug!("the object store is away, to be tried again: {reason}");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                answer => return answer,
-            }
-        }
+        limit: Duration,
+        request: impl FnMut() -> F,
+    ) -> Result<T, RequestError> {
+        let deadline = Instant::now() + limit;
+        request
+            .retry(RETRY_BACKOFF)
+            .when(RequestError::is_retryable)
+            .adjust(|_, delay| delay.filter(|delay| Instant::now() + *delay < deadline))
+            .notify(|error, _| tracing::debug!(%error, "request to the object store will be retried"))
+            .await
     }
 
-    async fn answer<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> Result<T, Failure> {
-        let answer = within(self.timeouts.answer, request).await;
-        match &answer {
-            Err(Failure::Away(_)) => self.circuit.failed(std::time::Instant::now()),
-            _ => self.circuit.answered(),
-        }
-        answer
+    /// Sends a short request and records its outcome.
+    async fn track<T>(
+        &self,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, RequestError> {
+        let response = within(self.timeouts.answer, request).await;
+        log_transition(self.circuit.record(outcome(&response), now()));
+        response
     }
 
-    /// Sends what takes long. That it fails says little of whether the object store answers; that it succeeds says all.
-    async fn taken<T>(
+    /// Sends a long request. Only its success is recorded: it may fail while the object store is available.
+    async fn track_slow<T>(
         &self,
         limit: Duration,
         request: impl Future<Output = object_store::Result<T>>,
-    ) -> Result<T, Failure> {
-        let taken = within(limit, request).await?;
-        self.circuit.answered();
-        Ok(taken)
+    ) -> Result<T, RequestError> {
+        let response = within(limit, request).await?;
+        log_transition(self.circuit.record(Outcome::Success, now()));
+        Ok(response)
     }
 
-    fn limit_for(&self, bytes: &Bytes) -> Duration {
-        let seconds = u64::try_from(bytes.len()).unwrap_or(u64::MAX).div_ceil(SLOWEST);
+    fn upload_limit(&self, bytes: &Bytes) -> Duration {
+        let seconds = u64::try_from(bytes.len()).unwrap_or(u64::MAX).div_ceil(MIN_THROUGHPUT);
         self.timeouts.answer + Duration::from_secs(seconds)
     }
 }
 
-/// The path with these segments, if an object may have it.
-pub(super) fn path(key: &str) -> Result<Path, StoreError> {
-    Path::parse(key).map_err(|error| StoreError::Settings(error.to_string()))
+fn found<T>(response: Result<T, RequestError>) -> Result<Option<T>, RequestError> {
+    match response {
+        Err(error) if error.kind() == RequestErrorKind::NotFound => Ok(None),
+        response => response.map(Some),
+    }
+}
+
+/// A refusal is a response: the object store is available.
+fn outcome<T>(response: &Result<T, RequestError>) -> Outcome {
+    match response {
+        Err(error) if error.kind() == RequestErrorKind::Unavailable => Outcome::Failure,
+        _ => Outcome::Success,
+    }
+}
+
+fn log_transition(transition: Option<Transition>) {
+    match transition {
+        Some(Transition::Opened) => tracing::debug!("object store unavailable; circuit opened"),
+        Some(Transition::Closed) => tracing::debug!("object store available again; circuit closed"),
+        None => {}
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 async fn within<T>(
     limit: Duration,
     request: impl Future<Output = object_store::Result<T>>,
-) -> Result<T, Failure> {
-    timeout(limit, request).await.map_err(|_| Failure::too_late())?.map_err(Failure::from)
+) -> Result<T, RequestError> {
+    timeout(limit, request).await.map_err(|_| RequestError::timed_out())?.map_err(RequestError::from)
 }

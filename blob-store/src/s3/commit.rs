@@ -1,76 +1,93 @@
-//! From a verified partial to a stored object.
+//! From a verified partial file to an object.
 
 use oci_types::Digest;
 
 use super::{
-    Inner,
+    S3Backend,
     upload::{Upload, Uploader},
 };
-use crate::{Partial, StoreError, error::During, partial::Stage};
+use crate::{Partial, PartialFile, StoreError, partial::Stage};
 
-impl Inner {
-    pub(super) async fn commit(
+impl S3Backend {
+    /// Completes the upload, or uploads the blob again, and keeps the file in the local cache if it fits.
+    pub(crate) async fn commit(
         &self,
         partial: &Partial,
+        digest: &Digest,
         size: u64,
         upload: Option<Upload>,
     ) -> Result<(), StoreError> {
-        match partial.stage_now() {
-            Stage::Committed => return Ok(()),
-            Stage::Discarded => return Err(StoreError::Closed),
-            Stage::Open | Stage::Placed => {}
+        let checked = partial.spawn_blocking(move |file| is_committed(file, size));
+        if checked.await.map_err(|_| StoreError::Stopped)?? {
+            return Ok(());
         }
-        let data = partial.data_path();
-        let actual = partial.file().metadata().during("look at", &data)?.len();
-        if actual < size {
-            return Err(StoreError::Short { expected: size, actual });
+        if !complete(upload, digest, size).await? && self.stored_size(digest).await? != Some(size) {
+            self.upload_from_file(partial, digest, size).await?;
         }
-        let digest = partial.digest();
-        if !completed(upload, size, digest).await? && self.size(digest).await? != Some(size) {
-            self.upload_whole(partial, size).await?;
-        }
-        self.keep_or_drop(partial, size).await;
-        Ok(())
+        self.cache_or_close(partial, digest, size).await
     }
 
-    async fn upload_whole(&self, partial: &Partial, size: u64) -> Result<(), StoreError> {
+    async fn stored_size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        Ok(self.head(digest).await?.map(|blob| blob.size))
+    }
+
+    async fn upload_from_file(
+        &self,
+        partial: &Partial,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), StoreError> {
         partial.set_size(size);
-        let mut uploader = Uploader::new(&self.uploads, partial);
-        let done = uploader.complete(size).await;
-        if done.is_err() {
+        let mut uploader = Uploader::new(&self.uploads, partial, digest);
+        let result = uploader.complete(size).await;
+        if result.is_err() {
             uploader.abort().await;
         }
-        done
+        result
     }
 
-    /// The blob is stored by now, whatever becomes of the file.
-    async fn keep_or_drop(&self, partial: &Partial, size: u64) {
-        let digest = partial.digest();
-        match self.tier.keep(partial, size).await {
-            Ok(true) => return,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%digest, %error, "the blob is stored, but cannot be kept on this node");
-                // It may have its name, and not be durable.
-                if let Err(error) = self.tier.remove(digest).await {
-                    tracing::warn!(%digest, %error, "what was kept of a blob cannot be removed");
+    /// The blob is stored already; failures here are only logged.
+    async fn cache_or_close(&self, partial: &Partial, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        let (cache, disk, digest) = (self.cache.clone(), self.disk.clone(), digest.clone());
+        let done = partial.spawn_blocking(move |file| {
+            match cache.commit(file, &digest, size) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "blob stored; failed to keep it in the local cache");
+                    // It may be renamed without being durable.
+                    if let Err(error) = cache.delete(&digest) {
+                        tracing::warn!(%digest, %error, "failed to delete a cached blob");
+                    }
                 }
             }
-        }
-        if let Err(error) = self.local.close(partial).await {
-            tracing::warn!(%digest, %error, "the blob is stored, but the folder of its fill is left behind");
-        }
+            if let Err(error) = disk.close(file) {
+                tracing::warn!(%digest, %error, "blob stored; failed to remove its partial file");
+            }
+        });
+        done.await.map_err(|_| StoreError::Stopped)
     }
 }
 
-/// Whether the upload that went along with the fill made the object. One that the object store, or bytes that
-/// were replaced, made useless is begun anew.
-async fn completed(upload: Option<Upload>, size: u64, digest: &Digest) -> Result<bool, StoreError> {
+/// Whether there is nothing left to do.
+fn is_committed(file: &PartialFile, size: u64) -> Result<bool, StoreError> {
+    match file.stage() {
+        Stage::Committed => return Ok(true),
+        Stage::Discarded => return Err(StoreError::Closed),
+        Stage::Open | Stage::Renamed => {}
+    }
+    let actual = file.length()?;
+    if actual < size { Err(StoreError::Incomplete { expected: size, actual }) } else { Ok(false) }
+}
+
+/// Completes the upload that ran during the download. One that failed, or whose bytes were replaced, is repeated from
+/// the file.
+async fn complete(upload: Option<Upload>, digest: &Digest, size: u64) -> Result<bool, StoreError> {
     let Some(upload) = upload else { return Ok(false) };
     match upload.complete(size).await {
         Ok(()) => Ok(true),
-        Err(error @ (StoreError::Unavailable { .. } | StoreError::Corrupt { .. })) => {
-            tracing::warn!(%digest, "the upload of a blob broke, and is begun anew: {error}");
+        Err(error @ (StoreError::Unavailable { .. } | StoreError::DigestMismatch { .. })) => {
+            tracing::warn!(%digest, %error, "upload failed; restarting it");
             Ok(false)
         }
         Err(error) => Err(error),

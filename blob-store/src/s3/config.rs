@@ -58,10 +58,10 @@ impl S3Config {
 
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if self.bucket.is_empty() {
-            return Err(StoreError::Settings("the bucket has no name".to_owned()));
+            return Err(StoreError::config("the bucket has no name"));
         }
         if self.part_size < LEAST_PART {
-            return Err(StoreError::Settings(format!("parts have at least {LEAST_PART} bytes")));
+            return Err(StoreError::config(format!("the part size is below {LEAST_PART} bytes")));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Clients of the object store.
+//! The HTTP clients of the object store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,8 +12,11 @@ use url::Url;
 use super::config::{Addressing, S3Config};
 use crate::StoreError;
 
-/// The client for requests that carry no blob bytes: tried again at once, and all of it in a short time.
-pub(super) fn for_answers(config: &S3Config) -> Result<AmazonS3, StoreError> {
+/// A last change to the builder of a client; tests set a connector that needs no network.
+pub(crate) type Customize<'a> = &'a dyn Fn(AmazonS3Builder) -> AmazonS3Builder;
+
+/// The client for requests without blob bytes. It retries by itself, within the response timeout.
+pub(super) fn meta_client(config: &S3Config, customize: Customize<'_>) -> Result<AmazonS3, StoreError> {
     let answer = config.timeouts.answer;
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(50),
@@ -21,48 +24,44 @@ pub(super) fn for_answers(config: &S3Config) -> Result<AmazonS3, StoreError> {
         base: 2.0,
     };
     let retry = RetryConfig { backoff, max_retries: 3, retry_timeout: answer };
-    build(config, config.endpoint.as_ref(), client(config)?.with_timeout(answer), retry)
+    let options = client_options(config)?.with_timeout(answer);
+    build(customize(builder(config, config.endpoint.as_ref(), options, retry)?))
 }
 
-/// The client for blob bytes, which has the credentials of the other. Whoever calls bounds the time and tries
-/// again, because that depends on how many bytes there are and how far they came.
-pub(super) fn for_bytes(config: &S3Config, answers: &AmazonS3) -> Result<AmazonS3, StoreError> {
+/// The client for blob bytes, with the credentials of the other one. It neither retries nor has a timeout: both depend
+/// on the number of bytes, which the caller knows.
+pub(super) fn data_client(
+    config: &S3Config,
+    meta_client: &AmazonS3,
+    customize: Customize<'_>,
+) -> Result<AmazonS3, StoreError> {
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    let builder = builder(config, config.endpoint.as_ref(), client(config)?.with_timeout_disabled(), retry)?;
-    built(builder.with_credentials(answers.credentials().clone()))
+    let options = client_options(config)?.with_timeout_disabled();
+    let builder = builder(config, config.endpoint.as_ref(), options, retry)?;
+    build(customize(builder.with_credentials(meta_client.credentials().clone())))
 }
 
-/// What signs URLs that clients open.
-pub(super) fn for_clients(config: &S3Config) -> Result<AmazonS3, StoreError> {
+/// The client that signs URLs for the public endpoint.
+pub(super) fn signing_client(config: &S3Config) -> Result<AmazonS3, StoreError> {
     let endpoint = config.public_endpoint.as_ref().or(config.endpoint.as_ref());
     let answer = config.timeouts.answer;
     let retry = RetryConfig { max_retries: 2, retry_timeout: answer, ..RetryConfig::default() };
-    build(config, endpoint, client(config)?.with_timeout(answer), retry)
+    build(builder(config, endpoint, client_options(config)?.with_timeout(answer), retry)?)
 }
 
-fn build(
-    config: &S3Config,
-    endpoint: Option<&Url>,
-    client: ClientOptions,
-    retry: RetryConfig,
-) -> Result<AmazonS3, StoreError> {
-    built(builder(config, endpoint, client, retry)?)
-}
-
-fn built(builder: AmazonS3Builder) -> Result<AmazonS3, StoreError> {
-    // TLS is set up even where the endpoint is http; whoever was first has chosen the cryptography.
+fn build(builder: AmazonS3Builder) -> Result<AmazonS3, StoreError> {
+    // Clients set up TLS for http endpoints too. An error means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    builder.build().map_err(|error| StoreError::Settings(error.to_string()))
+    builder.build().map_err(StoreError::config)
 }
 
-fn client(config: &S3Config) -> Result<ClientOptions, StoreError> {
+fn client_options(config: &S3Config) -> Result<ClientOptions, StoreError> {
     let mut options = ClientOptions::new()
         .with_connect_timeout(config.timeouts.connect)
         .with_pool_idle_timeout(Duration::from_secs(30));
     if let Some(pem) = &config.ca_pem {
-        let authorities = Certificate::from_pem_bundle(pem).map_err(|error| {
-            StoreError::Settings(format!("the certificate authorities cannot be read: {error}"))
-        })?;
+        let authorities = Certificate::from_pem_bundle(pem)
+            .map_err(|error| StoreError::config(format!("invalid certificate authorities: {error}")))?;
         for authority in authorities {
             options = options.with_root_certificate(authority);
         }
@@ -73,12 +72,12 @@ fn client(config: &S3Config) -> Result<ClientOptions, StoreError> {
 fn builder(
     config: &S3Config,
     endpoint: Option<&Url>,
-    client: ClientOptions,
+    options: ClientOptions,
     retry: RetryConfig,
 ) -> Result<AmazonS3Builder, StoreError> {
     let mut builder = AmazonS3Builder::from_env();
     if let Some(keys) = &config.keys {
-        // As one: a session token of the environment belongs to other keys.
+        // Set together: a session token from the environment belongs to other keys.
         let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
         let keys = AwsCredential {
             key_id: exposed(&keys.access_key),
@@ -97,24 +96,24 @@ fn builder(
     Ok(builder
         .with_bucket_name(&config.bucket)
         .with_virtual_hosted_style_request(config.addressing == Addressing::VirtualHost)
-        // Where TLS guards the bytes on their way, hashing them for the signature would only cost time.
+        // TLS protects the bytes already; hashing them for the signature as well costs CPU time.
         .with_unsigned_payload(!is_http)
-        .with_client_options(client.with_allow_http(is_http))
+        .with_client_options(options.with_allow_http(is_http))
         .with_retry(retry)
-        // Many compatible servers have no bulk delete.
+        // Many S3-compatible servers have no bulk delete.
         .with_disable_bulk_delete(true))
 }
 
-/// With the bucket in the host name where it belongs there: the client adds it to a path only.
+/// The endpoint with the bucket in its host name, if it belongs there: the client adds it to paths only.
 fn bucket_endpoint(config: &S3Config, endpoint: &Url) -> Result<String, StoreError> {
-    let bad = || StoreError::Settings(format!("{endpoint} is no endpoint of an object store"));
+    let invalid = || StoreError::config(format!("{endpoint} is not an http or https URL with a host"));
     let mut endpoint = endpoint.clone();
     if !matches!(endpoint.scheme(), "http" | "https") {
-        return Err(bad());
+        return Err(invalid());
     }
-    let host = endpoint.host_str().ok_or_else(bad)?.to_owned();
+    let host = endpoint.host_str().ok_or_else(invalid)?.to_owned();
     if config.addressing == Addressing::VirtualHost {
-        endpoint.set_host(Some(&format!("{}.{host}", config.bucket))).map_err(|_| bad())?;
+        endpoint.set_host(Some(&format!("{}.{host}", config.bucket))).map_err(|_| invalid())?;
     }
     Ok(endpoint.as_str().trim_end_matches('/').to_owned())
 }

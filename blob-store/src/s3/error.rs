@@ -1,100 +1,121 @@
-//! What came of one request to the object store.
+//! Classification of failed requests to the object store.
 
-use std::error::Error;
+use std::{error::Error, fmt, iter, sync::Arc};
+
+use object_store::client::HttpError;
 
 use crate::StoreError;
 
-/// Why a request to the object store came to nothing.
+/// A request to the object store that failed.
+///
+/// The text is the status and the error code of the response, or the cause of the transport failure. It has nothing
+/// else of the response, which may contain key ids and signatures.
 #[derive(Debug, Clone)]
-pub(crate) enum Failure {
-    /// It says that there is no such object, upload or bucket.
-    NotFound(String),
-    /// It refused, and would again.
-    Refused(String),
-    /// It did not answer, or could not do it just now.
-    Away(String),
+pub struct RequestError {
+    kind: RequestErrorKind,
+    reason: String,
+    cause: Option<Arc<object_store::Error>>,
 }
 
-/// No answer in the time that was given.
-pub(super) const TOO_LATE: &str = "no answer in time";
+/// What a failed request means for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestErrorKind {
+    /// The object, the upload or the bucket does not exist.
+    NotFound,
+    /// The object store refused the request, and would refuse it again.
+    Refused,
+    /// The object store did not respond, or asks to retry later.
+    Unavailable,
+}
 
-impl Failure {
-    pub(super) fn too_late() -> Self {
-        Self::Away(TOO_LATE.to_owned())
+impl RequestError {
+    /// Its classification.
+    pub fn kind(&self) -> RequestErrorKind {
+        self.kind
     }
 
-    /// Turns it into the error that says what was being done, and to which object.
-    pub(super) fn during(self, action: &'static str, key: &str) -> StoreError {
-        let (Self::NotFound(reason) | Self::Refused(reason) | Self::Away(reason)) = self;
-        StoreError::Unavailable { action, key: key.to_owned(), reason }
+    /// Whether a retry may succeed.
+    pub(super) fn is_retryable(&self) -> bool {
+        self.kind == RequestErrorKind::Unavailable
+    }
+
+    pub(super) fn timed_out() -> Self {
+        Self::unavailable("no response within the timeout")
+    }
+
+    pub(super) fn circuit_open() -> Self {
+        Self::unavailable("circuit is open after repeated failures")
+    }
+
+    pub(super) fn truncated() -> Self {
+        Self::unavailable("the response ended early")
+    }
+
+    fn unavailable(reason: &str) -> Self {
+        Self { kind: RequestErrorKind::Unavailable, reason: reason.to_owned(), cause: None }
+    }
+
+    /// Adds the operation and the key.
+    pub(super) fn context(self, action: &'static str, key: impl fmt::Display) -> StoreError {
+        StoreError::Unavailable { action, key: key.to_string(), source: self }
     }
 }
 
-impl From<object_store::Error> for Failure {
+impl From<object_store::Error> for RequestError {
     fn from(error: object_store::Error) -> Self {
-        let text = error.to_string();
-        let reason = reason(&error, &text);
-        match error {
-            object_store::Error::NotFound { .. } => Self::NotFound(reason),
-            object_store::Error::Generic { .. } if !is_refusal(&text) => Self::Away(reason),
-            _ => Self::Refused(reason),
-        }
-    }
-}
-
-/// A status of 400 to 499, but for those that ask to come back later.
-fn is_refusal(text: &str) -> bool {
-    status(text).is_some_and(|status| (400..500).contains(&status) && status != 408 && status != 429)
-}
-
-fn status(text: &str) -> Option<u16> {
-    let (_, after) = text.split_once("status code: ")?;
-    after.get(..3)?.parse().ok()
-}
-
-/// Code and status where it answered, else what broke. The answer's body is left out: it may name keys.
-fn reason(error: &object_store::Error, text: &str) -> String {
-    let code =
-        text.split_once("<Code>").and_then(|(_, after)| after.split_once("</Code>")).map(|(code, _)| code);
-    match (status(text), code) {
-        (Some(status), Some(code)) => format!("{status} {code}"),
-        (Some(status), None) => format!("status {status}"),
-        (None, Some(code)) => code.to_owned(),
-        (None, None) => {
-            let mut innermost: &dyn Error = error;
-            while let Some(source) = innermost.source() {
-                innermost = source;
+        let status = status(&error);
+        let kind = match &error {
+            object_store::Error::NotFound { .. } => RequestErrorKind::NotFound,
+            // The client wraps the responses to lists.
+            _ if status == Some(404) => RequestErrorKind::NotFound,
+            object_store::Error::Generic { .. } if !status.is_some_and(is_refusal) => {
+                RequestErrorKind::Unavailable
             }
-            innermost.to_string()
-        }
+            _ => RequestErrorKind::Refused,
+        };
+        Self { kind, reason: reason(&error, status), cause: Some(Arc::new(error)) }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn generic(text: &str) -> Failure {
-        object_store::Error::Generic { store: "S3", source: text.to_owned().into() }.into()
+impl fmt::Display for RequestError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.reason)
     }
+}
 
-    #[test]
-    fn an_answer_is_told_by_status_and_code_and_nothing_else_of_it() {
-        let body = "non-2xx status code: 403 Forbidden: <Error><Code>InvalidAccessKeyId</Code><AWSAccessKeyId>KEY</AWSAccessKeyId></Error>";
-        let failure = generic(body);
-        assert!(
-            matches!(&failure, Failure::Refused(reason) if reason == "403 InvalidAccessKeyId"),
-            "{failure:?}"
-        );
-        let error = failure.during("read", "blobs/x").to_string();
-        assert_eq!(error, "the object store could not read blobs/x: 403 InvalidAccessKeyId");
+impl Error for RequestError {
+    /// The failure of the transport; `None` if there was a response.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let error: &object_store::Error = self.cause.as_deref()?;
+        chain(error).find(|error| error.is::<HttpError>())
     }
+}
 
-    #[test]
-    fn what_may_work_later_is_told_apart_from_a_refusal() {
-        for text in ["status code: 503 Slow Down", "status code: 429", "connection refused"] {
-            assert!(matches!(generic(text), Failure::Away(_)), "{text}");
-        }
-        assert!(matches!(generic("status code: 400 Bad Request"), Failure::Refused(_)));
+/// A status that a retry does not change (RFC 9110, section 15.5).
+fn is_refusal(status: u16) -> bool {
+    (400..500).contains(&status) && status != 408 && status != 429
+}
+
+/// The status of the response. The client has no accessor for it; a contract test compares it with a real server.
+fn status(error: &object_store::Error) -> Option<u16> {
+    chain(error).find_map(|error| {
+        let text = error.to_string();
+        text.strip_prefix("Server returned non-2xx status code: ")?.get(..3)?.parse().ok()
+    })
+}
+
+fn reason(error: &object_store::Error, status: Option<u16>) -> String {
+    let text = error.to_string();
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    match (status, code) {
+        (Some(status), Some((code, _))) => format!("{status} {code}"),
+        (Some(status), None) => format!("status {status}"),
+        (None, Some((code, _))) => code.to_owned(),
+        (None, None) => chain(error).last().map_or(text, ToString::to_string),
     }
+}
+
+fn chain(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    iter::successors(Some(first), |error: &&(dyn Error + 'static)| Error::source(*error))
 }

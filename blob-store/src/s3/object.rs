@@ -1,55 +1,56 @@
-//! A blob in the bucket, for reading.
+//! A stored blob in the object store.
 
 use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
+use futures::stream::BoxStream;
 use oci_types::Digest;
 
-use super::{Inner, read};
-use crate::StoreError;
+use super::{S3Backend, read};
+use crate::{BlobMeta, StoreError};
 
-/// A blob that is verified, durable and complete, in the bucket.
+/// A stored blob in the object store. Cheap to clone; it does no I/O before it is read.
 #[derive(Clone)]
-pub struct StoredObject {
-    /// Its length in bytes.
-    pub size: u64,
+pub struct BlobObject {
     digest: Digest,
-    store: Arc<Inner>,
+    size: u64,
+    s3: Arc<S3Backend>,
 }
 
-impl StoredObject {
-    pub(super) fn new(store: &Arc<Inner>, digest: &Digest, size: u64) -> Self {
-        Self { size, digest: digest.clone(), store: Arc::clone(store) }
+impl BlobObject {
+    pub(crate) fn new(s3: &Arc<S3Backend>, blob: &BlobMeta) -> Self {
+        Self { digest: blob.digest.clone(), size: blob.size, s3: Arc::clone(s3) }
     }
 
-    /// The bytes of `range`, which lies within the size. A connection that breaks is made again from where it
-    /// broke; an object store that stays away is [`StoreError::Unavailable`], as the last item. The stream goes at
-    /// the reader's pace and ends its request when it is dropped.
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Streams the bytes of `range`, up to the size, at the pace of the reader. A broken connection is replaced at the
+    /// offset that it reached; if the object store stays unavailable, the last item is [`StoreError::Unavailable`]. The
+    /// request starts when the stream is first polled and ends when it is dropped.
     ///
-    /// Has the blob fetched to the cache tier in the background, where there is one that takes it.
-    pub fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
-        self.store.warm(&self.digest, self.size);
-        self.store.stream(&self.digest, range.start..range.end.min(self.size))
+    /// Also starts to download the blob to the local cache, in the background, if it fits.
+    pub fn get_range(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
+        self.s3.warm_cache(&self.digest, self.size);
+        self.s3.stream(&self.digest, range.start..range.end.min(self.size))
     }
 }
 
-impl Inner {
+impl S3Backend {
     pub(super) fn stream(
         &self,
         digest: &Digest,
         range: Range<u64>,
     ) -> BoxStream<'static, Result<Bytes, StoreError>> {
-        match self.key(digest) {
-            Ok(key) => read::stream(&self.runtime, Arc::clone(&self.uploads.objects), key, range),
-            Err(error) => futures::stream::iter([Err(error)]).boxed(),
-        }
+        read::stream(&self.runtime, Arc::clone(&self.bucket), self.bucket.key(digest), range)
     }
 }
 
-impl fmt::Debug for StoredObject {
+impl fmt::Debug for BlobObject {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("StoredObject")
+        out.debug_struct("BlobObject")
             .field("digest", &self.digest)
             .field("size", &self.size)
             .finish_non_exhaustive()

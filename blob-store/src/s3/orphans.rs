@@ -1,28 +1,27 @@
-//! Uploads that nobody will complete.
+//! Aborting multipart uploads that no process continues.
 
-use super::{Inner, bucket::path, upload::UploadRecord};
+use object_store::path::Path;
 
-impl Inner {
-    /// Throws away the uploads that were under way when their process ended, or that could not be thrown away
-    /// then.
-    pub(super) async fn abort_forgotten(&self) {
-        let folder = self.uploads.records.clone();
-        let found = self.runtime.spawn_blocking(move || UploadRecord::forgotten(&folder)).await;
-        let forgotten = match found {
-            Ok(Ok(forgotten)) => forgotten,
-            Ok(Err(error)) => {
-                return tracing::warn!(%error, "uploads that were left behind cannot be looked for");
-            }
+use super::{S3Backend, upload::UploadRecord};
+
+impl S3Backend {
+    /// Aborts the uploads whose process ended, and those that could not be aborted before.
+    pub(crate) async fn abort_orphans(&self) {
+        let records = self.uploads.records.clone();
+        let found = self.runtime.spawn_blocking(move || UploadRecord::orphans(&records)).await;
+        let orphans = match found {
+            Ok(Ok(orphans)) => orphans,
+            Ok(Err(error)) => return tracing::warn!(%error, "failed to list stale multipart uploads"),
+            // The runtime stops.
             Err(_) => return,
         };
-        for (record, id) in forgotten {
-            let Ok(key) = path(&id.key) else { continue };
-            if let Err(failure) = self.uploads.objects.abort(&key, &id.upload).await {
-                let error = failure.during("abort the upload of", &id.key);
-                return tracing::warn!("parts of uploads are left behind until the next sweep: {error}");
+        for (record, upload) in orphans {
+            let Ok(key) = Path::parse(&upload.key) else { continue };
+            if let Err(error) = self.bucket.abort_multipart(&key, &upload.id).await {
+                return tracing::warn!(key = upload.key, %error, "failed to abort a stale multipart upload");
             }
-            tracing::info!(key = id.key, "threw away an upload that was left behind");
-            // Not removed when the runtime stops: then it is done again.
+            tracing::info!(key = upload.key, "aborted a stale multipart upload");
+            // If the runtime stops before, the next process aborts it again.
             let _ = self.runtime.spawn_blocking(move || record.remove()).await;
         }
     }

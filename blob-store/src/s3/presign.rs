@@ -1,4 +1,4 @@
-//! URLs under which a client reads a blob from the object store itself.
+//! Presigned URLs: clients read blobs from the object store itself.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,13 +8,8 @@ use reqwest::Method;
 use tokio::{runtime::Handle, time::timeout};
 use url::Url;
 
-use super::{
-    bucket::{Objects, path},
-    config::S3Config,
-    connect,
-    error::Failure,
-};
-use crate::{StoreError, layout::object_key};
+use super::{bucket::Bucket, config::S3Config, connect, error::RequestError};
+use crate::StoreError;
 
 /// Signs URLs to the objects of a bucket. Cheap to clone.
 #[derive(Clone)]
@@ -22,63 +17,60 @@ pub struct Presigner(Arc<Inner>);
 
 struct Inner {
     signer: AmazonS3,
-    objects: Objects,
-    prefix: String,
-    answer: Duration,
-    /// Where credentials are fetched.
+    bucket: Bucket,
+    /// Runs the requests for objects and credentials.
     runtime: Handle,
 }
 
 impl Presigner {
-    /// A signer for the bucket. Asks nothing of the object store. To be called on the runtime that outlives every
-    /// request.
+    /// A signer for the bucket. Sends no request. Must be called on the main runtime, which outlives every request.
     ///
     /// # Errors
-    /// [`StoreError::Settings`], [`StoreError::NoRuntime`].
+    /// [`StoreError::Config`], [`StoreError::NoRuntime`].
     pub fn new(config: &S3Config) -> Result<Self, StoreError> {
         let runtime = Handle::try_current().map_err(|_| StoreError::NoRuntime)?;
         config.check()?;
-        let (signer, objects) = (connect::for_clients(config)?, Objects::new(config)?);
-        let (prefix, answer) = (config.prefix().to_owned(), config.timeouts.answer);
-        Ok(Self(Arc::new(Inner { signer, objects, prefix, answer, runtime })))
+        let signer = connect::signing_client(config)?;
+        let bucket = Bucket::new(config, &|builder| builder)?;
+        Ok(Self(Arc::new(Inner { signer, bucket, runtime })))
     }
 
-    /// Whether the blob can be read in the bucket now. While the object store is known to be away, this is said at once.
+    /// Whether the blob is stored in the bucket: one `HEAD` request. Fails at once while the circuit of the object store
+    /// is open.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Stopped`].
-    pub async fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
+    pub async fn exists(&self, digest: &Digest) -> Result<bool, StoreError> {
         let inner = Arc::clone(&self.0);
-        let key = object_key(&inner.prefix, digest);
-        let object = path(&key)?;
-        let size = self.0.runtime.spawn(async move { inner.objects.size_unless_away(&object).await });
-        let size = size.await.map_err(|_| StoreError::Stopped)?;
-        Ok(size.map_err(|failure| failure.during("find", &key))?.is_some())
+        let key = inner.bucket.key(digest);
+        let head = self.0.runtime.spawn(async move {
+            let found = inner.bucket.head_if_available(&key).await;
+            found.map_err(|error| error.context("find", &key))
+        });
+        Ok(head.await.map_err(|_| StoreError::Stopped)??.is_some())
     }
 
-    /// The URL under which the blob can be read with `GET`, whole or in ranges, for `lifetime`: at most seven days,
-    /// and no longer than the credentials live where they are lent. Whether the blob is there is not looked at.
-    /// Whoever has the URL can read the blob, so it belongs in no log.
+    /// A URL that serves `GET` for the blob, with or without `Range`, during `lifetime`: at most seven days, and no longer
+    /// than temporary credentials are valid. Does not check that the blob exists. The URL grants access to the blob and
+    /// must not be logged.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the platform gives no credentials, [`StoreError::Stopped`].
-    pub async fn url(&self, digest: &Digest, lifetime: Duration) -> Result<Url, StoreError> {
+    /// [`StoreError::Unavailable`] if the platform provides no credentials, [`StoreError::Stopped`].
+    pub async fn signed_url(&self, digest: &Digest, lifetime: Duration) -> Result<Url, StoreError> {
         let inner = Arc::clone(&self.0);
-        let key = object_key(&inner.prefix, digest);
-        let object = path(&key)?;
+        let key = inner.bucket.key(digest);
         let signed = self.0.runtime.spawn(async move {
-            let signed = inner.signer.signed_url(Method::GET, &object, lifetime);
-            timeout(inner.answer, signed).await.map_err(|_| Failure::too_late())?.map_err(Failure::from)
+            let signed =
+                timeout(inner.bucket.timeouts().answer, inner.signer.signed_url(Method::GET, &key, lifetime));
+            let signed = signed.await.map_err(|_| RequestError::timed_out());
+            signed.and_then(|signed| Ok(signed?)).map_err(|error| error.context("sign a URL for", &key))
         });
-        signed
-            .await
-            .map_err(|_| StoreError::Stopped)?
-            .map_err(|failure| failure.during("sign a URL to", &key))
+        signed.await.map_err(|_| StoreError::Stopped)?
     }
 }
 
 impl fmt::Debug for Presigner {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Presigner").field("prefix", &self.0.prefix).finish_non_exhaustive()
+        out.debug_struct("Presigner").finish_non_exhaustive()
     }
 }

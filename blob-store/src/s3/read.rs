@@ -1,106 +1,94 @@
-//! Bytes of an object, streamed through.
+//! Streaming reads of an object, with retries.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::path::Path;
 use tokio::{
     runtime::Handle,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::Sender,
     time::{sleep, timeout},
 };
 
-use super::{bucket::Objects, error::Failure};
-use crate::StoreError;
+use super::{bucket::Bucket, error::RequestError};
+use crate::{StoreError, stream::spawn_on_first_poll};
 
-/// How many chunks may wait for the reader: enough that the next is there when one was sent, and no more,
-/// because each reader has its own.
-const AHEAD: usize = 2;
+/// Chunks that are buffered for each reader. Two keep the connection busy; more cost memory for every reader.
+const CHUNK_BUFFER: usize = 2;
 
-/// How often a read is tried again in which not one byte came.
-const ATTEMPTS: u32 = 4;
+/// Delay before a request that continues after received bytes, and the first one after a request without bytes.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Streams `range` of an object. A connection that breaks is made again from the offset that was reached. Who
-/// drops the stream ends the request.
+/// Back-off after requests that returned no bytes.
+const RETRY_BACKOFF: ExponentialBuilder =
+    ExponentialBuilder::new().with_min_delay(MIN_RETRY_DELAY).with_max_times(3).with_jitter();
+
+/// Streams a range of an object at the pace of the reader. A broken request continues at the offset that it reached. The
+/// first request is sent when the stream is polled, and a request ends when the stream is dropped.
 pub(super) fn stream(
     runtime: &Handle,
-    objects: Arc<Objects>,
+    bucket: Arc<Bucket>,
     key: Path,
     range: Range<u64>,
 ) -> BoxStream<'static, Result<Bytes, StoreError>> {
-    let (sender, receiver) = channel(AHEAD);
-    let read = Read { objects, key, left: range, sender };
-    runtime.spawn(read.run());
-    let next = |mut receiver: Receiver<Chunk>| async move { Some((receiver.recv().await?, receiver)) };
-    futures::stream::unfold(receiver, next).boxed()
+    let runtime = runtime.clone();
+    spawn_on_first_poll(CHUNK_BUFFER, move |sender| {
+        runtime.spawn(Read { bucket, key, remaining: range, sender }.run());
+    })
 }
-
-type Chunk = Result<Bytes, StoreError>;
 
 struct Read {
-    objects: Arc<Objects>,
+    bucket: Arc<Bucket>,
     key: Path,
-    /// What is still to be read.
-    left: Range<u64>,
-    sender: Sender<Chunk>,
-}
-
-/// How one request ended.
-enum Ended {
-    /// All bytes were passed on, or nobody reads any more.
-    Done,
-    Broken(Failure),
+    remaining: Range<u64>,
+    sender: Sender<Result<Bytes, StoreError>>,
 }
 
 impl Read {
     async fn run(mut self) {
-        let mut fruitless = 0;
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = RETRY_BACKOFF.build();
         loop {
-            let before = self.left.start;
+            let offset = self.remaining.start;
             let sender = self.sender.clone();
-            let ended = tokio::select! {
-                ended = self.request() => ended,
-                () = sender.closed() => Ended::Done,
+            let result = tokio::select! {
+                result = self.request() => result,
+                () = sender.closed() => return,
             };
-            let Ended::Broken(failure) = ended else { return };
-            fruitless = if self.left.start > before { 0 } else { fruitless + 1 };
-            if !matches!(failure, Failure::Away(_)) || fruitless == ATTEMPTS {
-                let error = failure.during("read", self.key.as_ref());
-                // Nobody is left to be told when this fails.
-                let _ = self.sender.send(Err(error)).await;
+            let Err(error) = result else { return };
+            let delay = if self.remaining.start > offset {
+                backoff = RETRY_BACKOFF.build();
+                Some(MIN_RETRY_DELAY)
+            } else {
+                backoff.next()
+            };
+            let Some(delay) = delay.filter(|_| error.is_retryable()) else {
+                // The reader may be gone.
+                let _ = self.sender.send(Err(error.context("read", &self.key))).await;
                 return;
-            }
-            tracing::debug!(key = %self.key, offset = self.left.start, "a read from the object store broke: {failure:?}");
-            sleep(pause).await;
-            pause = if fruitless == 0 { Duration::from_millis(50) } else { pause * 2 };
+            };
+            tracing::debug!(key = %self.key, offset = self.remaining.start, %error, "read from the object store will be continued");
+            sleep(delay).await;
         }
     }
 
-    async fn request(&mut self) -> Ended {
-        if self.left.is_empty() {
-            return Ended::Done;
+    /// Sends one request and passes its bytes on. Returns when all were passed on, or the reader is gone.
+    async fn request(&mut self) -> Result<(), RequestError> {
+        if self.remaining.is_empty() {
+            return Ok(());
         }
-        let mut chunks = match self.objects.get(&self.key, self.left.clone()).await {
-            Ok(chunks) => chunks,
-            Err(failure) => return Ended::Broken(failure),
-        };
-        while !self.left.is_empty() {
-            match timeout(self.objects.timeouts().read, chunks.next()).await {
-                Err(_) => return Ended::Broken(Failure::too_late()),
-                Ok(None) => return Ended::Broken(Failure::Away("the object ended too early".to_owned())),
-                Ok(Some(Err(failure))) => return Ended::Broken(failure),
-                Ok(Some(Ok(mut chunk))) => {
-                    let left = usize::try_from(self.left.end - self.left.start).unwrap_or(usize::MAX);
-                    chunk.truncate(left);
-                    self.left.start += u64::try_from(chunk.len()).unwrap_or(0);
-                    if self.sender.send(Ok(chunk)).await.is_err() {
-                        return Ended::Done;
-                    }
-                }
+        let mut chunks = self.bucket.get_range(&self.key, self.remaining.clone()).await?;
+        while !self.remaining.is_empty() {
+            let chunk = timeout(self.bucket.timeouts().read, chunks.next()).await;
+            let chunk = chunk.map_err(|_| RequestError::timed_out())?;
+            let mut chunk = chunk.ok_or_else(RequestError::truncated)??;
+            chunk.truncate(usize::try_from(self.remaining.end - self.remaining.start).unwrap_or(usize::MAX));
+            self.remaining.start += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            if self.sender.send(Ok(chunk)).await.is_err() {
+                return Ok(());
             }
         }
-        Ended::Done
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
-//! Uploading a blob while it is filled.
+//! Upload of a blob during its download.
 
+mod context;
 mod plan;
 mod record;
+mod source;
 mod uploader;
 
 use tokio::{
@@ -9,90 +11,85 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub(super) use self::{
-    record::UploadRecord,
-    uploader::{Memory, Uploader, Uploads},
-};
+pub(super) use self::{context::UploadContext, record::UploadRecord, uploader::Uploader};
 use crate::{Partial, StoreError};
 
-/// The upload of a blob that is being filled, in the background. Nobody waits for it before the commit, and the
-/// fill does not depend on it: when the object store is away for too long, the commit uploads the blob from its
-/// file.
+/// Multipart upload of a blob in the background, while it is downloaded. The download does not depend on it: if it fails,
+/// the commit uploads the blob from its partial file.
 ///
-/// Dropped, it throws away what was uploaded, in the background.
+/// Dropping it aborts the upload in the background.
 #[derive(Debug)]
 pub struct Upload {
-    told: watch::Sender<Told>,
-    /// Dropped to stop.
+    progress: watch::Sender<Progress>,
+    /// Dropped to stop the task.
     _stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), StoreError>>,
 }
 
-/// What the fill says of its bytes.
+/// Progress of the download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// The bytes before this offset are in the file.
-    Landed(u64),
-    /// All of them are, and they are verified.
+enum Progress {
+    /// The bytes before this offset are in the partial file.
+    Written(u64),
+    /// All bytes are, and they have the digest.
     Verified(u64),
 }
 
 impl Upload {
-    /// Begins with nothing; to be called on the store's runtime.
-    pub(super) fn start(uploads: &Uploads, partial: &Partial) -> Self {
-        let (told, mut heard) = watch::channel(Told::Landed(0));
+    /// Starts the task. `None` for an upload session: its key is known only with its digest.
+    pub(super) fn start(context: &UploadContext, partial: &Partial) -> Option<Self> {
+        let mut uploader = Uploader::new(context, partial, partial.id().digest()?);
+        let (progress, receiver) = watch::channel(Progress::Written(0));
         let (stop, stopped) = oneshot::channel();
-        let mut uploader = Uploader::new(uploads, partial);
-        let task = uploads.runtime.spawn(async move {
-            let done = tokio::select! {
-                done = follow(&mut uploader, &mut heard) => done,
+        let task = context.runtime.spawn(async move {
+            let result = tokio::select! {
+                result = follow(&mut uploader, receiver) => result,
                 _ = stopped => Err(StoreError::Closed),
             };
-            if let Err(error) = &done {
-                tracing::debug!(digest = %uploader.digest(), "an upload was given up: {error}");
+            if let Err(error) = &result {
+                tracing::debug!(digest = %uploader.digest(), %error, "upload stopped");
                 uploader.abort().await;
             }
-            done
+            result
         });
-        Self { told, _stop: stop, task }
+        Some(Self { progress, _stop: stop, task })
     }
 
-    /// Says that the bytes of the partial before this offset are there, in order. Parts of them are uploaded in
-    /// the background; returns at once. What lies before an offset that was told is not to change: who throws
-    /// bytes away drops the upload, and begins another.
-    pub fn advance(&self, landed_in_order: u64) {
-        self.told.send_if_modified(|told| match told {
-            Told::Landed(before) if *before < landed_in_order => {
-                *before = landed_in_order;
+    /// Reports that all bytes of the partial file before `end` are written. Whole parts are uploaded in the background;
+    /// returns at once. These bytes must not change any more: after they are discarded, start another upload.
+    pub fn advance(&self, end: u64) {
+        self.progress.send_if_modified(|progress| match progress {
+            Progress::Written(before) if *before < end => {
+                *before = end;
                 true
             }
             _ => false,
         });
     }
 
-    /// Throws away what was uploaded, and waits until that is done or the object store does not do it: then it is
-    /// tried again by [`crate::S3Store::sweep_partials`].
+    /// Aborts the upload and waits for the response. If the object store is unavailable,
+    /// [`crate::BlobStore::sweep_partials`] repeats it.
     pub async fn abort(self) {
-        let Self { told: _told, _stop: stop, task } = self;
+        let Self { progress: _progress, _stop: stop, task } = self;
         drop(stop);
-        // How it ended was logged.
+        // The task logs its result.
         let _ = task.await;
     }
 
-    /// Uploads the rest of a verified blob of `size` bytes and makes it an object.
+    /// Uploads the rest of a verified blob of `size` bytes and completes the object.
     pub(super) async fn complete(self, size: u64) -> Result<(), StoreError> {
-        self.told.send_replace(Told::Verified(size));
+        self.progress.send_replace(Progress::Verified(size));
         self.task.await.map_err(|_| StoreError::Stopped)?
     }
 }
 
-async fn follow(uploader: &mut Uploader, heard: &mut watch::Receiver<Told>) -> Result<(), StoreError> {
+async fn follow(uploader: &mut Uploader, mut progress: watch::Receiver<Progress>) -> Result<(), StoreError> {
     loop {
-        let told = *heard.borrow_and_update();
-        match told {
-            Told::Landed(landed) => uploader.advance(landed).await?,
-            Told::Verified(size) => return uploader.complete(size).await,
+        let current = *progress.borrow_and_update();
+        match current {
+            Progress::Written(end) => uploader.advance(end).await?,
+            Progress::Verified(size) => return uploader.complete(size).await,
         }
-        heard.changed().await.map_err(|_| StoreError::Closed)?;
+        progress.changed().await.map_err(|_| StoreError::Closed)?;
     }
 }

@@ -1,131 +1,120 @@
-//! Fetching a blob of the bucket to the cache tier, after somebody read it.
+//! Cache warming: downloads a blob to the local cache after it was read from the object store.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use oci_types::{Digest, Hasher};
+use parking_lot::Mutex;
 use tokio::{sync::Semaphore, task::AbortHandle};
 
-use super::Inner;
-use crate::{Partial, StoreError};
+use super::S3Backend;
+use crate::{Partial, PartialId, StoreError};
 
-/// How many blobs are fetched at once. More are left to the next read of each.
-const AT_ONCE: usize = 2;
+/// Blobs that are downloaded at the same time. Others wait for their next read.
+const MAX_CONCURRENT: usize = 2;
 
-/// How much is gathered before it is written.
-const BATCH: usize = 1024 * 1024;
+/// Bytes that are written at once.
+const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Which blobs are being fetched.
+/// The running downloads to the cache.
 #[derive(Debug)]
-pub(super) struct Warming {
+pub(super) struct CacheWarmer {
     running: Mutex<HashMap<Digest, AbortHandle>>,
     permits: Arc<Semaphore>,
 }
 
-impl Warming {
+impl CacheWarmer {
     pub(super) fn new() -> Self {
-        Self { running: Mutex::default(), permits: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { running: Mutex::default(), permits: Arc::new(Semaphore::new(MAX_CONCURRENT)) }
     }
 
-    /// Stops fetching a blob that is to be filled: the partial is the fill's.
+    /// Stops the download of a blob, to release its partial file.
     pub(super) fn stop(&self, digest: &Digest) {
-        if let Some(task) = self.running().remove(digest) {
+        if let Some(task) = self.running.lock().remove(digest) {
             task.abort();
         }
     }
-
-    fn running(&self) -> MutexGuard<'_, HashMap<Digest, AbortHandle>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Inner {
-    /// Fetches the blob in the background, unless it does not fit, or that is being done.
-    pub(super) fn warm(self: &Arc<Self>, digest: &Digest, size: u64) {
-        if !self.tier.takes(size) || self.local.is_filling(digest) {
+impl S3Backend {
+    /// Downloads a blob to the cache in the background, unless it does not fit, or is downloaded already.
+    pub(super) fn warm_cache(self: &Arc<Self>, digest: &Digest, size: u64) {
+        if !self.cache.fits(size) || self.disk.has_open_partial(&digest.into()) {
             return;
         }
-        let Ok(permit) = Arc::clone(&self.warming.permits).try_acquire_owned() else { return };
-        let mut running = self.warming.running();
+        let Ok(permit) = Arc::clone(&self.warmer.permits).try_acquire_owned() else { return };
+        let mut running = self.warmer.running.lock();
         if running.contains_key(digest) {
             return;
         }
-        let (inner, wanted) = (Arc::clone(self), digest.clone());
-        // It cannot end before it is noted here.
+        let (s3, wanted) = (Arc::clone(self), digest.clone());
+        // The task cannot remove its entry before it is inserted: the lock is held.
         let task = self.runtime.spawn(async move {
-            inner.fetch_and_tell(&wanted, size).await;
-            inner.warming.running().remove(&wanted);
+            match s3.download_to_cache(&wanted, size).await {
+                Ok(()) => tracing::debug!(digest = %wanted, bytes = size, "cached a blob"),
+                Err(StoreError::DigestMismatch { .. }) => {
+                    tracing::error!(digest = %wanted, "object has other bytes than its digest: corrupt object store");
+                }
+                Err(error) => tracing::warn!(digest = %wanted, %error, "failed to cache a blob"),
+            }
+            s3.warmer.running.lock().remove(&wanted);
             drop(permit);
         });
         running.insert(digest.clone(), task.abort_handle());
     }
 
-    async fn fetch_and_tell(&self, digest: &Digest, size: u64) {
-        match self.fetch(digest, size).await {
-            Ok(()) => tracing::debug!(%digest, bytes = size, "a blob of the bucket is kept on this node now"),
-            Err(StoreError::Corrupt { .. }) => {
-                tracing::error!(%digest, "the bucket has other bytes than the digest of this blob says");
-            }
-            Err(error) => {
-                tracing::warn!(%digest, "a blob of the bucket could not be kept on this node: {error}")
-            }
+    async fn download_to_cache(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        let id = PartialId::from(digest);
+        let partial = self.disk.retry_while_busy(move |disk| disk.open_partial(&id, Some(size))).await?;
+        let result = self.download_into(&partial, digest, size).await;
+        if !matches!(result, Ok(true)) {
+            // Without a segment map the bytes could not be used later.
+            let disk = Arc::clone(&self.disk);
+            let closed = partial.spawn_blocking(move |file| disk.close(file));
+            closed.await.map_err(|_| StoreError::Stopped)??;
         }
+        result.map(|_| ())
     }
 
-    async fn fetch(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
-        let partial = self.local.begin(digest, Some(size)).await?;
-        let fetched = self.fetch_into(&partial, size).await;
-        if fetched.is_err() {
-            // Nothing says which of its bytes are there: it would only take space.
-            self.local.close(&partial).await?;
-        }
-        fetched
-    }
-
-    async fn fetch_into(&self, partial: &Partial, size: u64) -> Result<(), StoreError> {
-        let mut chunks = self.stream(partial.digest(), 0..size);
-        let mut hasher = Hasher::new(partial.digest().algorithm());
-        let (mut batch, mut offset) = (BytesMut::with_capacity(BATCH), 0);
+    /// Downloads, verifies and commits the blob. Returns `false` if it does not fit any more.
+    async fn download_into(&self, partial: &Partial, digest: &Digest, size: u64) -> Result<bool, StoreError> {
+        let mut chunks = self.stream(digest, 0..size);
+        let mut hasher = Hasher::new(digest.algorithm());
+        let (mut batch, mut offset) = (BytesMut::with_capacity(BATCH_BYTES), 0);
         loop {
             let chunk = chunks.next().await.transpose()?;
             if let Some(chunk) = &chunk {
                 batch.extend_from_slice(chunk);
             }
-            if batch.len() >= BATCH || chunk.is_none() {
+            if batch.len() >= BATCH_BYTES || chunk.is_none() {
                 let bytes = batch.split().freeze();
-                let length = u64::try_from(bytes.len()).unwrap_or(0);
-                hasher = self.write(partial, offset, bytes, hasher).await?;
+                let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                hasher = write(partial, offset, bytes, hasher).await?;
                 offset += length;
             }
             if chunk.is_none() {
                 break;
             }
         }
-        if hasher.finish() != *partial.digest() {
-            return Err(StoreError::Corrupt { path: partial.data_path() });
+        if hasher.finish() != *digest {
+            return Err(StoreError::DigestMismatch { path: partial.blocking().data_path() });
         }
-        match self.tier.keep(partial, size).await? {
-            true => Ok(()),
-            false => self.local.close(partial).await,
-        }
+        let (cache, digest) = (Arc::clone(&self.cache), digest.clone());
+        let committed = partial.spawn_blocking(move |file| cache.commit(file, &digest, size));
+        committed.await.map_err(|_| StoreError::Stopped)?
     }
+}
 
-    async fn write(
-        &self,
-        partial: &Partial,
-        offset: u64,
-        bytes: Bytes,
-        mut hasher: Hasher,
-    ) -> Result<Hasher, StoreError> {
-        let partial = partial.clone();
-        let write = move || {
-            hasher.update(&bytes);
-            partial.write_at(offset, &bytes).map(|()| hasher)
-        };
-        self.runtime.spawn_blocking(write).await.map_err(|_| StoreError::Stopped)?
-    }
+async fn write(
+    partial: &Partial,
+    offset: u64,
+    bytes: Bytes,
+    mut hasher: Hasher,
+) -> Result<Hasher, StoreError> {
+    let written = partial.spawn_blocking(move |file| {
+        hasher.update(&bytes);
+        file.write_at(offset, &bytes).map(|()| hasher)
+    });
+    written.await.map_err(|_| StoreError::Stopped)?
 }

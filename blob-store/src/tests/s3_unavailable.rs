@@ -1,166 +1,126 @@
-//! An object store that is away, slow or broken: known in a short time, and nothing is lost by it.
+//! An object store that is unreachable, silent or failing: known within the timeouts, and no blob is lost. Time is paused,
+//! so it advances only while the store waits.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
-};
-
-use futures::StreamExt;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use super::{
-    s3_server::{Fate, S3Server},
+    s3_server::{Fault, S3Server},
     *,
 };
-use crate::{S3Config, S3Store};
+use crate::S3Config;
 
-/// Longer than any single question may take with the timeouts of these tests.
-const SOON: Duration = Duration::from_secs(8);
-
-async fn soon<T>(question: impl Future<Output = T>) -> T {
-    let begun = Instant::now();
-    let answer = question.await;
-    assert!(begun.elapsed() < SOON, "it took {:?}", begun.elapsed());
-    answer
+/// The result of an operation, and the time that it took.
+async fn timed<T>(operation: impl Future<Output = T>) -> (T, Duration) {
+    let start = Instant::now();
+    (operation.await, start.elapsed())
 }
 
-#[tokio::test]
-async fn an_object_store_that_is_away_is_told_soon_and_a_blob_is_stored_when_it_is_back() {
+#[tokio::test(start_paused = true)]
+async fn every_operation_fails_soon_and_a_commit_succeeds_later() {
     let (mut server, root) = (S3Server::start().await, TempDir::new().unwrap());
-    server.patience = Duration::from_secs(1);
-    let store = server.store(&root, None);
+    server.upload_timeout = Duration::from_secs(1);
+    let store = server.in_process_store(&root);
     let stored = store_blob(&store, b"stored before").await.unwrap();
-    server.stop().await;
-    let error = soon(store.locate(&stored)).await.unwrap_err();
-    assert!(error.is_unavailable(), "{error}");
-    assert!(soon(store.ready()).await.unwrap_err().is_unavailable());
-    assert!(soon(store.remove(&stored)).await.unwrap_err().is_unavailable());
-    assert!(soon(store.list().recv()).await.unwrap().unwrap_err().is_unavailable());
-    assert!(store.stored(&stored).await.unwrap().is_none());
+    server.set_fault(|_, _| Fault::Unreachable);
+    let limit = server.config().timeouts.answer;
+    let (result, elapsed) = timed(store.get(&stored)).await;
+    assert!(result.unwrap_err().is_unavailable() && elapsed <= limit, "{elapsed:?}");
+    let (result, elapsed) = timed(store.check()).await;
+    assert!(result.unwrap_err().is_unavailable() && elapsed <= limit, "{elapsed:?}");
+    let (result, elapsed) = timed(store.delete(&stored)).await;
+    assert!(result.unwrap_err().is_unavailable() && elapsed <= limit, "{elapsed:?}");
+    let (result, elapsed) = timed(store.list().try_collect::<Vec<_>>()).await;
+    assert!(result.unwrap_err().is_unavailable() && elapsed <= limit, "{elapsed:?}");
+    assert!(store.get_local(&stored).await.unwrap().is_none());
 
-    let digest = Digest::sha256(b"filled meanwhile");
-    let partial = store.begin(&digest, None).await.unwrap();
-    partial.write_at(0, b"filled meanwhile").unwrap();
-    let upload = store.upload(&partial);
-    let error = store.commit_with(&partial, 16, upload).await.unwrap_err();
+    let digest = Digest::sha256(b"downloaded meanwhile");
+    let partial = store.open_partial(&digest, None).await.unwrap();
+    partial.blocking().write_at(0, b"downloaded meanwhile").unwrap();
+    let upload = store.start_upload(&partial);
+    let error = store.commit(&partial, &digest, 20, upload).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
-    let mut bytes = [0; 16];
-    assert_eq!(partial.read_at(0, &mut bytes).unwrap(), 16, "who follows the fill reads on");
+    let mut bytes = [0; 20];
+    assert_eq!(partial.blocking().read_at(0, &mut bytes).unwrap(), 20, "open readers are not affected");
 
-    server.restart().await;
-    store.commit(&partial, 16).await.unwrap();
-    assert_eq!(read_blob(&store, &digest).await.unwrap().unwrap(), b"filled meanwhile");
+    server.set_fault(|_, _| Fault::None);
+    store.commit(&partial, &digest, 20, None).await.unwrap();
+    assert_eq!(read_blob(&store, &digest).await.unwrap().unwrap(), b"downloaded meanwhile");
     assert_eq!(read_blob(&store, &stored).await.unwrap().unwrap(), b"stored before");
 }
 
-#[tokio::test]
-async fn an_object_store_that_does_not_answer_is_told_soon() {
+#[tokio::test(start_paused = true)]
+async fn a_silent_object_store_opens_the_circuit_until_a_probe_succeeds() {
     let (server, root) = (S3Server::start().await, TempDir::new().unwrap());
-    let store = server.store(&root, None);
+    let store = server.in_process_store(&root);
     let digest = store_blob(&store, b"x").await.unwrap();
-    server.when(|_, _| Fate::Hangs);
-    assert!(soon(store.locate(&digest)).await.unwrap_err().is_unavailable());
-    assert!(soon(store.ready()).await.unwrap_err().is_unavailable());
-    let asked = server.asked("", "");
-    assert!(store.locate(&digest).await.unwrap_err().is_unavailable());
-    assert_eq!(server.asked("", ""), asked, "known by now, and not asked again");
-    server.when(|_, _| Fate::Served);
-    eventually("it is back", async || store.locate(&digest).await.is_ok_and(|found| found.is_some())).await;
+    server.set_fault(|_, _| Fault::Hang);
+    let limit = server.config().timeouts.answer;
+    let (result, elapsed) = timed(store.get(&digest)).await;
+    assert!(result.unwrap_err().is_unavailable());
+    assert_eq!(elapsed.as_secs(), limit.as_secs());
+    let (result, elapsed) = timed(store.check()).await;
+    assert!(result.unwrap_err().is_unavailable());
+    assert_eq!(elapsed.as_secs(), limit.as_secs());
+
+    let requests = server.requests("", "");
+    let (result, elapsed) = timed(store.get(&digest)).await;
+    assert!(result.unwrap_err().is_unavailable());
+    assert_eq!((server.requests("", ""), elapsed), (requests, Duration::ZERO), "the circuit is open");
+    server.set_fault(|_, _| Fault::None);
+    assert!(store.get(&digest).await.unwrap_err().is_unavailable(), "it is still open");
+    sleep(Duration::from_secs(2)).await;
+    assert!(store.get(&digest).await.unwrap().is_some(), "the probe succeeds");
+    assert_eq!(server.requests("", ""), requests + 1);
 }
 
-#[tokio::test]
-async fn a_missing_bucket_or_a_wrong_key_is_not_ready() {
+#[tokio::test(start_paused = true)]
+async fn a_missing_bucket_and_a_wrong_key_fail_the_check() {
     let (server, root) = (S3Server::start().await, TempDir::new().unwrap());
     let missing = S3Config { bucket: "missing".to_owned(), ..server.config() };
     let mut wrong = server.config();
     wrong.keys.as_mut().unwrap().secret_key = "wrong".into();
-    for config in [missing, wrong] {
-        let store = S3Store::open(&config, root.path(), None).unwrap();
-        let error = soon(store.ready()).await.unwrap_err();
-        assert!(error.is_unavailable(), "{error}");
+    for (config, reason) in [(missing, "404 NoSuchBucket"), (wrong, "403 SignatureDoesNotMatch")] {
+        let store = server.in_process_store_with(&config, &root);
+        let error = store.check().await.unwrap_err();
+        assert!(error.is_unavailable() && error.to_string().ends_with(reason), "{error}");
     }
-    let nowhere = S3Config { endpoint: Some("ftp://x".parse().unwrap()), ..server.config() };
-    assert!(matches!(S3Store::open(&nowhere, root.path(), None), Err(StoreError::Settings(_))));
+    let ftp = S3Config { endpoint: Some("ftp://x".parse().unwrap()), ..server.config() };
+    assert!(matches!(BlobStore::open_s3(&ftp, root.path(), None), Err(StoreError::Config(_))));
 }
 
-#[tokio::test]
-async fn a_read_that_breaks_goes_on_from_where_it_broke() {
-    let (server, root) = (S3Server::start().await, TempDir::new().unwrap());
-    let store = server.store(&root, None);
-    let bytes = layer(3_000_000, 0);
-    let digest = store_blob(&store, &bytes).await.unwrap();
-    let count = AtomicUsize::new(0);
-    server.when(move |method, _| match (method.as_str(), count.fetch_add(1, Ordering::Relaxed) % 4) {
-        ("GET", 1) => Fate::Status(500),
-        ("GET", 0 | 2) => Fate::CutAfter(700_001),
-        _ => Fate::Served,
-    });
-    assert!(read_blob(&store, &digest).await.unwrap().unwrap() == bytes);
-    assert!(server.asked("GET", digest.hex()) > 2);
-}
-
-#[tokio::test]
-async fn a_read_from_an_object_store_that_stays_away_ends_in_an_error() {
-    let (server, root) = (S3Server::start().await, TempDir::new().unwrap());
-    let store = server.store(&root, None);
-    let digest = store_blob(&store, &layer(3_000_000, 0)).await.unwrap();
-    let StoredAt::Object(object) = store.locate(&digest).await.unwrap().unwrap() else { panic!("a file") };
-    let count = AtomicUsize::new(0);
-    server.when(move |_, _| match count.fetch_add(1, Ordering::Relaxed) {
-        0 => Fate::CutAfter(1_000_000),
-        _ => Fate::Status(500),
-    });
-    let chunks: Vec<_> = soon(object.read(0..object.size).collect()).await;
-    let (last, before) = chunks.split_last().unwrap();
-    assert!(last.as_ref().unwrap_err().is_unavailable());
-    let read: Vec<u8> = before.iter().flat_map(|chunk| chunk.clone().unwrap()).collect();
-    assert!(!read.is_empty() && layer(1_000_000, 0).starts_with(&read));
-}
-
-#[tokio::test]
-async fn a_reader_that_stops_reading_or_leaves_costs_no_memory_and_no_request() {
-    let (server, root) = (S3Server::start().await, TempDir::new().unwrap());
-    let store = server.store(&root, None);
-    let bytes = layer(20_000_000, 0);
-    let digest = store_blob(&store, &bytes).await.unwrap();
-    let stored = store.locate(&digest).await.unwrap().unwrap();
-    let StoredAt::Object(object) = &stored else { panic!("a file") };
-    let mut slow = object.read(0..object.size);
-    let first = slow.next().await.unwrap().unwrap();
-    // Longer than a server may be silent: the silence of a reader is not held against it.
-    tokio::time::sleep(server.config().timeouts.read + Duration::from_millis(500)).await;
-    assert!(server.sent() < 15_000_000, "what was sent ahead lies in sockets: {}", server.sent());
-    let rest: Vec<Bytes> = slow.try_collect().await.unwrap();
-    assert!([vec![first], rest].concat().concat() == bytes, "its pace is its own");
-    assert_eq!(server.asked("GET", digest.hex()), 1);
-
-    let sent = server.sent();
-    for _ in 0..10 {
-        drop(object.read(0..object.size));
-    }
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(server.sent() - sent < 100_000_000, "nobody reads these");
-}
-
-#[tokio::test]
-async fn an_upload_that_broke_is_done_again_by_the_commit() {
+#[tokio::test(start_paused = true)]
+async fn a_failed_upload_is_repeated_by_the_commit() {
     let (mut server, root) = (S3Server::start().await, TempDir::new().unwrap());
-    server.patience = Duration::from_secs(1);
-    let store = server.store(&root, None);
+    server.upload_timeout = Duration::from_secs(1);
+    let store = server.in_process_store(&root);
     let bytes = layer(11 * 1024 * 1024, 0);
     let digest = Digest::sha256(&bytes);
-    let partial = store.begin(&digest, Some(length(&bytes))).await.unwrap();
-    partial.write_at(0, &bytes).unwrap();
-    let upload = store.upload(&partial).unwrap();
+    let partial = store.open_partial(&digest, Some(length(&bytes))).await.unwrap();
+    partial.blocking().write_at(0, &bytes).unwrap();
+    let upload = store.start_upload(&partial).unwrap();
     upload.advance(6 * 1024 * 1024);
-    eventually("a part is there", async || server.parts() == 1).await;
-    server.stop().await;
+    eventually("a part is uploaded", async || server.parts() == 1).await;
+    server.set_fault(|_, _| Fault::Unreachable);
     upload.advance(length(&bytes));
-    // Until the upload gives up.
-    tokio::time::sleep(server.config().timeouts.upload + Duration::from_secs(1)).await;
-    server.restart().await;
-    store.commit_with(&partial, length(&bytes), Some(upload)).await.unwrap();
+    // Longer than the upload retries, and than its abort.
+    sleep(server.config().timeouts.upload + 2 * server.config().timeouts.answer).await;
+    server.set_fault(|_, _| Fault::None);
+    store.commit(&partial, &digest, length(&bytes), Some(upload)).await.unwrap();
     assert!(read_blob(&store, &digest).await.unwrap().unwrap() == bytes);
+    assert_eq!(server.requests("POST", "uploads"), 2, "the commit starts a second upload");
     store.sweep_partials(Duration::ZERO, &Default::default()).await.unwrap();
     assert_eq!(server.parts(), 0);
+}
+
+#[tokio::test]
+async fn a_store_over_http_works_again_after_a_restart_of_the_server() {
+    let (mut server, root) = (S3Server::start().await, TempDir::new().unwrap());
+    let store = server.store(&root, None);
+    let digest = store_blob(&store, b"x").await.unwrap();
+    server.stop().await;
+    assert!(store.check().await.unwrap_err().is_unavailable());
+    server.restart().await;
+    eventually("the store works again", async || store.check().await.is_ok()).await;
+    assert_eq!(read_blob(&store, &digest).await.unwrap().unwrap(), b"x");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use blob_store::Partial;
+use blob_store::{Partial, SegmentMap};
 use tokio::{
     task::JoinHandle,
     time::{Duration, Instant},
@@ -64,9 +64,9 @@ impl Checkpoint {
 
     /// Saves the present state and waits for it.
     pub(crate) async fn save(&mut self, fill: &Arc<Fill>) {
-        self.wait().await;
+        self.wait(fill).await;
         self.save = Some(self.start(fill));
-        self.wait().await;
+        self.wait(fill).await;
     }
 
     /// Starts from zero: the bytes were discarded.
@@ -75,21 +75,21 @@ impl Checkpoint {
         self.saved_at = Instant::now();
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self, fill: &Fill) {
         if let Some(save) = self.save.take()
             && save.await.is_err()
         {
-            tracing::error!(digest = %self.partial.digest(), "panic while saving a segment map");
+            tracing::error!(digest = %fill.digest(), "panic while saving a segment map");
         }
     }
 
     fn start(&self, fill: &Fill) -> JoinHandle<()> {
-        let (present, origin, partial) = (fill.present(), fill.origin(), self.partial.clone());
-        tokio::task::spawn_blocking(move || {
-            let validator = origin.as_ref().map(|origin| origin.validator.as_str());
-            let source = origin.as_ref().map(|origin| origin.name.as_str());
-            if let Err(error) = partial.save_map(&present, validator, source) {
-                tracing::warn!(digest = %partial.digest(), %error, "failed to save segment map");
+        let (present, origin, digest) = (fill.present(), fill.origin(), fill.digest().clone());
+        self.partial.spawn_blocking(move |file| {
+            let (source, validator) = origin.map(|origin| (origin.name, origin.validator)).unzip();
+            let map = SegmentMap { segments: present, validator, source, ..SegmentMap::default() };
+            if let Err(error) = file.save_segment_map(map) {
+                tracing::warn!(%digest, %error, "failed to save segment map");
             }
         })
     }

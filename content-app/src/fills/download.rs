@@ -143,14 +143,14 @@ impl Transfer<'_> {
     fn start_write(&mut self, batch: Vec<Bytes>) {
         let start = self.position;
         self.position += batch.iter().map(byte_length).sum::<u64>();
-        let (partial, verifier, fill) = (self.partial.clone(), self.fill.verifier(), Arc::clone(self.fill));
-        let task = tokio::task::spawn_blocking(move || {
+        let (verifier, fill) = (self.fill.verifier(), Arc::clone(self.fill));
+        let task = self.partial.spawn_blocking(move |file| {
             let mut offset = start;
             for piece in &batch {
-                partial.write_at(offset, piece)?;
+                file.write_at(offset, piece)?;
                 offset += byte_length(piece);
             }
-            verifier.update(&partial, start, &batch, |from| fill.contiguous_end(from));
+            verifier.update(file, start, &batch, |from| fill.contiguous_end(from));
             Ok(())
         });
         self.write = Some(Write { task, end: self.position });

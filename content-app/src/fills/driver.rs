@@ -55,7 +55,7 @@ pub(super) async fn run(fill: Arc<Fill>, state: Arc<State>) {
 }
 
 async fn discard(state: &State, digest: &Digest) {
-    if let Err(error) = state.store.discard(digest).await {
+    if let Err(error) = state.store.discard_partial(digest).await {
         tracing::warn!(%digest, %error, "failed to discard partial download");
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use backon::{ConstantBuilder, Retryable as _};
-use blob_store::{Partial, SavedMap, StoreError};
+use blob_store::{Partial, PartialFile, SegmentMap, StoreError};
 
 use super::fill::{Fill, Origin};
 use crate::{error::FillError, source::Sources, state::State};
@@ -19,17 +19,16 @@ pub(super) async fn open_partial(
     size: Option<u64>,
     sources: &Sources<'_>,
 ) -> Result<Partial, FillError> {
-    let partial = (|| state.store.begin(fill.digest(), size))
+    let partial = (|| state.store.open_partial(fill.digest(), size))
         .retry(ConstantBuilder::new().with_delay(ATTEMPT_INTERVAL).with_max_times(MAX_ATTEMPTS))
         .when(|error| matches!(error, StoreError::Busy { .. }))
         .await?;
-    let opened = partial.clone();
-    let (saved, size) = blocking(move || {
-        let saved = opened.load_map();
-        let is_valid = |size: &u64| opened.digest().admits_size(*size);
+    let (saved, digest) = (partial.segment_map(), fill.digest().clone());
+    let (saved, size) = blocking(&partial, move |file| {
+        let is_valid = |size: &u64| digest.admits_size(*size);
         let size = size.or_else(|| saved.as_ref().and_then(|saved| saved.size).filter(is_valid));
         if let Some(size) = size {
-            opened.reserve(size)?;
+            file.reserve(size)?;
         }
         Ok((saved.filter(|saved| saved.size == size || saved.size.is_none()), size))
     })
@@ -46,22 +45,24 @@ pub(super) async fn open_partial(
 }
 
 /// The origin of the saved bytes, where it is still a source.
-fn origin(saved: &SavedMap, sources: &Sources<'_>) -> Option<Origin> {
+fn origin(saved: &SegmentMap, sources: &Sources<'_>) -> Option<Origin> {
     let (name, validator) = saved.source.clone().zip(saved.validator.clone())?;
     Some(Origin { source: sources.find(&name)?, name, validator })
 }
 
 /// Hashes the contiguous bytes before `end`.
 pub(super) async fn catch_up(fill: &Fill, partial: &Partial, end: u64) -> Result<(), FillError> {
-    let (verifier, partial) = (fill.verifier(), partial.clone());
-    tokio::task::spawn_blocking(move || verifier.catch_up(&partial, end))
+    let verifier = fill.verifier();
+    partial
+        .spawn_blocking(move |file| verifier.catch_up(file, end))
         .await
         .map_err(|_| FillError::Stopped)?
         .map_err(FillError::storage)
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    partial: &Partial,
+    work: impl FnOnce(&PartialFile) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, FillError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| FillError::Stopped)??)
+    Ok(partial.spawn_blocking(work).await.map_err(|_| FillError::Stopped)??)
 }

@@ -130,7 +130,7 @@ impl<'a, 's> Scheduler<'a, 's> {
     /// Uploads the contiguous bytes, unless another node does.
     fn advance_upload(&mut self) {
         if self.upload.is_none() && self.sources.is_leader() {
-            self.upload = self.state.store.upload(&self.partial);
+            self.upload = self.state.store.start_upload(&self.partial);
         }
         if let Some(upload) = &self.upload {
             upload.advance(self.fill.contiguous_end(0));
@@ -228,7 +228,7 @@ impl<'a, 's> Scheduler<'a, 's> {
         let left = self.sources.mismatched(self.fill.contributors()).await;
         self.restart().await;
         if left.is_err() {
-            self.state.store.discard(self.fill.digest()).await?;
+            self.state.store.discard_partial(self.fill.digest()).await?;
         }
         // The readers were disconnected and will retry: by then, the blob should be complete.
         self.fill.pin();

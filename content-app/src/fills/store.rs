@@ -43,7 +43,7 @@ async fn commit(
 ) -> Result<(), FillError> {
     let mut delays = Delays::new(MIN_STORE_DELAY, MAX_STORE_DELAY);
     loop {
-        match state.store.commit_with(partial, size, upload.take()).await {
+        match state.store.commit(partial, fill.digest(), size, upload.take()).await {
             Ok(()) => return Ok(()),
             Err(error @ StoreError::Unavailable { .. }) => {
                 tracing::warn!(digest = %fill.digest(), %error, "storage unavailable, keeping a blob as a partial file");

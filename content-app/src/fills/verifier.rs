@@ -2,7 +2,7 @@
 
 use std::io;
 
-use blob_store::Partial;
+use blob_store::PartialFile;
 use bytes::Bytes;
 use oci_types::{Algorithm, Digest, Hasher};
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ impl Verifier {
     /// before them are present, according to `contiguous_end`. Blocks: call it on the blocking pool.
     pub(crate) fn update(
         &self,
-        partial: &Partial,
+        partial: &PartialFile,
         offset: u64,
         pieces: &[Bytes],
         contiguous_end: impl Fn(u64) -> u64,
@@ -52,7 +52,7 @@ impl Verifier {
     }
 
     /// Hashes the bytes up to `end`, reading them from the file. Blocks: call it on the blocking pool.
-    pub(crate) fn catch_up(&self, partial: &Partial, end: u64) -> io::Result<()> {
+    pub(crate) fn catch_up(&self, partial: &PartialFile, end: u64) -> io::Result<()> {
         self.0.lock().read_back(partial, end)
     }
 
@@ -63,21 +63,21 @@ impl Verifier {
 }
 
 impl Position {
-    fn read_back(&mut self, partial: &Partial, end: u64) -> io::Result<()> {
+    fn read_back(&mut self, partial: &PartialFile, end: u64) -> io::Result<()> {
         hash_file(partial, self.offset..end, &mut self.hasher, &mut self.offset)
     }
 }
 
 /// The hash of the bytes before `end` of a partial file. Blocks: call it on the blocking pool.
-pub(crate) fn hash_prefix(partial: &Partial, end: u64) -> io::Result<Hasher> {
-    let mut hasher = Hasher::new(partial.digest().algorithm());
+pub(crate) fn hash_prefix(partial: &PartialFile, algorithm: Algorithm, end: u64) -> io::Result<Hasher> {
+    let mut hasher = Hasher::new(algorithm);
     hash_file(partial, 0..end, &mut hasher, &mut 0)?;
     Ok(hasher)
 }
 
 /// Hashes a range of the file, and records in `offset` how far it came.
 fn hash_file(
-    partial: &Partial,
+    partial: &PartialFile,
     range: std::ops::Range<u64>,
     hasher: &mut Hasher,
     offset: &mut u64,

@@ -38,7 +38,7 @@ pub(super) async fn maintenance_loop(state: &State, fills: &Fills) {
                     Some(Change::Ended) => tracing::info!("writes of the times of the last reads recovered"),
                     None => {}
                 }
-                state.metrics.stored_bytes(&state.store, state.store.usage().await.bytes);
+                state.metrics.stored_bytes(&state.store, state.store.disk_usage().bytes);
             }
             _ = sweep.tick() => sweep_partials(state, fills).await,
         }
@@ -61,10 +61,10 @@ pub(super) async fn write_reads(state: &State) -> Result<(), DbError> {
 }
 
 async fn sweep_partials(state: &State, fills: &Fills) {
-    let running: HashSet<_> = fills.list().iter().map(|fill| fill.digest().clone()).collect();
+    let running: HashSet<_> = fills.list().iter().map(|fill| fill.digest().into()).collect();
     match state.store.sweep_partials(state.config.partial_max_age, &running).await {
         Ok(swept) => {
-            swept.iter().for_each(|digest| tracing::info!(%digest, "deleted an abandoned partial file"))
+            swept.iter().for_each(|partial| tracing::info!(%partial, "deleted an abandoned partial file"))
         }
         Err(error) => tracing::warn!(%error, "failed to delete abandoned partial files"),
     }

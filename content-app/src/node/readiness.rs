@@ -15,7 +15,7 @@ pub(crate) fn with_storage_check(readiness: Readiness, store: BlobStore) -> Read
         Arc::new(move || {
             let (store, outage) = (store.clone(), Arc::clone(&outage));
             Box::pin(async move {
-                let ready = store.ready().await;
+                let ready = store.check().await;
                 let available = match &ready {
                     Err(error) if error.is_unavailable() => Err(error),
                     _ => Ok(()),

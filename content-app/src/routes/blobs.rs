@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse};
-use blob_store::StoredAt;
+use blob_store::StoredBlob;
 use oci_types::constant_blobs;
 use shared_models::db::blobs;
 
@@ -64,7 +64,7 @@ pub(super) async fn get(
 pub(super) async fn stored(
     request: &BlobRequest,
     content: &Content,
-    blob: StoredAt,
+    blob: StoredBlob,
 ) -> Result<Option<HttpResponse>, ContentError> {
     let answer = Answer::new(request, Known::Stored { size: blob.size() });
     if answer.source == BodySource::None {
@@ -72,13 +72,13 @@ pub(super) async fn stored(
     }
     let range = answer.range.clone();
     let object = match blob {
-        StoredAt::File(blob) => {
+        StoredBlob::File(blob) => {
             let chunks = writer::file_stream(blob.file, range, content.state.config.read_size);
             return Ok(Some(writer::with_body(&answer, chunks)));
         }
-        StoredAt::Object(object) => object,
+        StoredBlob::Object(object) => object,
     };
-    match writer::peek_first(object.read(range)).await {
+    match writer::peek_first(object.get_range(range)).await {
         Ok(chunks) => Ok(Some(writer::with_body(&answer, chunks))),
         Err(error) if error.is_unavailable() => {
             tracing::warn!(digest = %request.digest, %error, "failed to read a stored blob, falling back to upstream");

@@ -221,7 +221,7 @@ impl<'a> Sources<'a> {
         let mut delays = Delays::new(MIN_STORED_CHECK_DELAY, MAX_STORED_CHECK_DELAY);
         while self.state.store.is_shared() && !self.is_leader() {
             // A storage that is unavailable is queried again: the holder waits for it, too.
-            if self.state.store.locate(self.digest).await.is_ok_and(|found| found.is_some()) {
+            if self.state.store.head(self.digest).await.is_ok_and(|found| found.is_some()) {
                 return Ok(());
             }
             if let Some(cluster) = &self.state.cluster

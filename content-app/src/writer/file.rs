@@ -45,7 +45,7 @@ pub(super) async fn read<F: AsFile>(file: &F, range: Range<u64>, chunk_size: usi
 /// At most `max` bytes from the page cache; `None` when the disk has to be read.
 fn read_nowait(file: &File, offset: u64, chunk_size: usize, max: usize) -> io::Result<Option<Bytes>> {
     BUFFER.with_borrow_mut(|buffer| {
-        if buffer.chunk() != chunk_size {
+        if buffer.chunk_size() != chunk_size {
             *buffer = ReadBuffer::new(chunk_size);
         }
         buffer.read_nowait(file, offset, max)

@@ -122,7 +122,9 @@ impl FillStream {
             (ReadMode::Range | ReadMode::Rest, _) => None,
             (ReadMode::Whole, None) => Some(Hasher::new(fill.digest().algorithm())),
             (ReadMode::Whole, Some(partial)) => {
-                let hashed = tokio::task::spawn_blocking(move || hash_prefix(&partial, rest.start)).await;
+                let algorithm = fill.digest().algorithm();
+                let hashed =
+                    partial.spawn_blocking(move |file| hash_prefix(file, algorithm, rest.start)).await;
                 Some(hashed.map_err(|_| FillError::Stopped)?.map_err(FillError::storage)?)
             }
         };

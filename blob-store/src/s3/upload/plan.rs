@@ -1,12 +1,12 @@
-//! How a blob is cut into parts.
+//! Sizes of the parts of a multipart upload.
 
-/// The most parts that an upload may have (Amazon S3, "Multipart upload limits").
-const MOST_PARTS: u64 = 10_000;
+/// Maximum number of parts of an upload (Amazon S3, "Multipart upload limits").
+const MAX_PARTS: u64 = 10_000;
 
-/// Where the size is not known, every so many parts are twice as long as those before.
-const STEP: usize = 1000;
+/// For a blob of unknown size, the part size doubles after this many parts.
+const PARTS_PER_DOUBLING: usize = 1000;
 
-/// How long each part of a blob is, in bytes.
+/// Sizes of the parts of one blob, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PartPlan {
     first: u64,
@@ -14,16 +14,20 @@ pub(crate) struct PartPlan {
 }
 
 impl PartPlan {
-    /// Parts of `least` bytes. All of one length where the size is known, because some servers want that; longer
-    /// than `least` where there would be too many.
-    pub(crate) fn new(least: u64, size: Option<u64>) -> Self {
-        let first = least.max(1).max(size.unwrap_or(0).div_ceil(MOST_PARTS));
+    /// Parts of `part_size` bytes, or more if there would be too many parts. With a known size, all parts have the same
+    /// length, which some servers require.
+    pub(crate) fn new(part_size: u64, size: Option<u64>) -> Self {
+        let first = part_size.max(1).max(size.unwrap_or(0).div_ceil(MAX_PARTS));
         Self { first, is_size_known: size.is_some() }
     }
 
-    /// The length of the part with this index; the last of a blob is shorter.
+    /// Length of the part with this index. The last part of a blob is shorter.
     pub(crate) fn length(self, index: usize) -> u64 {
-        let doublings = if self.is_size_known { 0 } else { u32::try_from(index / STEP).unwrap_or(u32::MAX) };
+        let doublings = if self.is_size_known {
+            0
+        } else {
+            u32::try_from(index / PARTS_PER_DOUBLING).unwrap_or(u32::MAX)
+        };
         self.first.saturating_mul(1_u64.checked_shl(doublings).unwrap_or(u64::MAX))
     }
 }
@@ -35,12 +39,12 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     #[test]
-    fn ten_thousand_parts_are_enough_for_every_blob() {
+    fn no_blob_has_more_parts_than_permitted() {
         for size in [0, 1, 16 * MIB, 160_000 * MIB, 160_000 * MIB + 1, 5 * MIB * MIB] {
             let plan = PartPlan::new(16 * MIB, Some(size));
             assert!(plan.length(0) >= 16 * MIB);
             assert_eq!(plan.length(0), plan.length(9_999));
-            assert!(plan.length(0) * MOST_PARTS >= size);
+            assert!(plan.length(0) * MAX_PARTS >= size);
         }
         let unknown = PartPlan::new(16 * MIB, None);
         assert_eq!(
