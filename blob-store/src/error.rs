@@ -71,8 +71,8 @@ pub enum StoreError {
         /// The data file.
         path: PathBuf,
     },
-    /// The configuration of the object store is invalid.
-    #[error("invalid object store configuration: {0}")]
+    /// The configuration of the object store is invalid; the source says why.
+    #[error("invalid object store configuration")]
     Config(#[source] Arc<dyn Error + Send + Sync>),
     /// The store was opened outside a tokio runtime, which is to run its I/O.
     #[error("the blob store must be opened inside a tokio runtime")]

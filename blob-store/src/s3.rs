@@ -20,6 +20,7 @@ mod object;
 mod orphans;
 mod presign;
 mod read;
+mod retry;
 mod upload;
 mod warm;
 

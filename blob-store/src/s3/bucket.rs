@@ -2,7 +2,6 @@
 
 use std::{future::Future, ops::Range, time::Duration};
 
-use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use circuit_breaker::{CircuitBreaker, Outcome, Transition};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -33,13 +32,6 @@ const MIN_THROUGHPUT: u64 = 256 * 1024;
 /// not sent.
 const CIRCUIT_FAILURES: u32 = 2;
 const CIRCUIT_OPEN_DURATION: Duration = Duration::from_secs(2);
-
-/// Back-off of [`Bucket::retry`].
-const RETRY_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(100))
-    .with_max_delay(Duration::from_secs(5))
-    .without_max_times()
-    .with_jitter();
 
 /// The objects of one bucket under one prefix. Its methods must be called on the runtime that opened the store, which
 /// owns the connections.
@@ -156,21 +148,6 @@ impl Bucket {
     /// Discards the parts of an upload, if it exists.
     pub(super) async fn abort_multipart(&self, key: &Path, upload: &String) -> Result<(), RequestError> {
         found(self.track(self.meta_client.abort_multipart(key, upload)).await).map(|_| ())
-    }
-
-    /// Repeats a request while the object store is unavailable, until `limit` has passed.
-    pub(super) async fn retry<T, F: Future<Output = Result<T, RequestError>>>(
-        &self,
-        limit: Duration,
-        request: impl FnMut() -> F,
-    ) -> Result<T, RequestError> {
-        let deadline = Instant::now() + limit;
-        request
-            .retry(RETRY_BACKOFF)
-            .when(RequestError::is_retryable)
-            .adjust(|_, delay| delay.filter(|delay| Instant::now() + *delay < deadline))
-            .notify(|error, _| tracing::debug!(%error, "request to the object store will be retried"))
-            .await
     }
 
     /// Sends a short request and records its outcome.

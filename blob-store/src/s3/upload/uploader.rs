@@ -12,7 +12,10 @@ use super::{
     record::{MultipartId, UploadRecord},
     source::UploadSource,
 };
-use crate::{Partial, StoreError, s3::error::RequestError};
+use crate::{
+    Partial, StoreError,
+    s3::{error::RequestError, retry::retry_while_unavailable},
+};
 
 /// Parts of one blob that are sent at the same time, and their bytes; one part is always sent.
 const MAX_CONCURRENT_PARTS: u64 = 4;
@@ -110,7 +113,8 @@ impl Uploader {
         let bytes = self.source.read(size).await?;
         self.source.verify(&self.digest)?;
         let bucket = &self.context.bucket;
-        let written = bucket.retry(bucket.timeouts().upload, || bucket.put(&self.key, bytes.clone())).await;
+        let written =
+            retry_while_unavailable(bucket.timeouts().upload, || bucket.put(&self.key, bytes.clone())).await;
         written.map_err(|error| error.context("write", &self.key))
     }
 
@@ -132,7 +136,7 @@ impl Uploader {
         let (bucket, key) = (Arc::clone(&self.context.bucket), self.key.clone());
         self.running.spawn(async move {
             let put = || bucket.put_part(&key, &id, index, bytes.clone());
-            let part = bucket.retry(bucket.timeouts().upload, put).await?;
+            let part = retry_while_unavailable(bucket.timeouts().upload, put).await?;
             drop(memory);
             Ok((index, part))
         });
@@ -141,7 +145,8 @@ impl Uploader {
 
     async fn create_multipart(&mut self) -> Result<(), StoreError> {
         let bucket = &self.context.bucket;
-        let created = bucket.retry(bucket.timeouts().upload, || bucket.create_multipart(&self.key)).await;
+        let created =
+            retry_while_unavailable(bucket.timeouts().upload, || bucket.create_multipart(&self.key)).await;
         let id = created.map_err(|error| error.context("start the upload of", &self.key))?;
         let upload = MultipartId { key: self.key.to_string(), id: id.clone() };
         // Set before the record is written, so that a stop in between aborts the upload.
@@ -163,7 +168,7 @@ impl Uploader {
     ) -> Result<(), RequestError> {
         let bucket = &self.context.bucket;
         let complete = || bucket.complete_multipart(&self.key, id, parts.clone());
-        match bucket.retry(bucket.timeouts().upload, complete).await {
+        match retry_while_unavailable(bucket.timeouts().upload, complete).await {
             Ok(()) => Ok(()),
             Err(error) => match bucket.head(&self.key).await {
                 Ok(Some(object)) if object.size == size => Ok(()),
