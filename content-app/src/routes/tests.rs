@@ -8,7 +8,7 @@ use actix_web::{
     http::StatusCode,
     test::{TestRequest, init_service},
 };
-use blob_store::{BlobStore, LocalStore};
+use blob_store::BlobStore;
 use internal_api::{LinkKey, LinkKeys, signed_request::SIGNATURE_HEADER};
 use oci_types::{Digest, Millis, RepositoryName};
 use prometheus_client::registry::Registry;
@@ -38,7 +38,7 @@ async fn content_app(folder: &TempDir) -> ContentApp {
     migrate(&db).await.unwrap();
     let db = Db::connect(&db).await.unwrap();
     let path = folder.path().join("blobs");
-    let store = tokio::task::spawn_blocking(move || LocalStore::open(&path)).await.unwrap().unwrap();
+    let store = tokio::task::spawn_blocking(move || BlobStore::open_local(&path)).await.unwrap().unwrap();
     let config = Config {
         node_id: "node".to_owned(),
         public_url: String::new(),
@@ -53,7 +53,7 @@ async fn content_app(folder: &TempDir) -> ContentApp {
     ContentApp::new(
         config,
         db,
-        BlobStore::Local(store),
+        store,
         std::collections::HashMap::new(),
         &mut Registry::default(),
     )
