@@ -3,8 +3,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "all of this crate is tests: a surprise ends the test at the line where it shows, and figures are printed"
+    reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
 )]
 
 mod cold;
