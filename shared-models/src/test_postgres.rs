@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -19,16 +19,26 @@ const USER: &str = "tidegate";
 /// How long a server may take to start on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
+/// Names the port of a server that all tests of a run share.
+pub const PORT_VARIABLE: &str = "TEST_POSTGRES_PORT";
+
 /// A running server. It ends and its folder goes when this is dropped, and also when the process dies: a shell holds
 /// the other end of a pipe and cleans up when it closes.
 #[derive(Debug)]
 pub struct TestPostgres {
     programs: PathBuf,
     port: u16,
+    creating: Mutex<()>,
+    /// None when another process started the server.
+    own: Option<Own>,
+}
+
+/// What a server needs that this process started.
+#[derive(Debug)]
+struct Own {
     keeper: Child,
     /// Where the keeper takes orders, one a line, and says that they are done.
     orders: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
-    creating: Mutex<()>,
     // After the keeper, which is waited for before the folder goes.
     folder: TempDir,
 }
@@ -76,8 +86,54 @@ impl TestPostgres {
         Self::launch(&["ssl=on"], &[("server.crt", certificate), ("server.key", key)])
     }
 
+    /// Returns the server whose port the variable [`PORT_VARIABLE`] contains, or one that lives as long as this process.
+    ///
+    /// # Errors
+    /// As [`TestPostgres::start`].
+    pub fn shared() -> io::Result<Arc<Self>> {
+        static SHARED: LazyLock<io::Result<Arc<TestPostgres>>> = LazyLock::new(|| {
+            let Some(port) = std::env::var(PORT_VARIABLE).ok().and_then(|port| port.parse().ok()) else {
+                return TestPostgres::start().map(Arc::new);
+            };
+            let programs = find_programs()?;
+            Ok(Arc::new(TestPostgres { programs, port, creating: Mutex::new(()), own: None }))
+        });
+        SHARED.as_ref().map(Arc::clone).map_err(|error| io::Error::new(error.kind(), error.to_string()))
+    }
+
+    /// Starts a server that lives as long as the process `pid`, and returns its port.
+    ///
+    /// # Errors
+    /// As [`TestPostgres::start`].
+    pub fn start_for(pid: u32) -> io::Result<u16> {
+        let mut watch = Command::new("tail");
+        watch
+            .arg(format!("--pid={pid}"))
+            .args(["-f", "/dev/null"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
+        let end = watch.stdout(Stdio::piped()).spawn()?.stdout.ok_or(io::ErrorKind::BrokenPipe)?;
+        let (mut keeper, programs, port, folder) = Self::prepare(&[], &[])?;
+        keeper.stdin(end).stdout(Stdio::null()).spawn()?;
+        // The keeper removes it.
+        let _ = folder.keep();
+        Self { programs, port, creating: Mutex::new(()), own: None }.wait()?;
+        Ok(port)
+    }
+
     /// With settings beyond the usual ones, and files in the data folder.
     fn launch(settings: &[&str], files: &[(&str, &str)]) -> io::Result<Self> {
+        let (mut keeper, programs, port, folder) = Self::prepare(settings, files)?;
+        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let orders = Mutex::new(keeper.stdin.take().zip(keeper.stdout.take().map(BufReader::new)));
+        let own = Some(Own { keeper, orders, folder });
+        let server = Self { programs, port, creating: Mutex::new(()), own };
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Makes the data folder. Returns the command of the keeper, the folder of the programs, the port and the folder.
+    fn prepare(settings: &[&str], files: &[(&str, &str)]) -> io::Result<(Command, PathBuf, u16, TempDir)> {
         let programs = find_programs()?;
         let folder = tempfile::Builder::new().prefix("tidegate-postgres-").tempdir()?;
         let as_root = fs::metadata(folder.path())?.uid() == 0;
@@ -113,18 +169,15 @@ impl TestPostgres {
         for setting in usual.iter().chain(settings) {
             keeper.args(["-c", setting]);
         }
-        let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let orders = Mutex::new(keeper.stdin.take().zip(keeper.stdout.take().map(BufReader::new)));
-        let server = Self { programs, port, keeper, orders, creating: Mutex::new(()), folder };
-        server.wait()?;
-        Ok(server)
+        keeper.stderr(Stdio::null());
+        Ok((keeper, programs, port, folder))
     }
 
     /// Stops the server as a crash does (`pg_ctl stop -m immediate`) and returns when it is gone. What was committed is
     /// there again after [`TestPostgres::start_again`].
     ///
     /// # Errors
-    /// When the shell that keeps it is gone.
+    /// When the shell that keeps it is gone, or another process started the server.
     pub fn stop(&self) -> io::Result<()> {
         self.order("stop")
     }
@@ -139,7 +192,8 @@ impl TestPostgres {
     }
 
     fn order(&self, order: &str) -> io::Result<()> {
-        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.own.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
+        let mut orders = own.orders.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((orders, done)) = orders.as_mut() else { return Err(io::ErrorKind::BrokenPipe.into()) };
         writeln!(orders, "{order}")?;
         match done.read_line(&mut String::new())? {
@@ -158,18 +212,24 @@ impl TestPostgres {
     /// # Errors
     /// When the log can't be read.
     pub fn log(&self) -> io::Result<String> {
-        fs::read_to_string(self.folder.path().join("log"))
+        let own = self.own.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
+        fs::read_to_string(own.folder.path().join("log"))
     }
 
-    /// Makes an empty database and returns its URL.
+    /// Makes an empty database and returns its URL. On the server of another process, the name gets the id of this process
+    /// appended.
     ///
     /// # Errors
     /// When there is one of that name, or the server is gone.
     pub fn create_database(&self, name: &str) -> io::Result<String> {
+        let name = match self.own {
+            Some(_) => name.to_owned(),
+            None => format!("{name}_{}", std::process::id()),
+        };
         // Two at once can get in each other's way over the template.
         let _one = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         succeed(
-            self.client("createdb").args(["--maintenance-db=postgres", "--template=template0"]).arg(name),
+            self.client("createdb").args(["--maintenance-db=postgres", "--template=template0"]).arg(&name),
         )?;
         Ok(format!("postgres://{USER}@127.0.0.1:{}/{name}", self.port))
     }
@@ -196,9 +256,10 @@ impl TestPostgres {
 
 impl Drop for TestPostgres {
     fn drop(&mut self) {
-        drop(self.orders.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        let Some(own) = &mut self.own else { return };
+        drop(own.orders.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         // Nothing can be done here when it fails; the folder goes all the same.
-        drop(self.keeper.wait());
+        drop(own.keeper.wait());
     }
 }
 

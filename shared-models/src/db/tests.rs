@@ -14,10 +14,7 @@ mod tls;
 
 use std::{
     ops::Deref,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -50,9 +47,8 @@ pub(crate) fn sqlite_config(folder: &TempDir) -> DbConfig {
 }
 
 pub(crate) fn postgres_config() -> DbConfig {
-    static SERVER: OnceLock<TestPostgres> = OnceLock::new();
     static DATABASES: AtomicU32 = AtomicU32::new(0);
-    let server = SERVER.get_or_init(|| TestPostgres::start().unwrap());
+    let server = TestPostgres::shared().unwrap();
     let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
     config(server.create_database(&name).unwrap())
 }

@@ -1,16 +1,13 @@
 //! The PostgreSQL database of one cluster.
 
 use std::sync::{
-    Arc, LazyLock,
+    Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
 use diesel::{QueryableByName, sql_query, sql_types::Text};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use shared_models::test_postgres::TestPostgres;
-
-/// The server of all tests of a process that do not stop it. It ends with the process.
-static SHARED: LazyLock<Arc<TestPostgres>> = LazyLock::new(|| Arc::new(TestPostgres::start().unwrap()));
 
 /// An empty database, on a real server.
 #[derive(Debug)]
@@ -39,7 +36,7 @@ impl Database {
         let name = format!("nodes_{}", MADE.fetch_add(1, Ordering::SeqCst));
         let made = tokio::task::spawn_blocking(move || {
             let server = match server {
-                Server::Shared => Arc::clone(&SHARED),
+                Server::Shared => TestPostgres::shared().unwrap(),
                 Server::Own => Arc::new(TestPostgres::start().unwrap()),
             };
             let url = server.create_database(&name).unwrap();
