@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use crate::eventually::Patience;
 use crate::http_client::http_client;
 use crate::tool::Tool;
+pub use binary::path as program;
 pub use daemon::Daemon;
 
 /// The time limit for the start and the end of a process.

@@ -12,7 +12,7 @@ const BUILD: &str = "run `cargo build -p tidegate` (scripts/test does)";
 /// # Panics
 /// When it is missing, or was older than its sources as the tests began: cargo does not build it for these tests, and
 /// what they say would be true of another program.
-pub(super) fn path() -> &'static Path {
+pub fn path() -> &'static Path {
     // Looked at once, so that one may go on editing while the tests run.
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     FOUND.get_or_init(find).as_ref().unwrap_or_else(|problem| panic!("{problem}: {BUILD}"))

@@ -39,6 +39,11 @@ impl Daemon {
         Self { name, child, status: None, log: log.to_owned() }
     }
 
+    /// The id of the process, and of its process group.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said so far.
     pub fn log(&self) -> String {
         // A destructor asks too, and must not fail.

@@ -44,7 +44,13 @@ impl ContainersHome {
 
     /// One of these programs.
     pub(super) fn tool(&self, program: &str) -> Tool {
-        let variables = [
+        let tool = Tool::new(program).dir(self.folder.path());
+        self.variables().into_iter().fold(tool, |tool, (name, place)| tool.env(name, place))
+    }
+
+    /// The variables with which these programs use this home.
+    pub(super) fn variables(&self) -> [(&'static str, PathBuf); 7] {
+        [
             ("HOME", ""),
             ("XDG_CONFIG_HOME", ".config"),
             ("XDG_RUNTIME_DIR", "run"),
@@ -52,9 +58,8 @@ impl ContainersHome {
             ("CONTAINERS_CONF", "containers.conf"),
             ("CONTAINERS_STORAGE_CONF", "storage.conf"),
             ("CONTAINERS_REGISTRIES_CONF", "registries.conf"),
-        ];
-        let tool = Tool::new(program).dir(self.folder.path());
-        variables.iter().fold(tool, |tool, (name, place)| tool.env(name, self.path(place)))
+        ]
+        .map(|(name, place)| (name, self.path(place)))
     }
 
     /// Where podman and buildah have the manifests and configurations of their images.

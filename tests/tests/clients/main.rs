@@ -10,6 +10,7 @@ mod containerd;
 mod containers_home;
 mod dockerd;
 mod health;
+mod image;
 mod podman;
 mod pull;
 mod request_counts;
