@@ -50,14 +50,7 @@ async fn content_app(folder: &TempDir) -> ContentApp {
         sharing: Sharing::Alone,
         fills: FillPolicy::default(),
     };
-    ContentApp::new(
-        config,
-        db,
-        store,
-        std::collections::HashMap::new(),
-        &mut Registry::default(),
-    )
-    .unwrap()
+    ContentApp::new(config, db, store, std::collections::HashMap::new(), &mut Registry::default()).unwrap()
 }
 
 /// A path of the route for a blob.
