@@ -25,8 +25,9 @@ use crate::{
     cli::Mode,
     config::{Place, Settings},
     first_run::{self, Listening},
-    observe::UpstreamMetrics,
-    services, storage, upstream_sharing,
+    services, storage,
+    upstream_metrics::UpstreamMetrics,
+    upstream_sharing,
 };
 
 /// When so many bytes of an answer are gathered they are written to the socket, and no more is read for it meanwhile: what a

@@ -1,4 +1,4 @@
-//! Counts what goes to upstreams.
+//! Metrics of requests to upstreams.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -19,7 +19,7 @@ struct UpstreamLabels {
     upstream: String,
 }
 
-/// Counters of requests to upstreams and of the bytes that came back.
+/// Counters of requests to upstreams and of received bytes.
 #[derive(Default)]
 pub(crate) struct UpstreamMetrics {
     requests: Family<RequestLabels, Counter>,
@@ -31,7 +31,7 @@ impl UpstreamMetrics {
         let metrics = Self::default();
         registry.register(
             "tidegate_upstream_requests",
-            "Requests to upstreams; code 0: no answer",
+            "Requests to upstreams; code 0: no response",
             metrics.requests.clone(),
         );
         registry.register("tidegate_upstream_bytes", "Body bytes from upstreams", metrics.bytes.clone());
