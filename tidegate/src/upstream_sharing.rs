@@ -1,5 +1,5 @@
-//! Tells other processes what upstreams told this one, and learns what they told the others: an upstream that turned
-//! one away is spared the rest. It goes through the database.
+//! Shares the state of upstreams between processes through the database: an open circuit or a rate limit that one process
+//! observes spares the others their requests.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,52 +14,54 @@ use shared_models::{
 use tokio::time::{MissedTickBehavior, interval};
 use upstream_client::{Upstream, UpstreamSnapshot};
 
-/// Between two looks for what is new here.
-const TELL: Duration = Duration::from_millis(500);
+/// The interval between two checks for state to publish.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How many of these pass between two looks for what is new elsewhere.
-const LEARN_EVERY: u32 = 4;
+/// The number of these intervals between two reads of the state that other processes have published.
+const PUBLISHES_PER_POLL: u32 = 4;
 
-/// Tells and learns for as long as it is polled; of no upstreams, nothing. Without the database each process goes by what
-/// it sees itself.
+/// Publishes and polls until it is dropped. While the database is unavailable, each process uses its own observations.
 pub(crate) async fn run(db: &Db, upstreams: &[Upstream]) {
     if upstreams.is_empty() {
         return std::future::pending().await;
     }
-    let mut told = Told::default();
-    let mut ticks = interval(TELL);
+    let mut published = Published::default();
+    let mut ticks = interval(PUBLISH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut tick, outage) = (0_u32, Outage::default());
-    loop {
+    let outage = Outage::default();
+    for tick in (0..PUBLISHES_PER_POLL).cycle() {
         ticks.tick().await;
-        let learns = tick.is_multiple_of(LEARN_EVERY);
-        tick = tick.wrapping_add(1);
-        let news: Vec<_> = upstreams.iter().filter(|upstream| told.lacks(upstream)).collect();
-        if news.is_empty() && !learns {
+        let unpublished: Vec<_> = upstreams.iter().filter(|upstream| !published.has(upstream)).collect();
+        if unpublished.is_empty() && tick != 0 {
             continue;
         }
-        let shared = share(db, upstreams, &news, &mut told).await;
-        match outage.change(&shared) {
-            Some(Change::Began(error)) => tracing::warn!(%error, "the states of upstreams cannot be shared"),
-            Some(Change::Ended) => tracing::info!("the states of upstreams are shared again"),
+        match outage.change(&exchange(db, upstreams, &unpublished, &mut published).await) {
+            Some(Change::Began(error)) => tracing::warn!(%error, "failed to share the state of upstreams"),
+            Some(Change::Ended) => tracing::info!("sharing of upstream state resumed"),
             None => {}
         }
     }
 }
 
-/// When that was observed which was told last of each upstream.
+/// The observation times of the published states, by upstream.
 #[derive(Default)]
-struct Told(HashMap<String, Millis>);
+struct Published(HashMap<String, Millis>);
 
-impl Told {
-    fn lacks(&self, upstream: &Upstream) -> bool {
+impl Published {
+    /// Whether the current state of an upstream is published, if there is any.
+    fn has(&self, upstream: &Upstream) -> bool {
         let observed_at = upstream.snapshot().map(|snapshot| snapshot.observed_at);
-        observed_at.is_some_and(|at| self.0.get(upstream.name()) != Some(&at))
+        observed_at.is_none_or(|at| self.0.get(upstream.name()) == Some(&at))
     }
 }
 
-/// Learns first, so that what is told then has in it what the others told.
-async fn share(db: &Db, upstreams: &[Upstream], news: &[&Upstream], told: &mut Told) -> Result<(), DbError> {
+/// Polls first, so that the published state includes that of other processes.
+async fn exchange(
+    db: &Db,
+    upstreams: &[Upstream],
+    unpublished: &[&Upstream],
+    published: &mut Published,
+) -> Result<(), DbError> {
     let rows: HashMap<_, _> =
         upstream_states::load_all(db).await?.into_iter().map(|row| (row.name.clone(), row)).collect();
     for upstream in upstreams {
@@ -67,11 +69,11 @@ async fn share(db: &Db, upstreams: &[Upstream], news: &[&Upstream], told: &mut T
             upstream.merge(&snapshot(row));
         }
     }
-    for upstream in news {
+    for upstream in unpublished {
         let Some(snapshot) = upstream.snapshot() else { continue };
         let row = row(upstream.name(), &snapshot, rows.get(upstream.name()));
         if upstream_states::save(db, &row).await? {
-            told.0.insert(row.name, snapshot.observed_at);
+            published.0.insert(row.name, snapshot.observed_at);
         }
     }
     Ok(())
@@ -88,7 +90,7 @@ fn snapshot(row: &UpstreamStateRow) -> UpstreamSnapshot {
     }
 }
 
-/// The row to write where `known` is there, which the snapshot has merged: so it is no older.
+/// The row of a state. `known` is the current row, which is merged into the state: the new row is no older.
 fn row(name: &str, snapshot: &UpstreamSnapshot, known: Option<&UpstreamStateRow>) -> UpstreamStateRow {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     UpstreamStateRow {
