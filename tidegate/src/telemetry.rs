@@ -1,53 +1,61 @@
-//! Where log lines go.
+//! The log of the process.
 
 mod fields;
-mod lines;
+mod log_buffer;
 
 use std::{
-    io::{self, IsTerminal as _, Stderr, stderr},
+    io::{self, IsTerminal as _, stderr},
     panic,
+    time::Duration,
 };
 
 use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan, util::SubscriberInitExt as _};
 
-use self::lines::{DELAY, Lines};
+use self::log_buffer::LogBuffer;
 use crate::config::{Log, LogFormat};
 
-/// Why logging could not be set up.
+/// The delay of a line that is not a warning or an error.
+const WRITE_DELAY: Duration = Duration::from_millis(100);
+
+/// The time limit of the last write at the end of the process and before a panic.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An error of the setup.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter of `[log]` cannot be read; a loaded configuration has one that can.
-    #[error("the log filter cannot be read: {0}")]
+    /// The filter is invalid. A loaded configuration has a valid one.
+    #[error("invalid log filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The thread that writes lines cannot be started.
-    #[error("log lines cannot be written: {0}")]
+    /// The thread that writes lines could not be started.
+    #[error("failed to start the log thread: {0}")]
     Thread(#[from] io::Error),
-    /// This process logs already.
-    #[error("logging is set up already: {0}")]
-    Twice(#[from] tracing_subscriber::util::TryInitError),
+    /// The log was set up before.
+    #[error("the log is already set up: {0}")]
+    AlreadySet(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// The log of this process. When it is dropped nothing waits to be written any more.
-#[must_use = "lines that wait are written when it is dropped"]
-pub struct Logging(Lines<Stderr>);
+/// The log of the process. All lines are written when it is dropped.
+#[must_use = "dropping it writes the remaining lines"]
+pub struct Logging(LogBuffer);
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.flush(FLUSH_TIMEOUT);
     }
 }
 
-/// Sends the log lines of this process to standard error, as `log` says. Standard output is left for what the command
-/// prints: scripts read the port from there.
+/// Writes log lines to standard error, in the configured format. Standard output is for the output of the command: scripts
+/// read the port from it.
 ///
 /// # Errors
-/// See [`TelemetryError`].
+/// [`TelemetryError`].
 pub fn init(log: &Log) -> Result<Logging, TelemetryError> {
     let filter = EnvFilter::try_new(&log.filter)?;
-    let written = Lines::to(stderr(), DELAY)?;
+    let report = |lines| tracing::warn!(lines, "dropped log lines: standard error was blocked");
+    let buffer = LogBuffer::start(stderr(), WRITE_DELAY, report)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(written.clone())
+        .with_writer(buffer.clone())
         .with_span_events(FmtSpan::NONE)
         .with_ansi(stderr().is_terminal());
     match log.format {
@@ -55,13 +63,13 @@ pub fn init(log: &Log) -> Result<Logging, TelemetryError> {
         LogFormat::Text => lines.fmt_fields(fields::plain()).finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
     }
-    // What led to a panic stands before it.
-    let (waiting, report) = (written.clone(), panic::take_hook());
+    // The lines before a panic precede its message.
+    let (lines, report) = (buffer.clone(), panic::take_hook());
     panic::set_hook(Box::new(move |panic| {
-        waiting.try_flush();
+        lines.flush(FLUSH_TIMEOUT);
         report(panic);
     }));
-    Ok(Logging(written))
+    Ok(Logging(buffer))
 }
 
 #[cfg(test)]
@@ -69,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_cannot_be_read_is_refused() {
+    fn an_invalid_filter_is_refused() {
         let log = Log { format: LogFormat::Text, filter: "a=b=c".to_owned() };
         assert!(matches!(init(&log), Err(TelemetryError::Filter(_))));
     }

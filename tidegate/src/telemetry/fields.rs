@@ -1,7 +1,7 @@
-//! The message and the fields of a line without colours.
+//! The message and the fields of a line without colors.
 //!
-//! As the formatter that comes with the subscriber writes them, which looks at each character by itself to find those that
-//! would do something to a terminal. Here a text without such characters is written as a whole.
+//! The format is that of the subscriber's own formatter, which checks each character for control characters. Here a text
+//! without control characters is written as a whole.
 
 use std::fmt::{self, Write};
 
@@ -13,21 +13,21 @@ use tracing_subscriber::{
 /// `message name=value name=value`
 pub(super) fn plain() -> impl for<'a> FormatFields<'a> {
     format::debug_fn(|out, field, value| match field.name() {
-        "message" => write!(Harmless(out), "{value:?}"),
-        name => write!(Harmless(out), "{name}={value:?}"),
+        "message" => write!(EscapeControls(out), "{value:?}"),
+        name => write!(EscapeControls(out), "{name}={value:?}"),
     })
     .delimited(" ")
 }
 
-/// Writes control characters as their escape sequence. Line breaks and tabs stay as they are.
-struct Harmless<'a, W>(&'a mut W);
+/// Replaces control characters with escape sequences, except line breaks and tabs.
+struct EscapeControls<'a, W>(&'a mut W);
 
-impl<W: Write> Write for Harmless<'_, W> {
+impl<W: Write> Write for EscapeControls<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // In UTF-8 the control characters beyond ASCII all begin with this byte.
-        const BEYOND_ASCII: u8 = 0xc2;
-        let suspicious = |byte: u8| byte < b' ' || byte == 0x7f || byte == BEYOND_ASCII;
-        if !text.bytes().any(suspicious) {
+        // The first byte of all control characters outside of ASCII, in UTF-8.
+        const NON_ASCII: u8 = 0xc2;
+        let may_be_control = |byte: u8| byte < b' ' || byte == 0x7f || byte == NON_ASCII;
+        if !text.bytes().any(may_be_control) {
             return self.0.write_str(text);
         }
         for character in text.chars() {
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_cannot_command_a_terminal() {
+    fn control_characters_are_escaped() {
         for (text, written) in [
             ("GET /v2/ 200", "GET /v2/ 200"),
             ("größer ¿", "größer ¿"),
@@ -55,7 +55,7 @@ mod tests {
             ("\u{9b}2J", "\\u{9b}2J"),
         ] {
             let mut out = String::new();
-            Harmless(&mut out).write_str(text).unwrap();
+            EscapeControls(&mut out).write_str(text).unwrap();
             assert_eq!(out, written);
         }
     }
