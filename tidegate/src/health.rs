@@ -7,7 +7,7 @@ use reqwest::{Client, StatusCode, redirect};
 use serde::Deserialize;
 use url::Url;
 
-use crate::{config::Settings, first_run::reachable};
+use crate::{banner::reachable, config::Settings};
 
 /// How long the process has for its answer: more than its own checks may take.
 const PATIENCE: Duration = Duration::from_secs(5);

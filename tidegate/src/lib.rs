@@ -1,9 +1,11 @@
 //! The `tidegate` command: modes, configuration, and the wiring of the services.
 
+pub mod banner;
 pub mod cli;
 pub mod config;
-pub mod first_run;
+mod data_dir;
 pub mod health;
+mod link_keys;
 pub mod process;
 mod services;
 mod storage;

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use shared_models::{db::DbConfig, migrate};
 use tidegate::{
+    banner,
     cli::{Cli, Mode},
     config::{self, Settings},
-    first_run, health, process, telemetry,
+    health, process, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -62,7 +63,7 @@ async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
         process = process::Process::start(mode, &settings) => process?,
         () = told_to_stop() => return Ok(()),
     };
-    println!("{}", first_run::banner(mode, process.listening(), &settings));
+    println!("{}", banner::banner(mode, process.listening(), &settings));
     process
         .run(async {
             told_to_stop().await;

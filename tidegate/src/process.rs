@@ -22,10 +22,10 @@ use tokio::sync::watch;
 use upstream_client::{Observer, Upstream};
 
 use crate::{
+    banner::Listening,
     cli::Mode,
     config::{Place, Settings},
-    first_run::{self, Listening},
-    services, storage,
+    data_dir, services, storage,
     upstream_metrics::UpstreamMetrics,
     upstream_sharing,
 };
@@ -85,7 +85,7 @@ impl Process {
         // The provider is the process's; a second process in one test finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listeners = Listeners::bind(mode, settings)?;
-        first_run::create_data_dir(&settings.data_dir)?;
+        data_dir::create(&settings.data_dir)?;
         let db = connect(mode, settings).await?;
         let mut registry = Registry::default();
         let observer: Arc<dyn Observer> = Arc::new(UpstreamMetrics::register(&mut registry));

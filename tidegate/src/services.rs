@@ -11,10 +11,10 @@ use secrecy::ExposeSecret;
 use upstream_client::{Credentials, Observer, Upstream, UpstreamConfig};
 
 use crate::{
+    banner::Listening,
     cli::Mode,
     config::{self, Settings},
-    first_run::{self, Listening},
-    storage,
+    link_keys, storage,
 };
 
 /// The clients of all upstreams, by name.
@@ -61,7 +61,7 @@ fn upstream_config(upstream: &config::Upstream) -> anyhow::Result<UpstreamConfig
 
 /// The keys that sign links, from their files or from the data folder.
 pub(crate) fn link_keys(settings: &Settings) -> anyhow::Result<Arc<LinkKeys>> {
-    let mut keys = first_run::link_keys(settings)?
+    let mut keys = link_keys::link_keys(settings)?
         .into_iter()
         .map(|key| {
             LinkKey::new(&key.id, key.secret.expose_secret()).with_context(|| format!("link key {}", key.id))

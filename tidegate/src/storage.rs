@@ -5,7 +5,7 @@ use blob_store::{Addressing, BlobStore, Presigner, S3Config, S3Timeouts};
 
 use crate::{
     config::{self, Settings, StorageKind},
-    first_run,
+    data_dir,
 };
 
 /// Opens the store. Blocks; to be called on the main runtime, which does the store's work.
@@ -14,7 +14,7 @@ pub(crate) fn open(settings: &Settings) -> anyhow::Result<BlobStore> {
         return Ok(BlobStore::open_local(&settings.data_dir)?);
     }
     let folder = settings.storage.cache_dir.as_deref().unwrap_or(&settings.data_dir);
-    first_run::create_data_dir(folder)?;
+    data_dir::create(folder)?;
     let cache_size = settings.storage.cache_size.map(config::ByteSize::bytes);
     Ok(BlobStore::open_s3(&s3_config(settings)?, folder, cache_size)?)
 }

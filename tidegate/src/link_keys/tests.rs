@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    cli::{Common, UpstreamFlag},
+    cli::{Common, Mode, UpstreamFlag},
     config::load,
 };
 
@@ -75,33 +75,7 @@ fn configured_link_keys_are_used_instead_and_nothing_is_made() {
 #[test]
 fn what_is_in_the_way_is_said() {
     let folder = TempDir::new().unwrap();
-    let file = folder.path().join("file");
-    fs::write(&file, "").unwrap();
-    let error = create_data_dir(&file).unwrap_err().to_string();
-    assert!(error.starts_with("the folder ") && error.contains("cannot be used"), "{error}");
-
     fs::write(folder.path().join(LINK_KEY_FILE), "abc").unwrap();
     let error = link_keys(&settings(folder.path(), &[], &[])).unwrap_err().to_string();
     assert!(error.contains("must hold at least 64 hexadecimal digits"), "{error}");
-}
-
-#[test]
-fn the_banner_begins_with_the_address_and_ends_with_a_command_that_works() {
-    let listening =
-        Listening { public: "0.0.0.0:41234".parse().unwrap(), internal: "127.0.0.1:5100".parse().unwrap() };
-    let folder = Path::new("/srv/tidegate");
-    assert_eq!(
-        banner(Mode::Serve, listening, &settings(folder, &[], &[])),
-        "listening on http://0.0.0.0:41234\n\
-         health and metrics on http://127.0.0.1:5100\n\
-         data in /srv/tidegate\n\
-         try: docker pull 127.0.0.1:41234/docker.io/library/alpine:latest"
-    );
-    let only = ("TIDEGATE_UPSTREAM", r#"[{ name = "local", url = "http://127.0.0.1:1" }]"#);
-    let text = banner(Mode::RegistryApi, listening, &settings(folder, &[], &[only]));
-    assert!(text.ends_with("\ntry: docker pull 127.0.0.1:41234/local/NAME:TAG"), "{text}");
-    let root = ("TIDEGATE_NAMESPACE", r#"[{ prefix = "", upstream = "docker.io" }]"#);
-    let text = banner(Mode::Serve, listening, &settings(folder, &[], &[root]));
-    assert!(text.ends_with("\ntry: docker pull 127.0.0.1:41234/library/alpine:latest"), "{text}");
-    assert!(!banner(Mode::ContentApp, listening, &settings(folder, &[], &[])).contains("try:"));
 }
