@@ -1,69 +1,114 @@
-//! What a content node is told at its start.
+//! The configuration of content-app.
 
 use std::{sync::Arc, time::Duration};
 
 use internal_api::LinkKeys;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Everything that can be set of a content node.
+/// The configuration of a content node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Names this process among its peers.
+    /// The name of this node among its peers.
     pub node_id: String,
-    /// How clients reach this node; empty when it shares registry-api's listener.
+    /// The URL of this node for clients. Empty: that of registry-api in the same process.
     pub public_url: String,
-    /// How registry-api and peers reach its internal listener.
+    /// The URL of the internal listener for registry-api and peers.
     pub internal_url: String,
-    /// The keys that sign links and internal requests.
+    /// The keys that sign content links and internal requests.
     pub link_keys: Arc<LinkKeys>,
-    /// Between two heartbeats.
-    pub heartbeat: Duration,
-    /// The largest piece read from a stored blob at once, in bytes.
-    pub read_size: usize,
-    /// Partial fills untouched for longer are removed.
-    pub partial_max_age: Duration,
-    /// Whether other nodes have the same database.
+    /// Whether other nodes use the same database.
     pub sharing: Sharing,
-    /// How blobs are downloaded.
+    /// The settings of `[content]` that concern the node.
+    pub node: NodeSettings,
+    /// The settings of `[content]` that concern fills.
     pub fills: FillPolicy,
 }
 
-/// Whether other nodes have the same database.
+/// Whether other nodes use the same database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
     /// This node is the only one.
     Alone,
-    /// Nodes come and go: each blob is downloaded by the one that has its lease, and the others read along.
+    /// Each blob is downloaded by the node that holds its lease; the others follow.
     Nodes,
 }
 
-/// How blobs are downloaded.
-#[derive(Debug, Clone)]
+/// The settings of `[content]` that concern the node.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeSettings {
+    /// The maximum size of one read from a stored blob, in bytes.
+    #[serde(with = "settings::size::positive")]
+    pub read_size: usize,
+    /// The age after which an unused partial file is deleted.
+    #[serde(with = "settings::duration")]
+    pub partial_max_age: Duration,
+    /// The interval between two heartbeats.
+    #[serde(with = "settings::duration::positive")]
+    pub heartbeat: Duration,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            read_size: 32 * 1024,
+            partial_max_age: Duration::from_hours(7 * 24),
+            heartbeat: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The number of missed heartbeats after which a node counts as dead.
+const MAX_MISSED_HEARTBEATS: u32 = 3;
+
+impl NodeSettings {
+    /// The age of the last heartbeat after which a node counts as dead.
+    pub fn dead_after(&self) -> Duration {
+        self.heartbeat.saturating_mul(MAX_MISSED_HEARTBEATS)
+    }
+}
+
+/// The settings of `[content]` that concern fills.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FillPolicy {
-    /// What becomes of a fill that nobody waits for any more.
+    /// Whether a fill without readers continues.
     pub finish_abandoned: FinishAbandoned,
-    /// Whether a window of a blob that is not verified yet is served as it lands.
+    /// The treatment of a range of a blob that is not verified yet.
     pub unverified_ranges: UnverifiedRanges,
-    /// A reader further ahead of a download than this gets one of its own, in bytes.
+    /// The distance of a reader from a download, in bytes, beyond which it gets a download of its own.
+    #[serde(with = "settings::size")]
     pub jump_ahead: u64,
-    /// The unit in which windows are downloaded, in bytes.
+    /// The unit of such downloads, in bytes.
+    #[serde(with = "settings::size::positive")]
     pub segment: u64,
-    /// How many bytes at the end of a blob wait for its digest to be right.
+    /// The number of bytes at the end of a blob that are deferred until its digest is verified. Not 0: the last byte
+    /// must not be sent before.
+    #[serde(with = "settings::size::positive")]
     pub hold_back: u64,
-    /// Fills at once on this node; further ones wait.
+    /// The maximum number of concurrent fills on this node.
+    #[serde(deserialize_with = "settings::positive")]
     pub max_fills: usize,
-    /// Fills at once from one upstream; further ones wait.
+    /// The maximum number of concurrent fills from one upstream.
+    #[serde(deserialize_with = "settings::positive")]
     pub max_fills_per_upstream: usize,
-    /// Downloads at once for one blob.
+    /// The maximum number of concurrent downloads for one blob.
+    #[serde(deserialize_with = "settings::positive")]
     pub max_downloads_per_fill: usize,
-    /// Attempts in a row that bring no byte before a fill fails.
+    /// The number of consecutive attempts without progress after which a fill fails.
+    #[serde(rename = "fill_attempts", deserialize_with = "settings::positive")]
     pub attempts: u32,
-    /// The first pause after a failed attempt.
+    /// The delay after the first failed attempt. It doubles with each further one.
+    #[serde(rename = "fill_backoff_min", with = "settings::duration")]
     pub backoff_min: Duration,
-    /// The longest pause after a failed attempt.
+    /// The maximum delay after a failed attempt.
+    #[serde(rename = "fill_backoff_max", with = "settings::duration")]
     pub backoff_max: Duration,
-    /// A source that sent wrong bytes is asked last for this long.
+    /// How long a source that sent corrupt content is used last.
+    #[serde(with = "settings::duration")]
     pub set_aside_for: Duration,
-    /// The map of a partial file is saved whenever this many bytes have landed.
+    /// The number of received bytes after which the segment map of a partial file is saved.
+    #[serde(with = "settings::size::positive")]
     pub checkpoint_bytes: u64,
 }
 
@@ -82,44 +127,69 @@ impl Default for FillPolicy {
             attempts: 6,
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
-            set_aside_for: Duration::from_secs(600),
+            set_aside_for: Duration::from_mins(10),
             checkpoint_bytes: 8 * MIB,
         }
     }
 }
 
-/// What becomes of a fill when its last reader has left.
+/// Whether a fill continues after its last reader has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishAbandoned {
-    /// It goes on to its end.
+    /// It continues. Written `always`.
     Always,
-    /// It goes on when at least this share of it has landed.
+    /// It continues if at least this percentage is present. Written `25%`.
     Over {
-        /// Of the blob's size, 0 to 100.
+        /// 0 to 100.
         percent: u8,
     },
-    /// It stops; what has landed stays for the next ask.
+    /// It stops and keeps the partial file. Written `never`.
     Never,
 }
 
 impl FinishAbandoned {
-    /// Whether a fill with `landed` of `size` bytes goes on without readers.
-    pub(crate) fn goes_on(self, landed: u64, size: Option<u64>) -> bool {
+    /// Whether a fill with `received` of `size` bytes continues without readers.
+    pub(crate) fn goes_on(self, received: u64, size: Option<u64>) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
             Self::Over { percent } => {
-                size.is_some_and(|size| u128::from(landed) * 100 >= u128::from(size) * u128::from(percent))
+                size.is_some_and(|size| u128::from(received) * 100 >= u128::from(size) * u128::from(percent))
             }
         }
     }
 }
 
-/// How a window of a blob not yet verified is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl<'de> Deserialize<'de> for FinishAbandoned {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "one of \"always\", \"never\", or a percentage such as \"25%\"";
+        settings::from_text(deserializer, expected, |text| match text {
+            "always" => Some(Self::Always),
+            "never" => Some(Self::Never),
+            text => {
+                let percent = text.strip_suffix('%')?.parse().ok().filter(|percent| *percent <= 100)?;
+                Some(Self::Over { percent })
+            }
+        })
+    }
+}
+
+impl Serialize for FinishAbandoned {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Always => serializer.serialize_str("always"),
+            Self::Never => serializer.serialize_str("never"),
+            Self::Over { percent } => serializer.collect_str(&format_args!("{percent}%")),
+        }
+    }
+}
+
+/// The treatment of a range of a blob that is not verified yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum UnverifiedRanges {
-    /// As its bytes land, marked in `Cache-Status`.
+    /// It is served while it is received, marked in `Cache-Status`.
     Serve,
-    /// When the digest is known to be right.
+    /// It is deferred until the digest is verified.
     Wait,
 }

@@ -29,8 +29,7 @@ use prometheus_client::registry::Registry;
 use shared_models::{Noted, db::Db};
 use upstream_client::Upstream;
 
-pub use config::{Config, FillPolicy, FinishAbandoned, Sharing, UnverifiedRanges};
-pub use node::MAX_MISSED_HEARTBEATS;
+pub use config::{Config, FillPolicy, FinishAbandoned, NodeSettings, Sharing, UnverifiedRanges};
 
 use blob_lookup::BlobLookup;
 use fills::Fills;
@@ -61,7 +60,7 @@ impl ContentApp {
                 db: db.clone(),
                 node_id: config.node_id.clone(),
                 peers: NodeClient::new(Arc::clone(&config.link_keys))?,
-                dead_after: config.heartbeat.saturating_mul(MAX_MISSED_HEARTBEATS),
+                dead_after: config.node.dead_after(),
             }),
         };
         let state = Arc::new(State {

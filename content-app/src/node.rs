@@ -14,9 +14,6 @@ use maintenance::{maintenance_loop, write_reads};
 
 pub(crate) use readiness::with_storage_check;
 
-/// A node is dead after this many missed heartbeats.
-pub const MAX_MISSED_HEARTBEATS: u32 = 3;
-
 /// Runs until `draining` resolves as a serving node, then until `stopped` resolves as a draining one, then deregisters.
 pub(crate) async fn run(
     state: &State,

@@ -1,163 +1,298 @@
-//! What the deciding service is told at its start.
+//! The configuration of registry-api.
 
 use std::{sync::Arc, time::Duration};
 
 use blob_store::Presigner;
-use globset::GlobSet;
+use globset::{GlobBuilder, GlobSet};
 use internal_api::LinkKeys;
-use oci_types::manifest::Platform;
+use oci_types::{RepositoryName, manifest::Platform};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, Unexpected},
+};
 use upstream_client::Upstream;
+use url::Url;
 
-/// Everything that can be set of registry-api.
+/// The configuration of the service.
 #[derive(Clone)]
 pub struct Config {
-    /// Names this process among the claimants of tasks.
+    /// The name of this process among those that run jobs.
     pub process_id: String,
-    /// Where pulls may go.
-    pub upstreams: Vec<UpstreamPolicy>,
-    /// Which names lead to which upstream.
+    /// The upstreams.
+    pub upstreams: Vec<ConfiguredUpstream>,
+    /// `[[namespace]]`
     pub namespaces: Vec<Namespace>,
-    /// The keys that sign links and internal requests.
+    /// The keys that sign content links and internal requests.
     pub link_keys: Arc<LinkKeys>,
-    /// How long a link to content is valid.
+    /// The lifetime of a content link.
     pub link_lifetime: Duration,
-    /// Where clients are sent for blobs.
+    /// The content-app that serves a blob.
     pub placement: Placement,
-    /// A content node that has not been heard of for so long is dead.
+    /// The age of the last heartbeat after which a content node counts as dead.
     pub node_dead_after: Duration,
-    /// Signs URLs of the object store, where clients are sent there for what is stored.
+    /// Presigns URLs of the object store. `None`: content-app serves stored blobs.
     pub presigner: Option<Presigner>,
-    /// The most names that one page of the catalog or of a tag list has; `n` is clamped to it.
-    pub page_max: u32,
-    /// How much memory manifests may take, in bytes.
-    pub manifest_cache_bytes: u64,
-    /// How long a 404 of upstream is remembered.
-    pub negative_ttl: Duration,
-    /// How long memory may lag behind the database.
-    pub cache_max_age: Duration,
-    /// Blobs that no manifest names are forgotten after this long.
-    pub pending_ttl: Duration,
-    /// How long a client with a local copy waits for upstream before it is served the copy.
-    pub revalidate_wait: Duration,
-    /// How background work is done.
-    pub tasks: TaskPolicy,
+    /// `[api]`
+    pub settings: ApiSettings,
+    /// `[jobs]`
+    pub jobs: JobSettings,
 }
 
-/// Where clients are sent for blobs.
+/// The settings of `[api]` that concern the service.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSettings {
+    /// The URL of the public listener for clients. `None`: URLs in responses have no host.
+    #[serde(with = "settings::http_url::option")]
+    pub public_url: Option<Url>,
+    /// The maximum number of names in a page of the catalog or a tag list; `n` is limited to it.
+    #[serde(deserialize_with = "settings::positive")]
+    pub max_page_size: u32,
+    /// The memory for manifests, in bytes.
+    #[serde(with = "settings::size")]
+    pub manifest_cache_bytes: u64,
+    /// The lifetime of a cached 404 of an upstream.
+    #[serde(with = "settings::duration")]
+    pub negative_ttl: Duration,
+    /// The time limit of the revalidation of a stored tag, after which a client is served the stale tag.
+    #[serde(with = "settings::duration::positive")]
+    pub revalidate_wait: Duration,
+    /// The lifetime of an unused repository link to a blob that no manifest references.
+    #[serde(with = "settings::duration")]
+    pub pending_ttl: Duration,
+    /// The maximum delay after which a cache observes a change of the database.
+    #[serde(with = "settings::duration")]
+    pub cache_max_age: Duration,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            max_page_size: 1000,
+            manifest_cache_bytes: 64 * 1024 * 1024,
+            negative_ttl: Duration::from_secs(10),
+            revalidate_wait: Duration::from_secs(2),
+            pending_ttl: Duration::from_hours(24),
+            cache_max_age: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The content-app that serves a blob. An empty base is the public listener of this service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// To one address, whatever nodes there are: a load balancer, or the node in this process.
+    /// One address for all blobs: a load balancer, or content-app in the same process.
     Fixed {
-        /// Before the path of a link; empty when the node shares this service's listener.
+        /// The base URL for clients.
         public_base: String,
-        /// The internal API, where it is one, too; else that of the node that owns the digest.
+        /// The base URL of the internal API. `None`: that of the node that owns the digest.
         internal_base: Option<String>,
     },
-    /// To the live node that owns the digest; a node without an address of its own shares this service's listener.
+    /// The live node that owns the digest.
     Nodes,
 }
 
-/// How background work is done.
-#[derive(Debug, Clone)]
-pub struct TaskPolicy {
-    /// Tasks at once in this process.
+/// `[jobs]`: background jobs.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobSettings {
+    /// The number of jobs that run concurrently in this process. 0: none.
     pub workers: usize,
-    /// How long a claim on a task lasts without being renewed.
+    /// How long a claimed job stays claimed without being renewed.
+    #[serde(with = "settings::duration::positive")]
     pub lease: Duration,
-    /// A task that failed so often is given up.
+    /// The number of attempts after which a job fails permanently.
+    #[serde(deserialize_with = "settings::positive")]
     pub max_attempts: i32,
-    /// The first pause after a failure.
+    /// The delay after the first failure. It doubles with each further one.
+    #[serde(with = "settings::duration")]
     pub backoff_min: Duration,
-    /// The longest pause after a failure.
+    /// The maximum delay after a failure.
+    #[serde(with = "settings::duration")]
     pub backoff_max: Duration,
 }
 
-/// One upstream and how far it is trusted to change.
-#[derive(Clone)]
-pub struct UpstreamPolicy {
-    /// The client that speaks to it.
-    pub client: Upstream,
-    /// What `?ns=` may say to mean it, each `HOST` or `HOST:PORT`.
-    pub hosts: Vec<String>,
-    /// How long a checked tag counts as fresh.
-    pub tag_ttl: Duration,
-    /// How long after its last check a tag is served when upstream cannot say; `None` is without end.
-    pub stale_if_error: Option<Duration>,
-    /// What becomes of a tag that upstream no longer has.
-    pub when_deleted: WhenDeleted,
-    /// Whether a client's `HEAD` of an unknown tag starts the fetch of its manifest.
-    pub fetch_on_head: bool,
-    /// Nothing is ever asked of it.
-    pub offline: bool,
+impl Default for JobSettings {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            lease: Duration::from_mins(1),
+            max_attempts: 10,
+            backoff_min: Duration::from_secs(5),
+            backoff_max: Duration::from_hours(1),
+        }
+    }
 }
 
-/// What becomes of a tag that upstream no longer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An upstream: its client and its policy.
+#[derive(Clone)]
+pub struct ConfiguredUpstream {
+    /// The client.
+    pub client: Upstream,
+    /// The policy.
+    pub policy: UpstreamPolicy,
+}
+
+/// The settings of `[[upstream]]` that concern the content pulled through from it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamPolicy {
+    /// The values of `?ns=` that select the upstream, each `HOST` or `HOST:PORT`.
+    #[serde(deserialize_with = "settings::host::list")]
+    pub hosts: Vec<String>,
+    /// How long a tag is fresh after its revalidation.
+    #[serde(with = "settings::duration")]
+    pub tag_ttl: Duration,
+    /// How long a tag that is no longer fresh is served if upstream is unavailable. `None`: forever.
+    #[serde(with = "settings::duration::or_forever")]
+    pub stale_if_error: Option<Duration>,
+    /// The treatment of a stored tag that upstream has deleted.
+    pub when_deleted_upstream: WhenDeleted,
+    /// Whether a `HEAD` request for an unknown tag fetches the manifest.
+    pub fetch_on_head: bool,
+}
+
+impl Default for UpstreamPolicy {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            tag_ttl: Duration::from_mins(1),
+            stale_if_error: None,
+            when_deleted_upstream: WhenDeleted::Serve,
+            fetch_on_head: true,
+        }
+    }
+}
+
+/// The treatment of a stored tag that upstream has deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum WhenDeleted {
-    /// Our copy is served, stale.
+    /// The stored manifest is served, stale.
     Serve,
-    /// It is answered like a tag that never was.
+    /// 404.
     Gone,
 }
 
-/// A prefix of repository names and what stands behind it.
-#[derive(Clone)]
+/// `[[namespace]]`: a prefix of repository names and the upstream behind it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Namespace {
-    /// Whole leading path segments; empty for the root default.
+    /// Whole leading segments of a repository name. Empty: the root default.
+    #[serde(deserialize_with = "prefix")]
     pub prefix: String,
-    /// The name of the upstream behind it.
-    pub upstream: String,
-    /// Only upstream repositories that match one of these, when there is one.
+    /// The name of the upstream. `None`: a hosted namespace.
+    pub upstream: Option<String>,
+    /// Repositories of the upstream that may be pulled. Empty: all.
+    #[serde(default)]
     pub include: Rules,
-    /// No upstream repository that matches one of these.
+    /// Repositories of the upstream that may not be pulled.
+    #[serde(default)]
     pub exclude: Rules,
-    /// What is fetched without being asked for.
+    /// The content that is fetched ahead of clients.
+    #[serde(default)]
     pub prefetch: Prefetch,
-    /// The platforms of an index that are fetched; when empty, those that clients have asked for.
+    /// The platforms that are fetched ahead. Empty: those that clients have requested.
+    #[serde(default, serialize_with = "serialize_platforms", deserialize_with = "platforms")]
     pub platforms: Vec<Platform>,
-    /// Tags that never move: never checked again.
+    /// Tags that are never revalidated.
+    #[serde(default)]
     pub immutable_tags: Rules,
 }
 
-/// Globs, and how each was written.
+impl Namespace {
+    /// A namespace of an upstream with the default settings.
+    pub fn new(prefix: &str, upstream: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            upstream: Some(upstream.to_owned()),
+            include: Rules::default(),
+            exclude: Rules::default(),
+            prefetch: Prefetch::default(),
+            platforms: Vec::new(),
+            immutable_tags: Rules::default(),
+        }
+    }
+
+    pub(crate) fn upstream_name(&self) -> &str {
+        self.upstream.as_deref().unwrap_or_default()
+    }
+}
+
+fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let expected =
+        "lower-case letters and digits, separated by '.', '_' or '-', in segments separated by '/'";
+    settings::from_text(deserializer, expected, |text| {
+        (text.is_empty() || RepositoryName::parse(text).is_ok()).then(|| text.to_owned())
+    })
+}
+
+fn platforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Platform>, D::Error> {
+    let expected = "a platform such as \"linux/amd64\" or \"linux/arm/v7\"";
+    settings::list_from_text(deserializer, expected, |text| text.parse().ok())
+}
+
+fn serialize_platforms<S: Serializer>(platforms: &[Platform], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(platforms.iter().map(ToString::to_string))
+}
+
+/// A list of globs.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    globs: GlobSet,
-    written: Vec<String>,
+    set: GlobSet,
+    globs: Vec<String>,
 }
 
 impl Rules {
-    /// Compiles globs; `*` does not cross a `/`, `**` does.
+    /// Compiles globs. `*` does not match `/`, `**` does.
     ///
     /// # Errors
-    /// What is wrong with the first glob that is none.
-    pub fn new(written: &[String]) -> Result<Self, globset::Error> {
-        let mut globs = GlobSet::builder();
-        for glob in written {
-            globs.add(globset::GlobBuilder::new(glob).literal_separator(true).build()?);
+    /// The first invalid glob.
+    pub fn new(globs: &[String]) -> Result<Self, globset::Error> {
+        let mut set = GlobSet::builder();
+        for glob in globs {
+            set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
         }
-        Ok(Self { globs: globs.build()?, written: written.to_vec() })
+        Ok(Self { set: set.build()?, globs: globs.to_vec() })
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
-        self.written.is_empty()
+        self.globs.is_empty()
     }
 
-    /// The first rule that `text` matches, as it was written.
+    /// The first glob that matches `text`.
     pub fn matching(&self, text: &str) -> Option<&str> {
-        let index = *self.globs.matches(text).first()?;
-        self.written.get(index).map(String::as_str)
+        let index = *self.set.matches(text).first()?;
+        self.globs.get(index).map(String::as_str)
     }
 }
 
-/// What is fetched beyond what a client asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(&Vec::deserialize(deserializer)?).map_err(|error| {
+            let glob = Unexpected::Str(error.glob().unwrap_or_default());
+            D::Error::invalid_value(glob, &format!("a glob: {}", error.kind()).as_str())
+        })
+    }
+}
+
+impl Serialize for Rules {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.globs.serialize(serializer)
+    }
+}
+
+/// The content that is fetched ahead of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Prefetch {
     /// Nothing.
     None,
-    /// The blobs of a platform's manifest; of an index the platforms that count.
+    /// The blobs of an image; of an index, those of the selected platforms.
+    #[default]
     Image,
-    /// Every child and every blob.
+    /// All manifests and blobs of an index.
     All,
 }

@@ -31,7 +31,10 @@ use http_server::{Readiness, Refresh};
 use prometheus_client::registry::Registry as MetricRegistry;
 use shared_models::db::{Db, tasks};
 
-pub use config::{Config, Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted};
+pub use config::{
+    ApiSettings, Config, ConfiguredUpstream, JobSettings, Namespace, Placement, Prefetch, Rules,
+    UpstreamPolicy, WhenDeleted,
+};
 use metrics::ApiMetrics;
 use routes::Routes;
 use state::AppState;

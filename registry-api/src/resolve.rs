@@ -8,7 +8,7 @@ use shared_models::db::repositories::NewRepository;
 use upstream_client::DOCKER_HUB_HOSTS;
 
 use crate::{
-    config::{Namespace, UpstreamPolicy},
+    config::{ConfiguredUpstream, Namespace},
     error::ApiError,
 };
 
@@ -18,7 +18,7 @@ pub(crate) struct Target {
     /// The repository here: the same for every spelling that leads to the same upstream repository by the same prefix.
     pub(crate) repository: RepositoryName,
     pub(crate) namespace: Arc<Namespace>,
-    pub(crate) upstream: Arc<UpstreamPolicy>,
+    pub(crate) upstream: Arc<ConfiguredUpstream>,
     /// The repository at the upstream.
     pub(crate) upstream_name: RepositoryName,
 }
@@ -36,7 +36,7 @@ impl Target {
 
 /// The configured namespaces and upstreams, indexed for lookups.
 pub(crate) struct Resolver {
-    upstreams: HashMap<String, Arc<UpstreamPolicy>>,
+    upstreams: HashMap<String, Arc<ConfiguredUpstream>>,
     /// The namespace of each host that `?ns=` may name, in lower case.
     hosts: HashMap<String, Arc<Namespace>>,
     /// The first namespace of each upstream that has a prefix; without one, its root namespace.
@@ -52,19 +52,20 @@ pub(crate) struct Resolver {
 const MAX_CACHED_NAMES: usize = 10_000;
 
 impl Resolver {
-    pub(crate) fn new(upstreams: Vec<UpstreamPolicy>, namespaces: Vec<Namespace>) -> Self {
+    pub(crate) fn new(upstreams: Vec<ConfiguredUpstream>, namespaces: Vec<Namespace>) -> Self {
         Self::with_max_cached(upstreams, namespaces, MAX_CACHED_NAMES)
     }
 
     fn with_max_cached(
-        upstreams: Vec<UpstreamPolicy>,
+        upstreams: Vec<ConfiguredUpstream>,
         namespaces: Vec<Namespace>,
         max_cached: usize,
     ) -> Self {
         let mut namespaces: Vec<_> = namespaces.into_iter().map(Arc::new).collect();
         let mut primary: HashMap<String, Arc<Namespace>> = HashMap::new();
         for namespace in &namespaces {
-            let first = primary.entry(namespace.upstream.clone()).or_insert_with(|| Arc::clone(namespace));
+            let first =
+                primary.entry(namespace.upstream_name().to_owned()).or_insert_with(|| Arc::clone(namespace));
             if first.prefix.is_empty() {
                 *first = Arc::clone(namespace);
             }
@@ -73,7 +74,7 @@ impl Resolver {
         let mut hosts = HashMap::new();
         for upstream in &upstreams {
             let Some(namespace) = primary.get(upstream.client.name()) else { continue };
-            for host in &upstream.hosts {
+            for host in &upstream.policy.hosts {
                 hosts.insert(host.to_ascii_lowercase(), Arc::clone(namespace));
             }
         }
@@ -85,7 +86,7 @@ impl Resolver {
     }
 
     /// Every upstream.
-    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<UpstreamPolicy>> {
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<ConfiguredUpstream>> {
         self.upstreams.values()
     }
 
@@ -124,7 +125,7 @@ impl Resolver {
                 .find_map(|namespace| name.strip_prefix(&namespace.prefix).map(|rest| (namespace, rest))),
         }
         .ok_or(ApiError::UnknownRepository)?;
-        let upstream = self.upstreams.get(&namespace.upstream).ok_or(ApiError::UnknownRepository)?;
+        let upstream = self.upstreams.get(namespace.upstream_name()).ok_or(ApiError::UnknownRepository)?;
         let upstream_name = if is_docker_hub(upstream) && rest.segments().count() == 1 {
             rest.below("library")?
         } else {
@@ -145,12 +146,12 @@ impl Resolver {
         if !namespace.prefix.is_empty() {
             return &namespace.prefix;
         }
-        self.primary.get(&namespace.upstream).map_or("", |primary| &primary.prefix)
+        self.primary.get(namespace.upstream_name()).map_or("", |primary| &primary.prefix)
     }
 }
 
-fn is_docker_hub(upstream: &UpstreamPolicy) -> bool {
-    upstream.hosts.iter().any(|host| DOCKER_HUB_HOSTS.contains(&host.as_str()))
+fn is_docker_hub(upstream: &ConfiguredUpstream) -> bool {
+    upstream.policy.hosts.iter().any(|host| DOCKER_HUB_HOSTS.contains(&host.as_str()))
 }
 
 /// Whether the rules of the namespace admit an upstream repository.
@@ -166,23 +167,19 @@ fn check_rules(namespace: &Namespace, name: &RepositoryName) -> Result<(), ApiEr
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use upstream_client::{Unobserved, Upstream, UpstreamConfig};
 
     use super::*;
-    use crate::config::{Prefetch, Rules, WhenDeleted};
+    use crate::config::{Prefetch, Rules, UpstreamPolicy};
 
-    fn upstream(name: &str, hosts: &[&str]) -> UpstreamPolicy {
+    fn upstream(name: &str, hosts: &[&str]) -> ConfiguredUpstream {
         let url = format!("http://{name}.test").parse().unwrap();
-        UpstreamPolicy {
+        ConfiguredUpstream {
             client: Upstream::new(UpstreamConfig::new(name, url), Arc::new(Unobserved)).unwrap(),
-            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-            tag_ttl: Duration::from_secs(60),
-            stale_if_error: None,
-            when_deleted: WhenDeleted::Serve,
-            fetch_on_head: true,
-            offline: false,
+            policy: UpstreamPolicy {
+                hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+                ..UpstreamPolicy::default()
+            },
         }
     }
 
@@ -191,13 +188,10 @@ mod tests {
             Rules::new(&globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>()).unwrap()
         };
         Namespace {
-            prefix: prefix.to_owned(),
-            upstream: upstream.to_owned(),
             include: rules(include),
             exclude: rules(exclude),
             prefetch: Prefetch::None,
-            platforms: Vec::new(),
-            immutable_tags: Rules::default(),
+            ..Namespace::new(prefix, upstream)
         }
     }
 

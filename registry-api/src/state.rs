@@ -68,7 +68,11 @@ impl AppState {
         Ok(Self {
             authorize,
             resolver: Resolver::new(upstreams, namespaces),
-            caches: Caches::new(config.manifest_cache_bytes, config.cache_max_age, config.negative_ttl),
+            caches: Caches::new(
+                config.settings.manifest_cache_bytes,
+                config.settings.cache_max_age,
+                config.settings.negative_ttl,
+            ),
             flights: Flights {
                 tags: SingleFlight::new(runtime.clone()),
                 manifests: SingleFlight::new(runtime.clone()),
@@ -76,7 +80,7 @@ impl AppState {
                 tag_lists: SingleFlight::new(runtime),
             },
             nodes: NodeSelector::new(&config, db.clone()),
-            presigned: PresignedUrls::new(config.presigner.take(), config.cache_max_age),
+            presigned: PresignedUrls::new(config.presigner.take(), config.settings.cache_max_age),
             node_client: NodeClient::new(Arc::clone(&config.link_keys))?,
             metrics,
             jobs: JobQueue::new(db.clone()),

@@ -14,7 +14,9 @@ use url::Url;
 
 use crate::{
     access::Authorize,
-    config::{Config, Namespace, Placement, Prefetch, Rules, TaskPolicy, UpstreamPolicy, WhenDeleted},
+    config::{
+        ApiSettings, Config, ConfiguredUpstream, JobSettings, Namespace, Placement, Prefetch, UpstreamPolicy,
+    },
     metrics::ApiMetrics,
     state::AppState,
 };
@@ -45,41 +47,17 @@ fn config(upstream: Url) -> Config {
     client.allow_private = true;
     Config {
         process_id: "test".to_owned(),
-        upstreams: vec![UpstreamPolicy {
+        upstreams: vec![ConfiguredUpstream {
             client: Upstream::new(client, Arc::new(Unobserved)).unwrap(),
-            hosts: vec!["up.test".to_owned()],
-            tag_ttl: Duration::from_secs(60),
-            stale_if_error: None,
-            when_deleted: WhenDeleted::Serve,
-            fetch_on_head: true,
-            offline: false,
+            policy: UpstreamPolicy { hosts: vec!["up.test".to_owned()], ..UpstreamPolicy::default() },
         }],
-        namespaces: vec![Namespace {
-            prefix: "up".to_owned(),
-            upstream: "up".to_owned(),
-            include: Rules::default(),
-            exclude: Rules::default(),
-            prefetch: Prefetch::None,
-            platforms: Vec::new(),
-            immutable_tags: Rules::default(),
-        }],
+        namespaces: vec![Namespace { prefetch: Prefetch::None, ..Namespace::new("up", "up") }],
         link_keys: Arc::new(LinkKeys::new(LinkKey::new("k1", &[7; 32]).unwrap(), Vec::new())),
         link_lifetime: Duration::from_secs(60),
         placement: Placement::Fixed { public_base: String::new(), internal_base: None },
         node_dead_after: Duration::from_secs(60),
         presigner: None,
-        page_max: 100,
-        manifest_cache_bytes: 1 << 20,
-        negative_ttl: Duration::from_secs(10),
-        cache_max_age: Duration::from_secs(5),
-        pending_ttl: Duration::from_secs(60),
-        revalidate_wait: Duration::from_secs(2),
-        tasks: TaskPolicy {
-            workers: 0,
-            lease: Duration::from_secs(60),
-            max_attempts: 3,
-            backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
-        },
+        settings: ApiSettings::default(),
+        jobs: JobSettings { workers: 0, ..JobSettings::default() },
     }
 }

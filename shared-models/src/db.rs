@@ -37,6 +37,7 @@ use diesel_async::{
     sync_connection_wrapper::SyncConnectionWrapper,
 };
 use futures::{FutureExt, future::BoxFuture};
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub(crate) use connect::sqlite_path;
@@ -58,21 +59,44 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const STATEMENT: Duration = Duration::from_secs(10);
 const TRANSACTION: Duration = Duration::from_secs(18);
 
-/// How to reach the database.
-#[derive(Clone)]
+/// `[database]`: how to connect to the database.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct DbConfig {
     /// `sqlite://PATH` (also `sqlite:PATH`) or `postgres://…`. In the latter, `sslmode` is `disable`, `prefer` (what
     /// counts when it isn't given), `require`, `verify-ca` or `verify-full`, and `sslrootcert` a file of certificates
     /// (PEM) or `system`; both mean what libpq says.
+    #[serde(with = "settings::secret_url::database")]
     pub url: String,
     /// The most connections to PostgreSQL, and the most that read from SQLite beside its one writer. At least 1.
+    #[serde(deserialize_with = "settings::positive")]
     pub max_connections: usize,
     /// How long to wait for a free connection before [`DbError::Unavailable`].
+    #[serde(with = "settings::duration::positive")]
     pub wait: Duration,
     /// Whether PostgreSQL may keep statements prepared. Not behind a pooler that gives each transaction another session
     /// (PgBouncer with `pool_mode = transaction`): without, every statement runs in a transaction of its own and
     /// leaves nothing behind. Slower, by some round trips a statement.
     pub prepared_statements: bool,
+}
+
+impl DbConfig {
+    /// Whether the URL is that of a SQLite database.
+    pub fn is_sqlite(&self) -> bool {
+        sqlite_path(&self.url).is_some()
+    }
+}
+
+impl Default for DbConfig {
+    /// Without a URL.
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            max_connections: 10,
+            wait: Duration::from_secs(5),
+            prepared_statements: true,
+        }
+    }
 }
 
 impl fmt::Debug for DbConfig {

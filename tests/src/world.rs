@@ -15,7 +15,7 @@ use diesel::{
 use reqwest::{Method, StatusCode};
 use tempfile::TempDir;
 use tidegate::{
-    cli::{Common, Mode},
+    cli::{Flags, Mode},
     config,
     process::Process,
 };
@@ -73,15 +73,15 @@ impl WorldBuilder {
         let file = dir.path().join("tidegate.toml");
         fs::write(&file, format!("{}\n{}\n{}", self.sections, self.upstreams, self.namespaces)).unwrap();
         let any_port = Some("127.0.0.1:0".parse().unwrap());
-        let flags = Common {
+        let flags = Flags {
             config: Some(file),
-            data_dir: Some(dir.path().join("data")),
+            data_dir: Some(dir.path().join("data").display().to_string()),
             listen: any_port,
             internal_listen: any_port,
-            ..Common::default()
+            ..Flags::default()
         };
-        let settings =
-            config::load(&flags, Mode::Serve, std::iter::empty()).unwrap_or_else(|error| panic!("{error}"));
+        let settings = config::load(&flags.overrides(Mode::Serve), std::iter::empty())
+            .unwrap_or_else(|error| panic!("{error}"));
         let process =
             Process::start(Mode::Serve, &settings).await.unwrap_or_else(|error| panic!("{error:#}"));
         let listening = process.listening();

@@ -2,114 +2,112 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use url::Url;
 
-use crate::config::{LogFormat, http_url};
+use crate::config::{LogFormat, Override, Overrides, UpstreamFlag};
 
 #[cfg(test)]
 mod tests;
 
 /// A pull-through cache for container images.
 ///
-/// Clients pull through it as from any OCI registry; it fetches from the upstream registries what it does not have,
-/// once, and keeps it. Without a sub-command it serves.
+/// Clients pull from it as from any OCI registry. It downloads missing content from the upstream registries once, and stores
+/// it. Without a subcommand, it serves.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
     version,
-    after_help = "Everything else is set in the configuration file or in environment variables: see docs/configuration.md."
+    after_help = "All other settings are in the configuration file or in environment variables: see docs/configuration.md."
 )]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 
     #[command(flatten)]
-    common: Common,
+    flags: Flags,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run both services and the background tasks in one process (the default)
-    Serve(Common),
-    /// Run registry-api alone: it answers manifests, decides what to pull, and sends clients to content-app for blobs
-    RegistryApi(Common),
-    /// Run one content-app node: it carries the bytes of blobs
-    ContentApp(Common),
-    /// Bring the database to the schema of this version
-    Migrate(Common),
-    /// Print the configuration that holds, as TOML with passwords masked; exit 1 and say what is wrong if it cannot be used
-    CheckConfig(Common),
-    /// Ask a running process whether it is ready; exit 1 and say why if it is not
+    /// Run both services and the background jobs in one process (default)
+    Serve(Flags),
+    /// Run registry-api: manifests, pull decisions, and redirects to content-app for blobs
+    RegistryApi(Flags),
+    /// Run one content-app node: blobs
+    ContentApp(Flags),
+    /// Migrate the database to the schema of this version
+    Migrate(Flags),
+    /// Validate the configuration and print it as TOML with secrets masked
+    CheckConfig(Flags),
+    /// Check the readiness of a running process
     Health(Health),
 }
 
 #[derive(Debug, Args)]
 struct Health {
-    /// What to ask [default: http://ADDR/readyz, where ADDR is the one of --internal-listen]
+    /// URL of the readiness check [default: http://ADDR/readyz, where ADDR is the internal listener]
     #[arg(long, value_name = "URL", value_parser = url_flag)]
     url: Option<Url>,
 
     #[command(flatten)]
-    common: Common,
+    flags: Flags,
 }
 
-/// What the process is to do.
+/// The action of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Both services and the background tasks.
+    /// Run both services and the background jobs.
     Serve,
-    /// registry-api.
+    /// Run registry-api.
     RegistryApi,
-    /// content-app.
+    /// Run content-app.
     ContentApp,
     /// Migrate the database.
     Migrate,
     /// Print the effective configuration.
     CheckConfig,
-    /// Ask a running process whether it is ready.
+    /// Check the readiness of a running process.
     Health,
 }
 
-/// The flags of every sub-command; they may stand before it or behind it.
+impl Mode {
+    /// The section with the addresses of the process.
+    pub fn section(self) -> &'static str {
+        if self == Self::ContentApp { "content" } else { "api" }
+    }
+}
+
+/// The flags of all subcommands, which are accepted before and after a subcommand.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Common {
-    /// The configuration file, in TOML [env: TIDEGATE_CONFIG]
+pub struct Flags {
+    /// Configuration file, in TOML format [env: TIDEGATE_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The folder for everything that outlives the process [default: ./tidegate-data]
+    /// Data directory [default: ./tidegate-data]
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    pub data_dir: Option<String>,
 
-    /// Where clients are listened for; port 0 picks a free one [default: 127.0.0.1:5000, content-app: 127.0.0.1:5001]
+    /// Address to listen on for clients; port 0 selects a free port [default: 127.0.0.1:5000, content-app: 127.0.0.1:5001]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
 
-    /// Where health, metrics and the internal API are [default: 127.0.0.1:5100, content-app: 127.0.0.1:5101]
+    /// Address of the internal listener: health, metrics, internal API [default: 127.0.0.1:5100, content-app: 127.0.0.1:5101]
     #[arg(long, value_name = "ADDR")]
     pub internal_listen: Option<SocketAddr>,
 
-    /// Pull through this registry too, below NAME/; may be given several times
+    /// Add an upstream registry under the prefix NAME/ (repeatable)
     #[arg(long, value_name = "NAME=URL", value_parser = upstream_flag)]
     pub upstream: Vec<UpstreamFlag>,
 
-    /// How log lines are written [default: text]
+    /// Log format [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log: Option<LogFormat>,
 }
 
-/// What `--upstream` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamFlag {
-    /// The upstream's name, and the prefix of its namespace.
-    pub name: String,
-    /// Where it answers.
-    pub url: Url,
-}
-
 impl Cli {
-    /// What the process is to do.
+    /// The action of the process.
     pub fn mode(&self) -> Mode {
         match self.command {
             None | Some(Command::Serve(_)) => Mode::Serve,
@@ -121,7 +119,7 @@ impl Cli {
         }
     }
 
-    /// What `health` is to ask, where that was said.
+    /// `health --url`
     pub fn health_url(&self) -> Option<&Url> {
         match &self.command {
             Some(Command::Health(health)) => health.url.as_ref(),
@@ -129,53 +127,64 @@ impl Cli {
         }
     }
 
-    /// The flags from before and behind the sub-command; of a flag that stands in both places the last one holds, but
-    /// upstreams add up.
-    pub fn common(&self) -> Common {
-        let before = self.common.clone();
-        let behind = match &self.command {
-            None => Common::default(),
+    /// The flags before and after the subcommand. The last occurrence of a flag applies; upstreams accumulate.
+    pub fn flags(&self) -> Flags {
+        let before = self.flags.clone();
+        let after = match &self.command {
+            None => Flags::default(),
             Some(
-                Command::Serve(common)
-                | Command::RegistryApi(common)
-                | Command::ContentApp(common)
-                | Command::Migrate(common)
-                | Command::CheckConfig(common)
-                | Command::Health(Health { common, .. }),
-            ) => common.clone(),
+                Command::Serve(flags)
+                | Command::RegistryApi(flags)
+                | Command::ContentApp(flags)
+                | Command::Migrate(flags)
+                | Command::CheckConfig(flags)
+                | Command::Health(Health { flags, .. }),
+            ) => flags.clone(),
         };
-        Common {
-            config: behind.config.or(before.config),
-            data_dir: behind.data_dir.or(before.data_dir),
-            listen: behind.listen.or(before.listen),
-            internal_listen: behind.internal_listen.or(before.internal_listen),
-            upstream: before.upstream.into_iter().chain(behind.upstream).collect(),
-            log: behind.log.or(before.log),
+        Flags {
+            config: after.config.or(before.config),
+            data_dir: after.data_dir.or(before.data_dir),
+            listen: after.listen.or(before.listen),
+            internal_listen: after.internal_listen.or(before.internal_listen),
+            upstream: before.upstream.into_iter().chain(after.upstream).collect(),
+            log: after.log.or(before.log),
         }
     }
 }
 
-impl ValueEnum for LogFormat {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Text, Self::Json]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.word()))
+impl Flags {
+    /// The settings that the flags of a process in `mode` override.
+    pub fn overrides(&self, mode: Mode) -> Overrides {
+        let section = Some(mode.section());
+        let log = self.log.and_then(|format| format.to_possible_value());
+        let values = [
+            ("--data-dir", None, "data_dir", self.data_dir.clone()),
+            ("--listen", section, "listen", self.listen.map(|address| address.to_string())),
+            (
+                "--internal-listen",
+                section,
+                "internal_listen",
+                self.internal_listen.map(|address| address.to_string()),
+            ),
+            ("--log", Some("log"), "format", log.map(|format| format.get_name().to_owned())),
+        ];
+        let values = values
+            .into_iter()
+            .filter_map(|(flag, section, key, value)| Some(Override { flag, section, key, value: value? }));
+        Overrides { file: self.config.clone(), upstreams: self.upstream.clone(), values: values.collect() }
     }
 }
 
 fn upstream_flag(text: &str) -> Result<UpstreamFlag, String> {
-    let (name, url) = text.split_once('=').ok_or("expected NAME=URL, as in local=http://127.0.0.1:5050")?;
+    let (name, url) = text.split_once('=').ok_or("expected NAME=URL, such as local=http://127.0.0.1:5050")?;
     if name.is_empty() {
         return Err("the name before '=' is missing".to_owned());
     }
-    let url = http_url(url).ok_or(
-        "what follows '=' is not an http or https URL, or has a user, a password, a query or a fragment",
-    )?;
+    let url = url_flag(url)?;
     Ok(UpstreamFlag { name: name.to_owned(), url })
 }
 
 fn url_flag(text: &str) -> Result<Url, &'static str> {
-    http_url(text).ok_or("not an http or https URL, or one with a user, a password, a query or a fragment")
+    settings::http_url::parse(text)
+        .ok_or("expected an http or https URL without user, password, query and fragment")
 }

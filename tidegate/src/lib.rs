@@ -6,6 +6,7 @@ pub mod config;
 mod data_dir;
 pub mod health;
 mod link_keys;
+mod listeners;
 pub mod process;
 mod services;
 mod storage;

@@ -6,92 +6,91 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use internal_api::{LinkKey, LinkKeyError, LinkKeys, MIN_SECRET_BYTES};
 use rand::TryRng as _;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    config::{Settings, is_link_key},
+    config::Settings,
     data_dir::{self, DataDirError},
 };
 
 #[cfg(test)]
 mod tests;
 
-/// The link key of a data folder.
-const LINK_KEY_FILE: &str = "link.key";
+/// The file in the data directory.
+const FILE: &str = "link.key";
 
-/// Why the link key could not be made or read.
+/// The length of the id of the data directory's key.
+const ID_LENGTH: usize = 8;
+
+/// The requirement on a file with a key.
+pub(crate) const EXPECTED: &str =
+    "must contain at least 64 hexadecimal digits, such as the output of `openssl rand -hex 32`";
+
+/// A link key that could not be created, read or used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkKeysError {
     /// The data directory could not be created.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The key file cannot be made or read.
-    #[error("the link key {} cannot be made or read: {error}", .path.display())]
-    LinkKey {
+    /// The file could not be created or read.
+    #[error("cannot use link key {}: {error}", .path.display())]
+    File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         error: io::Error,
     },
-    /// The key file holds something else.
-    #[error("the link key {} must hold at least 64 hexadecimal digits; delete it to get a new one", .path.display())]
-    NotALinkKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system has no random bytes to give.
-    #[error("no random bytes for the link key: {0}")]
+    /// The file contains something else.
+    #[error("the link key {} {EXPECTED}; delete it to create a new one", .0.display())]
+    Content(PathBuf),
+    /// The operating system returned no random bytes.
+    #[error("failed to generate a link key: {0}")]
     Random(String),
+    /// The id or the length of a key is invalid.
+    #[error(transparent)]
+    Key(#[from] LinkKeyError),
 }
 
-/// A key that signs or verifies links to content.
-#[derive(Debug)]
-pub(crate) struct LoadedLinkKey {
-    /// What it is called in a link.
-    pub(crate) id: String,
-    /// 32 bytes or more.
-    pub(crate) secret: SecretSlice<u8>,
-}
-
-/// The keys of `content.link_keys`, of which the first signs. Without any: the key of the data folder, made if there
-/// is none, so that the services agree when they share the folder.
+/// The keys of `content.link_keys`, of which the first signs; else the key of the data directory, which is created if it
+/// does not exist. Services that share the directory agree on it.
 ///
 /// # Errors
-/// See [`LinkKeysError`].
-pub(crate) fn link_keys(settings: &Settings) -> Result<Vec<LoadedLinkKey>, LinkKeysError> {
-    let configured = settings.content.link_keys.iter().map(|key| {
-        let not_a_key = || LinkKeysError::NotALinkKey { path: key.file.clone() };
-        let secret = decode(&key.secret).ok_or_else(not_a_key)?;
-        Ok(LoadedLinkKey { id: key.id.clone(), secret })
-    });
-    let configured = configured.collect::<Result<Vec<_>, LinkKeysError>>()?;
-    if configured.is_empty() { Ok(vec![own_link_key(&settings.data_dir)?]) } else { Ok(configured) }
+/// [`LinkKeysError`].
+pub(crate) fn load(settings: &Settings) -> Result<Arc<LinkKeys>, LinkKeysError> {
+    let configured = settings.content.links.link_keys.iter();
+    let mut keys = configured.map(|key| LinkKey::new(&key.id, key.file.secret.expose_secret()));
+    let first = match keys.next() {
+        Some(key) => key?,
+        None => of_data_dir(&settings.data_dir)?,
+    };
+    Ok(Arc::new(LinkKeys::new(first, keys.collect::<Result<_, _>>()?)))
 }
 
-/// The link key of a data folder; its id follows from its bytes.
-fn own_link_key(data_dir: &Path) -> Result<LoadedLinkKey, LinkKeysError> {
+/// The key of a data directory. Its id is derived from its bytes.
+fn of_data_dir(data_dir: &Path) -> Result<LinkKey, LinkKeysError> {
     data_dir::create(data_dir)?;
-    let path = data_dir.join(LINK_KEY_FILE);
-    let failed = |error| LinkKeysError::LinkKey { path: path.clone(), error };
+    let path = data_dir.join(FILE);
+    let failed = |error| LinkKeysError::File { path: path.clone(), error };
     if !path.try_exists().map_err(failed)? {
-        let digits = SecretString::from(hex::encode(random_bytes::<32>()?));
-        write_once(&path, &digits).map_err(failed)?;
-        tracing::info!(file = %path.display(), "made a key for links to content");
+        let digits = SecretString::from(hex::encode(random_bytes::<MIN_SECRET_BYTES>()?));
+        create_file(&path, &digits).map_err(failed)?;
+        tracing::info!(file = %path.display(), "created the link signing key");
     }
     let text = SecretString::from(fs::read_to_string(&path).map_err(failed)?);
-    let secret = decode(&text).ok_or_else(|| LinkKeysError::NotALinkKey { path: path.clone() })?;
+    let secret = decode(text.expose_secret()).ok_or_else(|| LinkKeysError::Content(path.clone()))?;
     let mut id = hex::encode(Sha256::digest(secret.expose_secret()));
-    id.truncate(8);
-    Ok(LoadedLinkKey { id, secret })
+    id.truncate(ID_LENGTH);
+    Ok(LinkKey::new(&id, secret.expose_secret())?)
 }
 
-/// Puts the whole text at `path`, or leaves what another process put there first: the name appears with the content
-/// behind it, so that a process that loses the race never reads half a key.
-fn write_once(path: &Path, text: &SecretString) -> io::Result<()> {
+/// Creates a file with its whole content, unless another process creates it first: no process reads half a key.
+fn create_file(path: &Path, text: &SecretString) -> io::Result<()> {
     let unique = random_bytes::<8>().map_err(io::Error::other)?;
     let temporary = path.with_extension(format!("{}.tmp", hex::encode(unique)));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
@@ -113,8 +112,8 @@ fn random_bytes<const N: usize>() -> Result<[u8; N], LinkKeysError> {
     Ok(bytes)
 }
 
-fn decode(text: &SecretString) -> Option<SecretSlice<u8>> {
-    let digits = text.expose_secret().trim();
-    let bytes = hex::decode(digits).ok().filter(|_| is_link_key(digits))?;
+/// The bytes of a key, from at least 64 hexadecimal digits.
+pub(crate) fn decode(digits: &str) -> Option<SecretSlice<u8>> {
+    let bytes = hex::decode(digits.trim()).ok().filter(|bytes| bytes.len() >= MIN_SECRET_BYTES)?;
     Some(SecretSlice::from(bytes))
 }

@@ -1,50 +1,46 @@
 //! The `tidegate` command.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks to who called it")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the output of a command")]
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use shared_models::{db::DbConfig, migrate};
+use shared_models::migrate;
 use tidegate::{
     banner,
     cli::{Cli, Mode},
     config::{self, Settings},
-    health, process, telemetry,
+    health,
+    process::Process,
+    telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tidegate: {error:#}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = run(Cli::parse()).await {
+        eprintln!("tidegate: {error:#}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    let mode = cli.mode();
     if let Some(url) = cli.health_url() {
-        return health::ask(url).await;
+        return health::check(url).await;
     }
-    let settings = config::load(&cli.common(), mode, config::environment())?;
+    let mode = cli.mode();
+    let settings = config::load(&cli.flags().overrides(mode), config::environment())?;
     match mode {
-        Mode::CheckConfig => println!("{}", settings.to_toml()),
-        Mode::Migrate => migrate_database(&settings).await?,
-        Mode::Health => health::ask(&health::url(&settings)?).await?,
+        Mode::CheckConfig => println!("{}", settings.to_toml()?),
+        Mode::Migrate => {
+            let _logging = telemetry::init(&settings.log)?;
+            match migrate::migrate(&settings.database).await?.as_slice() {
+                [] => println!("the schema is up to date: version {}", migrate::expected_version()),
+                applied => println!("applied {}", applied.join(", ")),
+            }
+        }
+        Mode::Health => health::check(&health::url(&settings)?).await?,
         Mode::Serve | Mode::RegistryApi | Mode::ContentApp => Box::pin(serve(mode, settings)).await?,
-    }
-    Ok(())
-}
-
-async fn migrate_database(settings: &Settings) -> anyhow::Result<()> {
-    let _logging = telemetry::init(&settings.log)?;
-    let config: DbConfig = process::database(settings);
-    match migrate::migrate(&config).await?.as_slice() {
-        [] => println!("the database has schema version {} already", migrate::expected_version()),
-        applied => println!("applied {}", applied.join(", ")),
     }
     Ok(())
 }
@@ -52,22 +48,22 @@ async fn migrate_database(settings: &Settings) -> anyhow::Result<()> {
 async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
     let _logging = telemetry::init(&settings.log)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut told_to_stop = async || {
+    let mut shutdown = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    // A process that still waits for its schema stops at once.
+    // A signal also ends the wait for the schema.
     let process = tokio::select! {
-        process = process::Process::start(mode, &settings) => process?,
-        () = told_to_stop() => return Ok(()),
+        process = Process::start(mode, &settings) => process?,
+        () = shutdown() => return Ok(()),
     };
     println!("{}", banner::banner(mode, process.listening(), &settings));
     process
         .run(async {
-            told_to_stop().await;
-            tracing::info!("shutting down: requests in flight may finish");
+            shutdown().await;
+            tracing::info!("shutting down");
         })
         .await
 }

@@ -1,132 +1,104 @@
-//! One process: its listeners, its services, its end.
+//! One process: its services, and the stages of its shutdown.
 
-use std::{
-    future::Future,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    thread::available_parallelism,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, thread::available_parallelism, time::Duration};
 
 use actix_web::web::ServiceConfig;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use content_app::ContentApp;
 use http_server::{Health, HttpMetrics, Listen, Options, Readiness, serve};
 use prometheus_client::registry::Registry;
 use registry_api::RegistryApi;
-use shared_models::{
-    db::{Db, DbConfig},
-    migrate,
-};
+use shared_models::{db::Db, migrate};
 use tokio::sync::watch;
 use upstream_client::{Observer, Upstream};
 
 use crate::{
-    banner::Listening,
-    cli::Mode,
-    config::{Place, Settings},
-    data_dir, services, storage,
-    upstream_metrics::UpstreamMetrics,
-    upstream_sharing,
+    banner::Listening, cli::Mode, config::Settings, data_dir, link_keys, listeners::Listeners, services,
+    storage, upstream_metrics::UpstreamMetrics, upstream_sharing,
 };
 
-/// When so many bytes of an answer are gathered they are written to the socket, and no more is read for it meanwhile: what a
-/// client that hardly reads costs, beside one chunk of its body.
-const WRITE_BUFFER: usize = 16 * 1024;
+/// The size of a response buffer, in bytes. While it is full no more of the body is read: it bounds the memory of a slow
+/// client, together with one chunk of the body.
+const WRITE_BUFFER_SIZE: usize = 16 * 1024;
 
-/// How long requests on the internal listener may still take when all else has ended. The services' own are over by then.
-const INTERNAL_SHUTDOWN: Duration = Duration::from_secs(5);
+/// The time limit of running requests on the internal listener after the services have stopped.
+const INTERNAL_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a service waits for `tidegate migrate`.
-const SCHEMA_WAIT: Duration = Duration::from_secs(300);
+const SCHEMA_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// A process that is ready to serve: bound, connected, and with the schema it expects.
+/// A process that is ready to serve: its listeners are bound, its database is connected and has the expected schema.
 pub struct Process {
     listeners: Listeners,
     options: Options,
     metrics: HttpMetrics,
     health: Health,
-    /// How long the process serves on after it was told to end.
     drain_grace: Duration,
     api: Option<RegistryApi>,
     content: Option<ContentApp>,
-    sharing: Sharing,
-}
-
-/// What is shared of upstreams with other processes.
-struct Sharing {
     db: Db,
-    upstreams: Vec<Upstream>,
-}
-
-struct Listeners {
-    public: TcpListener,
-    internal: TcpListener,
-    at: Listening,
-}
-
-/// How the database is reached.
-pub fn database(settings: &Settings) -> DbConfig {
-    DbConfig {
-        url: settings.database.url.expose().to_owned(),
-        max_connections: settings.database.max_connections,
-        wait: settings.database.wait,
-        prepared_statements: settings.database.prepared_statements,
-    }
+    /// The upstreams whose state is shared with other processes.
+    shared_upstreams: Vec<Upstream>,
 }
 
 impl Process {
-    /// Binds, opens and connects everything that `mode` needs. In serve mode the database is migrated; the other modes
-    /// wait for the schema that they expect.
+    /// Binds, opens and connects everything that `mode` needs. In serve mode it migrates the database; the other modes wait
+    /// for the expected schema.
     ///
     /// # Errors
-    /// One sentence with its cause: an address in use, a folder that cannot be written, a database that does not answer.
+    /// One line with its cause: an address in use, a directory that is not writable, a database that does not respond.
     pub async fn start(mode: Mode, settings: &Settings) -> anyhow::Result<Self> {
-        // The provider is the process's; a second process in one test finds it installed.
+        // The provider is global; a second process in one test finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listeners = Listeners::bind(mode, settings)?;
+        let listening = listeners.listening;
         data_dir::create(&settings.data_dir)?;
         let db = connect(mode, settings).await?;
         let mut registry = Registry::default();
         let observer: Arc<dyn Observer> = Arc::new(UpstreamMetrics::register(&mut registry));
         let clients = services::upstreams(settings, &observer)?;
-        let sharing = Sharing { db: db.clone(), upstreams: services::shared(mode, settings, &clients) };
-        let link_keys = services::link_keys(settings)?;
+        let is_shared = services::shares_database(mode, settings);
+        let shared_upstreams = clients.values().filter(|_| is_shared).cloned().collect();
+        let link_keys = link_keys::load(settings)?;
         let mut readiness = Readiness::default();
         let mut api = None;
         if mode != Mode::ContentApp {
-            let config =
-                services::registry_api(mode, settings, listeners.at, Arc::clone(&link_keys), &clients)?;
+            let config = services::registry_api(mode, settings, listening, Arc::clone(&link_keys), &clients)?;
             let service = RegistryApi::new(config, db.clone(), &mut registry)?;
             readiness = service.readiness(readiness);
             api = Some(service);
         }
         let mut content = None;
         if mode != Mode::RegistryApi {
-            let config = services::content_app(mode, settings, listeners.at, link_keys);
-            let service = ContentApp::new(config, db, storage::open(settings)?, clients, &mut registry)?;
+            let config = services::content_app(mode, settings, listening, link_keys);
+            let service =
+                ContentApp::new(config, db.clone(), storage::open(settings)?, clients, &mut registry)?;
             readiness = service.readiness(readiness);
             content = Some(service);
         }
         let metrics = HttpMetrics::register(&mut registry);
         let refresh = api.iter().map(RegistryApi::refresh).collect();
-        let health = Health { readiness, refresh, registry: Arc::new(registry) };
-        let drain_grace = services::drain_grace(mode, settings);
+        let cpus = || available_parallelism().map_or(1, usize::from);
         Ok(Self {
             listeners,
-            options: options(mode, settings),
+            options: Options {
+                workers: services::workers(mode, settings).unwrap_or_else(cpus),
+                shutdown_timeout: services::shutdown_timeout(mode, settings),
+                write_buffer: WRITE_BUFFER_SIZE,
+            },
             metrics,
-            health,
-            drain_grace,
+            health: Health { readiness, refresh, registry: Arc::new(registry) },
+            drain_grace: services::drain_grace(mode, settings),
             api,
             content,
-            sharing,
+            db,
+            shared_upstreams,
         })
     }
 
-    /// Where this process listens.
+    /// The addresses that this process listens on.
     pub fn listening(&self) -> Listening {
-        self.listeners.at
+        self.listeners.listening
     }
 
     /// Serves until `shutdown` resolves. From then on it is not ready, and no more tasks and no content links come here; it
@@ -135,7 +107,8 @@ impl Process {
     /// # Errors
     /// A listener cannot be served on.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { listeners, options, metrics, mut health, drain_grace, api, content, sharing } = self;
+        let Self { listeners, options, metrics, mut health, drain_grace, api, content, db, shared_upstreams } =
+            self;
         let (stop, stopped) = watch::channel(Stage::Serving);
         let reached = |stage: Stage| {
             let mut stopped = stopped.clone();
@@ -175,7 +148,8 @@ impl Process {
             },
             service: |_| "internal",
         };
-        let internal_options = Options { workers: 1, shutdown_timeout: INTERNAL_SHUTDOWN, ..options.clone() };
+        let internal_options =
+            Options { workers: 1, shutdown_timeout: INTERNAL_SHUTDOWN_TIMEOUT, ..options.clone() };
         let background = async {
             tokio::join!(
                 async {
@@ -191,7 +165,7 @@ impl Process {
                 async {
                     tokio::select! {
                         () = reached(Stage::Stopping) => {}
-                        () = upstream_sharing::run(&sharing.db, &sharing.upstreams) => {}
+                        () = upstream_sharing::run(&db, &shared_upstreams) => {}
                     }
                 },
             );
@@ -237,54 +211,17 @@ enum Stage {
     Stopped,
 }
 
-impl Listeners {
-    fn bind(mode: Mode, settings: &Settings) -> anyhow::Result<Self> {
-        let (public, internal) = match mode {
-            Mode::ContentApp => (settings.content.listen, settings.content.internal_listen),
-            _ => (settings.api.listen, settings.api.internal_listen),
-        };
-        let written = &settings.listen_written;
-        if mode == Mode::ContentApp
-            && internal.ip().is_unspecified()
-            && settings.content.internal_url.is_none()
-        {
-            // Every node would be told, and named, alike.
-            bail!("{}: `content.internal_url` must say how others reach {internal}", written.internal);
-        }
-        let (public, internal) = (bind(public, &written.public)?, bind(internal, &written.internal)?);
-        let at = Listening { public: public.local_addr()?, internal: internal.local_addr()? };
-        Ok(Self { public, internal, at })
-    }
-}
-
-fn bind(address: SocketAddr, written: &Place) -> anyhow::Result<TcpListener> {
-    let listener =
-        TcpListener::bind(address).with_context(|| format!("{written}: cannot listen on {address}"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
 async fn connect(mode: Mode, settings: &Settings) -> anyhow::Result<Db> {
-    let config = database(settings);
+    let config = &settings.database;
     if mode == Mode::Serve {
-        let applied = migrate::migrate(&config).await.context("the database could not be migrated")?;
+        let applied = migrate::migrate(config).await.context("failed to migrate the database")?;
         if !applied.is_empty() {
             tracing::info!(applied = applied.join(", "), "migrated the database");
         }
     }
-    let db = Db::connect(&config).await.context("the database cannot be used")?;
-    migrate::wait_for_schema(&db, SCHEMA_WAIT)
+    let db = Db::connect(config).await.context("failed to connect to the database")?;
+    migrate::wait_for_schema(&db, SCHEMA_TIMEOUT)
         .await
-        .context("the database has not the schema that is expected")?;
+        .context("the database does not have the expected schema")?;
     Ok(db)
-}
-
-fn options(mode: Mode, settings: &Settings) -> Options {
-    let configured = if mode == Mode::ContentApp { settings.content.workers } else { settings.api.workers };
-    let processors = || available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    Options {
-        workers: configured.unwrap_or_else(processors),
-        shutdown_timeout: services::shutdown_timeout(mode, settings),
-        write_buffer: WRITE_BUFFER,
-    }
 }

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn an_invalid_filter_is_refused() {
-        let log = Log { format: LogFormat::Text, filter: "a=b=c".to_owned() };
+        let log = Log { filter: "a=b=c".to_owned(), ..Log::default() };
         assert!(matches!(init(&log), Err(TelemetryError::Filter(_))));
     }
 }

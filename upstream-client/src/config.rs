@@ -1,14 +1,19 @@
-//! What is configured of one upstream.
+//! The configuration of one upstream.
 
 use std::{fmt, time::Duration};
 
+use oci_types::{RepositoryName, manifest::MAX_MANIFEST_BYTES};
 use secrecy::SecretString;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, Unexpected},
+};
 use url::Url;
 
 /// A login at an upstream. It is sent to that upstream and to the token realms allowed for it, nowhere else.
 #[derive(Clone)]
 pub struct Credentials {
-    /// The user's name.
+    /// The user name.
     pub username: String,
     /// The password or access token.
     pub password: SecretString,
@@ -20,44 +25,111 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// One upstream: where it is, how to log in, and how long to wait for it.
-#[derive(Clone)]
+/// The settings of `[[upstream]]` that concern requests to it.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
-    /// The name it has in configuration, logs and metrics.
+    /// The name in configuration, logs and metrics.
+    #[serde(deserialize_with = "upstream_name")]
     pub name: String,
-    /// `https://host[:port][/prefix]`; `/v2/…` is appended. http is taken as meant.
+    /// `http(s)://host[:port][/prefix]`; requests append `/v2/…`.
+    #[serde(with = "settings::http_url")]
     pub url: Url,
-    /// None: anonymous.
+    /// `None`: anonymous.
+    #[serde(skip)]
     pub credentials: Option<Credentials>,
-    /// Certificate authorities in PEM, trusted besides the system's.
+    /// Additional trusted certificate authorities, in PEM format.
+    #[serde(skip)]
     pub ca_pem: Option<Vec<u8>>,
-    /// An HTTP proxy for everything asked of this upstream. Proxies of the environment are ignored. Behind a proxy
-    /// the names in redirects are resolved by it, so only hosts written as addresses are checked here.
+    /// The HTTP proxy for all requests to this upstream. Proxies of the environment are ignored. The proxy resolves
+    /// the names in redirects, so only hosts written as addresses are checked by this process.
+    #[serde(default, with = "settings::secret_url::proxy")]
     pub proxy: Option<Url>,
-    /// Whether redirects and realms may lead to loopback, link-local and private addresses.
+    /// Whether redirects and token realms may lead to loopback, link-local and private addresses.
+    #[serde(default)]
     pub allow_private: bool,
-    /// Hosts (`host` or `host:port`) that may give tokens, besides the upstream's own.
+    /// Additional hosts (`host` or `host:port`) that may issue tokens.
+    #[serde(default, deserialize_with = "settings::host::list")]
     pub realms: Vec<String>,
-    /// Never ask: every call fails at once.
+    /// Whether all requests fail without being sent.
+    #[serde(default)]
     pub offline: bool,
-    /// Until a connection stands, TLS included.
+    /// The time limit of connecting, TLS included.
+    #[serde(default = "default::connect_timeout", with = "settings::duration::positive")]
     pub connect_timeout: Duration,
-    /// Between two pieces of a body, and until the answer to a request for a blob begins.
+    /// The time limit between two pieces of a body, and until the response to a blob request begins.
+    #[serde(default = "default::read_timeout", with = "settings::duration::positive")]
     pub read_timeout: Duration,
-    /// For the whole of a metadata request: token, redirects, retries and, for manifests and lists, the body.
+    /// The time limit of a metadata request: token, redirects, retries and, for manifests and lists, the body.
+    #[serde(default = "default::answer_timeout", with = "settings::duration::positive")]
     pub answer_timeout: Duration,
-    /// The largest manifest that is accepted, in bytes.
+    /// The maximum size of a manifest, in bytes.
+    #[serde(
+        default = "default::max_manifest_bytes",
+        serialize_with = "settings::size::serialize",
+        deserialize_with = "manifest_limit"
+    )]
     pub max_manifest_bytes: usize,
-    /// After how many failures in a row the circuit opens.
+    /// The number of consecutive failures that opens the circuit breaker.
+    #[serde(default = "default::breaker_failures", deserialize_with = "settings::positive")]
     pub breaker_failures: u32,
-    /// How long it then stays open.
+    /// How long the circuit breaker stays open.
+    #[serde(default = "default::breaker_open_for", with = "settings::duration")]
     pub breaker_open_for: Duration,
-    /// How much of the upstream's quota is kept for clients; 0: background requests may use it all.
+    /// The part of the upstream's rate limit that is reserved for client requests. 0: none.
+    #[serde(default)]
     pub ratelimit_reserve: u64,
 }
 
+/// Defaults that differ from those of the types.
+mod default {
+    use std::time::Duration;
+
+    pub(super) fn connect_timeout() -> Duration {
+        Duration::from_secs(5)
+    }
+
+    pub(super) fn read_timeout() -> Duration {
+        Duration::from_secs(30)
+    }
+
+    pub(super) fn answer_timeout() -> Duration {
+        Duration::from_secs(8)
+    }
+
+    pub(super) fn max_manifest_bytes() -> usize {
+        super::MAX_MANIFEST_BYTES
+    }
+
+    pub(super) fn breaker_failures() -> u32 {
+        5
+    }
+
+    pub(super) fn breaker_open_for() -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
+fn upstream_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let expected =
+        "lower-case letters and digits, separated by '.', '_' or '-', in segments separated by '/'";
+    settings::from_text(deserializer, expected, |text| {
+        RepositoryName::parse(text).is_ok().then(|| text.to_owned())
+    })
+}
+
+fn manifest_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let bytes = settings::size::positive::deserialize(deserializer)?;
+    if bytes > MAX_MANIFEST_BYTES {
+        let text = |bytes: usize| settings::size::format(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let expected = format!("{} at most", text(MAX_MANIFEST_BYTES));
+        return Err(D::Error::invalid_value(Unexpected::Str(&text(bytes)), &expected.as_str()));
+    }
+    Ok(bytes)
+}
+
 impl fmt::Debug for UpstreamConfig {
-    // The proxy's URL may carry a login.
+    // The proxy's URL may contain a password.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.url.as_str();
         out.debug_struct("UpstreamConfig")
@@ -68,7 +140,7 @@ impl fmt::Debug for UpstreamConfig {
 }
 
 impl UpstreamConfig {
-    /// An anonymous upstream with the default limits.
+    /// An anonymous upstream with the default settings.
     pub fn new(name: &str, url: Url) -> Self {
         Self {
             name: name.to_owned(),
@@ -79,20 +151,18 @@ impl UpstreamConfig {
             allow_private: false,
             realms: Vec::new(),
             offline: false,
-            connect_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(30),
-            answer_timeout: Duration::from_secs(8),
-            max_manifest_bytes: 4 * 1024 * 1024,
-            breaker_failures: 5,
-            breaker_open_for: Duration::from_secs(10),
+            connect_timeout: default::connect_timeout(),
+            read_timeout: default::read_timeout(),
+            answer_timeout: default::answer_timeout(),
+            max_manifest_bytes: default::max_manifest_bytes(),
+            breaker_failures: default::breaker_failures(),
+            breaker_open_for: default::breaker_open_for(),
             ratelimit_reserve: 0,
         }
     }
 
     pub(crate) fn check(&self) -> Result<(), UpstreamConfigError> {
-        let web = matches!(self.url.scheme(), "http" | "https") && self.url.has_host();
-        let login = !self.url.username().is_empty() || self.url.password().is_some();
-        if !web || login || self.url.query().is_some() || self.url.fragment().is_some() {
+        if settings::http_url::parse(self.url.as_str()).is_none() {
             return Err(UpstreamConfigError::Url);
         }
         if self.credentials.as_ref().is_some_and(|credentials| credentials.username.contains(':')) {
@@ -102,25 +172,25 @@ impl UpstreamConfig {
     }
 }
 
-/// What is wrong with an [`UpstreamConfig`].
+/// An invalid [`UpstreamConfig`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamConfigError {
     /// Not http(s), or with a login, a query or a fragment.
-    #[error("an upstream's url is http(s)://host[:port][/prefix], without a login, query or fragment")]
+    #[error("the URL must be http(s)://host[:port][/prefix], without user, password, query or fragment")]
     Url,
     /// An entry of `realms` is neither `host` nor `host:port`.
-    #[error("an entry of an upstream's realms is written host or host:port")]
+    #[error("`realms` must be a list of host or host:port")]
     Realm,
-    /// The user's name has a colon, which Basic authentication cannot carry.
-    #[error("an upstream's username cannot have a colon")]
+    /// The user name contains a colon, which Basic authentication cannot represent.
+    #[error("`username` must not contain a colon")]
     Username,
-    /// `ca_pem` has no certificate, or one that cannot be read.
-    #[error("an upstream's certificate authorities cannot be read: {0}")]
+    /// `ca_pem` contains no valid certificate.
+    #[error("invalid certificate authorities: {0}")]
     Authorities(String),
-    /// The proxy's URL is not understood.
-    #[error("an upstream's proxy is not a proxy URL")]
+    /// The proxy's URL is invalid.
+    #[error("invalid proxy URL")]
     Proxy,
-    /// The HTTP client could not be set up.
-    #[error("the HTTP client cannot be set up: {0}")]
+    /// The HTTP client could not be built.
+    #[error("failed to build the HTTP client: {0}")]
     Client(String),
 }

@@ -56,6 +56,11 @@ impl Upstream {
         &self.transport.config.name
     }
 
+    /// Whether all requests fail without being sent.
+    pub fn is_offline(&self) -> bool {
+        self.transport.config.offline
+    }
+
     /// The current state.
     pub fn status(&self) -> UpstreamStatus {
         self.status_at(clock::now())

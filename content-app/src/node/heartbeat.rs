@@ -28,7 +28,7 @@ pub(super) enum NodeState {
 
 /// Sends heartbeats forever.
 pub(super) async fn heartbeat_loop(state: &State, node_state: NodeState) {
-    let mut heartbeat = interval(state.config.heartbeat);
+    let mut heartbeat = interval(state.config.node.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (outage, node) = (Outage::default(), &state.config.node_id);
     loop {
@@ -41,7 +41,7 @@ pub(super) async fn heartbeat_loop(state: &State, node_state: NodeState) {
         }
         if let Err(error) = sent {
             tracing::debug!(node, %error, "failed to send heartbeat");
-            heartbeat.reset_after(HEARTBEAT_RETRY.min(state.config.heartbeat));
+            heartbeat.reset_after(HEARTBEAT_RETRY.min(state.config.node.heartbeat));
         }
     }
 }

@@ -19,7 +19,7 @@ const EXPIRED_LEASE_RETENTION: Duration = Duration::from_secs(10);
 
 /// Does maintenance forever.
 pub(super) async fn maintenance_loop(state: &State, fills: &Fills) {
-    let mut frequent = interval(state.config.heartbeat);
+    let mut frequent = interval(state.config.node.heartbeat);
     frequent.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = interval(SWEEP_INTERVAL);
     let (lease_outage, read_outage) = (Outage::default(), Outage::default());
@@ -62,7 +62,7 @@ pub(super) async fn write_reads(state: &State) -> Result<(), DbError> {
 
 async fn sweep_partials(state: &State, fills: &Fills) {
     let running: HashSet<_> = fills.list().iter().map(|fill| fill.digest().into()).collect();
-    match state.store.sweep_partials(state.config.partial_max_age, &running).await {
+    match state.store.sweep_partials(state.config.node.partial_max_age, &running).await {
         Ok(swept) => {
             swept.iter().for_each(|partial| tracing::info!(%partial, "deleted an abandoned partial file"))
         }

@@ -73,7 +73,7 @@ pub(super) async fn stored(
     let range = answer.range.clone();
     let object = match blob {
         StoredBlob::File(blob) => {
-            let chunks = writer::file_stream(blob.file, range, content.state.config.read_size);
+            let chunks = writer::file_stream(blob.file, range, content.state.config.node.read_size);
             return Ok(Some(writer::with_body(&answer, chunks)));
         }
         StoredBlob::Object(object) => object,

@@ -19,7 +19,7 @@ use shared_models::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Config, ContentApp, FillPolicy, Sharing};
+use crate::{Config, ContentApp, FillPolicy, NodeSettings, Sharing};
 
 const SECRET: &[u8] = b"a secret of these tests, thirty-two bytes or more";
 const OTHER_SECRET: &[u8] = b"another secret of these tests, which is not shared";
@@ -44,9 +44,7 @@ async fn content_app(folder: &TempDir) -> ContentApp {
         public_url: String::new(),
         internal_url: "http://127.0.0.1:1".to_owned(),
         link_keys: std::sync::Arc::new(keys(SECRET)),
-        heartbeat: Duration::from_secs(1),
-        read_size: 32 * 1024,
-        partial_max_age: Duration::from_secs(60),
+        node: NodeSettings::default(),
         sharing: Sharing::Alone,
         fills: FillPolicy::default(),
     };

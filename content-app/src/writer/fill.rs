@@ -104,7 +104,7 @@ impl FillStream {
             Some(partial) => partial,
             None => self.partial.insert(self.reader.fill().partial().ok_or(FillError::Stopped)?),
         };
-        let chunk_size = self.state.config.read_size;
+        let chunk_size = self.state.config.node.read_size;
         let chunk = read(partial, self.rest.start..end, chunk_size).await.map_err(FillError::storage)?;
         // Bytes that were discarded during the read are not sent.
         if self.reader.is_outdated() {

@@ -51,7 +51,7 @@ async fn flush_last_use(state: &AppState, failures: &Outage) {
 
 /// Deletes pending links, and their blobs, that no manifest has named within `pending_ttl`.
 async fn expire_pending_links(state: &AppState) {
-    let before = Millis::now().before(state.config.pending_ttl);
+    let before = Millis::now().before(state.config.settings.pending_ttl);
     match blobs::expire_pending(&state.db, before).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "deleted pending blobs that no manifest references"),

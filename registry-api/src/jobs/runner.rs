@@ -28,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs jobs until `shutdown` resolves. Unfinished jobs go back to the queue.
 pub(crate) async fn run(state: Arc<AppState>, shutdown: impl Future<Output = ()>) {
-    let permits = Arc::new(Semaphore::new(state.config.tasks.workers));
+    let permits = Arc::new(Semaphore::new(state.config.jobs.workers));
     let mut running = JoinSet::new();
     let failures = Outage::default();
     tokio::pin!(shutdown);
@@ -59,7 +59,7 @@ pub(crate) async fn run(state: Arc<AppState>, shutdown: impl Future<Output = ()>
 }
 
 async fn claim(state: &AppState, failures: &Outage) -> Option<Task> {
-    let lease = state.config.tasks.lease;
+    let lease = state.config.jobs.lease;
     let claimed = tasks::claim(&state.db, &state.config.process_id, lease, Millis::now()).await;
     match failures.change(&claimed) {
         Some(Change::Began(error)) => tracing::warn!(%error, "failed to claim jobs"),
@@ -100,7 +100,7 @@ async fn attempt(state: &Arc<AppState>, job: Task) {
             tracing::info!(kind, key, attempt, elapsed_ms, "job completed");
             tasks::finish(db, job.id, worker).await
         }
-        Err(JobError::Retry { reason, after }) if attempt < state.config.tasks.max_attempts => {
+        Err(JobError::Retry { reason, after }) if attempt < state.config.jobs.max_attempts => {
             tracing::info!(kind, key, attempt, elapsed_ms, error = reason, "job will be retried");
             let delay = after.unwrap_or_else(|| retry_delay(state, attempt));
             tasks::retry(db, job.id, worker, Millis::now().after(delay), &reason).await
@@ -117,7 +117,7 @@ async fn attempt(state: &Arc<AppState>, job: Task) {
 
 /// Renews the lease of a job; returns when it is lost. Another process may then run the job.
 async fn keep_lease(state: &AppState, job: &Task) {
-    let lease = state.config.tasks.lease;
+    let lease = state.config.jobs.lease;
     let (kind, key) = (&job.kind, &job.key);
     loop {
         tokio::time::sleep(lease / 3).await;
@@ -135,7 +135,7 @@ async fn keep_lease(state: &AppState, job: &Task) {
 
 /// The delay before the attempt after `attempt`: doubles with each one, with jitter between the half and the whole of it.
 fn retry_delay(state: &AppState, attempt: i32) -> Duration {
-    let policy = &state.config.tasks;
+    let policy = &state.config.jobs;
     let doublings = usize::try_from(attempt.saturating_sub(1)).unwrap_or(0);
     // backon adds up to as much again.
     let delays = ExponentialBuilder::default()

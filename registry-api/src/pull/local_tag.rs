@@ -46,7 +46,7 @@ impl LocalTag {
     }
 
     pub(super) fn facts(&self, target: &Target, tag: &Tag, check_began: Millis) -> Option<decide::LocalTag> {
-        let policy = &target.upstream;
+        let policy = &target.upstream.policy;
         let row = self.row.as_ref()?;
         let age = row.checked_at.age(self.now);
         let stale_limit = policy.stale_if_error.map(|limit| policy.tag_ttl.saturating_add(limit));
@@ -64,11 +64,11 @@ impl LocalTag {
 
     /// The remaining freshness lifetime; `None` for a tag that never moves.
     pub(super) fn ttl(&self, target: &Target, tag: &Tag) -> Option<Duration> {
-        (!never_moves(target, tag)).then(|| target.upstream.tag_ttl.saturating_sub(self.age()))
+        (!never_moves(target, tag)).then(|| target.upstream.policy.tag_ttl.saturating_sub(self.age()))
     }
 
     pub(super) fn stale(&self, target: &Target, failure: UpstreamFailure) -> Outcome {
-        Outcome::Stale { failure, since: self.age().saturating_sub(target.upstream.tag_ttl) }
+        Outcome::Stale { failure, since: self.age().saturating_sub(target.upstream.policy.tag_ttl) }
     }
 
     pub(super) async fn serve(&self, state: &AppState, outcome: Outcome) -> ManifestResult {
@@ -83,5 +83,5 @@ impl LocalTag {
 
 /// Whether a tag is never checked again.
 fn never_moves(target: &Target, tag: &Tag) -> bool {
-    target.upstream.offline || target.namespace.immutable_tags.matching(tag.as_str()).is_some()
+    target.upstream.client.is_offline() || target.namespace.immutable_tags.matching(tag.as_str()).is_some()
 }

@@ -81,7 +81,7 @@ async fn a_cold_tag_takes_three_and_a_warm_one_none() {
 
 #[tokio::test]
 async fn a_stale_tag_takes_one_to_record_the_check() {
-    let service = Service::start_with(|config| config.upstreams[0].tag_ttl = Duration::ZERO).await;
+    let service = Service::start_with(|config| config.upstreams[0].policy.tag_ttl = Duration::ZERO).await;
     let Service { state, target, .. } = &service;
     let tag = Tag::parse("1").unwrap();
     tag::pull(state, target, &tag, false).await.unwrap();

@@ -61,7 +61,7 @@ pub(crate) async fn pull(
                 return Err(ApiError::known_missing(Resource::Manifest));
             }
             TagRequestDecision::Refuse(failure) => return Err(refused(failure)),
-            TagRequestDecision::CheckWithinWait => state.config.revalidate_wait,
+            TagRequestDecision::CheckWithinWait => state.config.settings.revalidate_wait,
             TagRequestDecision::Check => Duration::MAX,
         };
         match tokio::time::timeout(wait, check_once(state, target, tag, head, &local)).await {
@@ -79,7 +79,7 @@ async fn check_once(
     head: bool,
     local: &LocalTag,
 ) -> ManifestResult {
-    let headers_only = head && !target.upstream.fetch_on_head;
+    let headers_only = head && !target.upstream.policy.fetch_on_head;
     loop {
         let key = (target.repository.clone(), tag.clone());
         let (flight, joined) = state.flights.tags.join(key, |publisher| {
@@ -134,7 +134,7 @@ async fn check(
         upstream: Upstream::NotAsked,
         recorded: false,
         headers_only,
-        serve_deleted: target.upstream.when_deleted == WhenDeleted::Serve,
+        serve_deleted: target.upstream.policy.when_deleted_upstream == WhenDeleted::Serve,
     };
     let mut recorded: Option<(Arc<StoredManifest>, Outcome)> = None;
     loop {

@@ -25,10 +25,10 @@ pub(crate) async fn list(
 ) -> TagListResult {
     let key = (target.repository.clone(), page);
     let cached = state.caches.tag_lists.get(&key).await;
-    let cached = cached.filter(|(fetched_at, _)| fetched_at.elapsed() < target.upstream.tag_ttl);
+    let cached = cached.filter(|(fetched_at, _)| fetched_at.elapsed() < target.upstream.policy.tag_ttl);
     let facts = TagListFacts {
         cached: cached.is_some(),
-        offline: target.upstream.offline,
+        offline: target.upstream.client.is_offline(),
         known_missing: state.caches.missing.contains_key(&negative_key(target)),
     };
     let mut fetch = Upstream::NotAsked;
@@ -84,7 +84,7 @@ async fn list_local(
     page: &PageRequest<Tag>,
     failure: UpstreamFailure,
 ) -> TagListResult {
-    let n = page.n.unwrap_or(state.config.page_max);
+    let n = page.n.unwrap_or(state.config.settings.max_page_size);
     let rows = tags::list(&state.db, &target.repository, page.last.as_ref(), rows_for(n)).await?;
     if rows.is_empty() && page.last.is_none() {
         return Err(ApiError::upstream(Resource::Repository, failure));

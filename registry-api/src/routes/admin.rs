@@ -30,7 +30,7 @@ pub(super) fn upstreams(state: &AppState) -> HttpResponse {
             let status = upstream.client.status();
             UpstreamState {
                 name: upstream.client.name().to_owned(),
-                offline: upstream.offline,
+                offline: upstream.client.is_offline(),
                 circuit_open_for: status.circuit_open_for.map(|left| left.as_secs()),
                 ratelimit_limit: status.rate_limit.as_ref().and_then(|limit| limit.limit),
                 ratelimit_remaining: status.rate_limit.as_ref().and_then(|limit| limit.remaining),

@@ -1,11 +1,11 @@
-//! What cannot be started says so in one sentence, and says where.
+//! A process that cannot start prints one line with the location and the cause.
 
 use std::net::TcpListener;
 use std::path::Path;
 
 use tidegate_tests::process::tidegate;
 
-/// Runs the program with this configuration, which it must refuse, and returns its sentence without `tidegate: `.
+/// Runs the command with an invalid configuration, and returns the line that it prints, without `tidegate: `.
 async fn refusal(file: &Path, toml: &str, mode: &str) -> String {
     std::fs::write(file, toml).unwrap();
     let data = file.with_file_name("data");
@@ -13,7 +13,7 @@ async fn refusal(file: &Path, toml: &str, mode: &str) -> String {
     assert_eq!(ran.status.and_then(|status| status.code()), Some(1), "{ran:?}");
     assert_eq!(ran.stdout, "");
     assert_eq!(ran.stderr.matches('\n').count(), 1, "one line: {}", ran.stderr);
-    assert!(!data.exists(), "a configuration that cannot be used leaves no trace");
+    assert!(!data.exists(), "an invalid configuration leaves no files");
     ran.stderr.strip_prefix("tidegate: ").and_then(|line| line.strip_suffix('\n')).unwrap().to_owned()
 }
 
@@ -22,9 +22,9 @@ async fn an_unknown_key_is_named_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tidegate.toml");
     for mode in ["serve", "registry-api", "content-app", "migrate", "check-config"] {
-        let said = refusal(&file, "[api]\nlisten = '127.0.0.1:0'\nlistn = '127.0.0.1:0'\n", mode).await;
+        let error = refusal(&file, "[api]\nlisten = '127.0.0.1:0'\nlistn = '127.0.0.1:0'\n", mode).await;
         let expected = format!("{}:3: unknown key `listn`; did you mean `listen`?", file.display());
-        assert_eq!(said, expected, "{mode}");
+        assert_eq!(error, expected, "{mode}");
     }
 }
 
@@ -36,8 +36,8 @@ async fn a_port_in_use_is_named() {
     let address = taken.local_addr().unwrap();
     for (key, other) in [("listen", "internal_listen"), ("internal_listen", "listen")] {
         let toml = format!("[api]\n{other} = '127.0.0.1:0'\n{key} = '{address}'\n");
-        let said = refusal(&file, &toml, "serve").await;
-        assert!(said.starts_with(&format!("{}:3: ", file.display())), "{said}");
-        assert!(said.contains(&address.to_string()) && said.contains("in use"), "{said}");
+        let error = refusal(&file, &toml, "serve").await;
+        assert!(error.starts_with(&format!("{}:3: ", file.display())), "{error}");
+        assert!(error.contains(&address.to_string()) && error.contains("in use"), "{error}");
     }
 }

@@ -28,16 +28,16 @@ async fn health_is_what_the_process_says_of_itself() {
         assert!(ran.succeeded() && ran.stderr.is_empty(), "{ran:?}");
     }
     let other = format!("{}/nowhere", process.url());
-    assert_eq!(unhealthy(["--url", &other]).await, format!("tidegate: {other} answered 404\n"));
+    assert_eq!(unhealthy(["--url", &other]).await, format!("tidegate: {other} responded with 404\n"));
 
     std::fs::remove_dir_all(process.data_dir().join("partial")).unwrap();
     let said = unhealthy(["--internal-listen", &internal]).await;
-    let expected = format!("tidegate: http://{internal}/readyz answered 503: storage: cannot ");
+    let expected = format!("tidegate: http://{internal}/readyz responded with 503: storage: cannot ");
     assert!(said.starts_with(&expected), "{said}");
 
     process.kill9();
     process.wait().await;
     let said = unhealthy(["--internal-listen", &internal]).await;
-    let expected = format!("tidegate: http://{internal}/readyz does not answer: ");
+    let expected = format!("tidegate: http://{internal}/readyz does not respond: ");
     assert!(said.starts_with(&expected) && said.contains("refused"), "{said}");
 }

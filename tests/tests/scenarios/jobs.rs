@@ -168,7 +168,7 @@ async fn a_nested_index_is_completed_to_its_leaves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queued_job_is_visible_and_survives_a_restart() {
     let (upstream, index) = with_index().await;
-    let idle = world(&upstream, "prefetch = \"all\"").sections("[tasks]\nworkers = 0").start().await;
+    let idle = world(&upstream, "prefetch = \"all\"").sections("[jobs]\nworkers = 0").start().await;
     for _ in 0..3 {
         join_all((0..10).map(|_| idle.get("/v2/up/library/x/manifests/all"))).await;
     }
@@ -190,7 +190,7 @@ async fn a_queued_job_is_visible_and_survives_a_restart() {
 async fn a_job_is_retried_when_upstream_fails() {
     let (upstream, image) = with_image().await;
     upstream.on(Rule::on("GET", "/blobs/").times(4).then(Fault::Empty(500)));
-    let quick = "[tasks]\nbackoff = \"1s\"\n[content]\nfill_attempts = 1";
+    let quick = "[jobs]\nbackoff_min = \"1s\"\n[content]\nfill_attempts = 1";
     let world = world(&upstream, "").sections(quick).start().await;
     world.get(&manifest("1")).await;
     assert_eventually!(first_job(&world).await["error"].is_string());

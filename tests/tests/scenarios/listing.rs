@@ -149,7 +149,7 @@ async fn pages_are_clamped_and_keep_ns() {
     let (upstream, _) = with_tags().await;
     let world = TestWorld::builder()
         .upstream("up", &upstream, "hosts = [\"up.test:5000\"]")
-        .sections("[api]\ncatalog_max = 2")
+        .sections("[api]\nmax_page_size = 2")
         .start()
         .await;
     let path = "/v2/library/x/tags/list?n=1000&ns=up.test:5000";
@@ -167,7 +167,7 @@ async fn the_catalog_lists_what_is_known_here_in_byte_order() {
         upstream.put_image(name, "1", &image);
     }
     let world =
-        TestWorld::builder().upstream("up", &upstream, "").sections("[api]\ncatalog_max = 4").start().await;
+        TestWorld::builder().upstream("up", &upstream, "").sections("[api]\nmax_page_size = 4").start().await;
     for name in names {
         world.get(&manifest_of(&format!("up/{name}"), "1")).await;
     }

@@ -85,7 +85,7 @@ async fn metrics_have_these_names_and_labels() {
     let world = TestWorld::builder()
         .bare_upstream("up", &upstream.url(), "")
         .namespace("up", "up", "")
-        .sections("[tasks]\nworkers = 0")
+        .sections("[jobs]\nworkers = 0")
         .start()
         .await;
     world.get(&manifest("1")).await;
@@ -271,7 +271,6 @@ async fn a_content_node_that_others_could_not_tell_apart_does_not_start() {
         .run()
         .await;
     assert!(ran.status.is_some_and(|status| !status.success()), "{ran:?}");
-    let wrong =
-        "TIDEGATE_CONTENT__INTERNAL_LISTEN: `content.internal_url` must say how others reach 0.0.0.0:0";
+    let wrong = "TIDEGATE_CONTENT__INTERNAL_LISTEN: 0.0.0.0:0 is not the address of one node: set `content.internal_url`";
     assert!(ran.stderr.contains(wrong), "{ran:?}");
 }

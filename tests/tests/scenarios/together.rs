@@ -40,7 +40,7 @@ async fn fifty_first_pulls_of_one_tag_make_one_head_one_get_and_one_task() {
         let world = TestWorld::builder()
             .bare_upstream("up", &upstream.url(), "")
             .namespace("up", "up", "prefetch = \"all\"")
-            .sections("[tasks]\nworkers = 0")
+            .sections("[jobs]\nworkers = 0")
             .start()
             .await;
         for answer in all_ask(&world, method, &manifest("1")).await {

@@ -60,12 +60,12 @@ async fn assert_goes_on(policy: &str, percent: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_quarter_stops_when_all_leave_at_ten_percent_and_is_resumed() {
-    assert_stops_and_resumes("over", 10).await;
+    assert_stops_and_resumes("25%", 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_quarter_goes_on_when_all_leave_at_forty_percent() {
-    assert_goes_on("over", 40).await;
+    assert_goes_on("25%", 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

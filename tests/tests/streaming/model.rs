@@ -11,7 +11,7 @@ use crate::cold::{Cold, MIB};
 const SIZE: usize = 12 * MIB + 12_345;
 
 /// Small segments, so that a small blob has many.
-const CONTENT: &str = "segment = \"1MiB\"\njump_ahead = \"1MiB\"\nfinish_abandoned_over = 60";
+const CONTENT: &str = "segment = \"1MiB\"\njump_ahead = \"1MiB\"\nfinish_abandoned = \"60%\"";
 
 /// What one interruption may cost: what lies in buffers between upstream and the file.
 const IN_FLIGHT: usize = 3 * MIB / 2;

@@ -1,12 +1,12 @@
 use std::path::Path;
 
 use super::*;
-use crate::{cli::Common, config::load};
+use crate::{cli::Flags, config::load};
 
 fn settings(data_dir: &Path, env: &[(&str, &str)]) -> Settings {
-    let flags = Common { data_dir: Some(data_dir.to_owned()), ..Common::default() };
+    let flags = Flags { data_dir: Some(data_dir.display().to_string()), ..Flags::default() };
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    load(&flags, Mode::Serve, env).unwrap()
+    load(&flags.overrides(Mode::Serve), env).unwrap()
 }
 
 #[test]

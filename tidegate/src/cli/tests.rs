@@ -16,7 +16,7 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
-fn without_a_sub_command_it_serves() {
+fn without_a_subcommand_it_serves() {
     assert_eq!(parse(&[]).mode(), Mode::Serve);
     for (word, mode) in [
         ("serve", Mode::Serve),
@@ -31,48 +31,48 @@ fn without_a_sub_command_it_serves() {
 }
 
 #[test]
-fn flags_may_stand_before_and_behind_the_sub_command() {
+fn flags_are_accepted_before_and_after_the_subcommand() {
     let flags = ["--listen", "127.0.0.1:0", "--data-dir", "d", "--log", "json", "--config", "c"];
     let all = [vec!["serve"], flags.to_vec()].concat();
     let before = [flags.to_vec(), vec!["serve"]].concat();
     for arguments in [flags.to_vec(), all, before] {
-        let common = parse(&arguments).common();
-        assert_eq!(common.listen.unwrap().port(), 0);
-        assert_eq!(common.data_dir.unwrap().to_str(), Some("d"));
-        assert_eq!(common.config.unwrap().to_str(), Some("c"));
-        assert_eq!(common.log, Some(LogFormat::Json));
+        let flags = parse(&arguments).flags();
+        assert_eq!(flags.listen.unwrap().port(), 0);
+        assert_eq!(flags.data_dir.as_deref(), Some("d"));
+        assert_eq!(flags.config.unwrap().to_str(), Some("c"));
+        assert_eq!(flags.log, Some(LogFormat::Json));
     }
-    let both = parse(&["--listen", "127.0.0.1:1", "serve", "--listen", "127.0.0.1:2"]).common();
+    let both = parse(&["--listen", "127.0.0.1:1", "serve", "--listen", "127.0.0.1:2"]).flags();
     assert_eq!(both.listen.unwrap().port(), 2);
 }
 
 #[test]
-fn upstreams_add_up() {
-    let common =
+fn upstreams_accumulate() {
+    let flags =
         parse(&["--upstream", "a=http://a", "serve", "--upstream", "b=http://b:1", "--upstream=c=http://c"])
-            .common();
-    let names: Vec<&str> = common.upstream.iter().map(|upstream| upstream.name.as_str()).collect();
+            .flags();
+    let names: Vec<&str> = flags.upstream.iter().map(|upstream| upstream.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c"]);
-    assert_eq!(common.upstream[1].url.as_str(), "http://b:1/");
+    assert_eq!(flags.upstream[1].url.as_str(), "http://b:1/");
 }
 
 #[test]
-fn health_asks_what_it_is_told_to() {
+fn health_accepts_a_url() {
     assert_eq!(parse(&["health"]).health_url(), None);
-    let told = parse(&["health", "--url", "http://node:5101/readyz"]);
-    assert_eq!(told.health_url().unwrap().as_str(), "http://node:5101/readyz");
-    let flags = parse(&["health", "--internal-listen", "127.0.0.1:5101"]).common();
+    let with_url = parse(&["health", "--url", "http://node:5101/readyz"]);
+    assert_eq!(with_url.health_url().unwrap().as_str(), "http://node:5101/readyz");
+    let flags = parse(&["health", "--internal-listen", "127.0.0.1:5101"]).flags();
     assert_eq!(flags.internal_listen.unwrap().port(), 5101);
 }
 
 #[test]
-fn what_cannot_be_understood_is_refused() {
-    assert!(refusal(&["health", "--url", "node:5101"]).contains("not an http or https URL"));
+fn invalid_arguments_are_refused() {
+    assert!(refusal(&["health", "--url", "node:5101"]).contains("expected an http or https URL"));
     assert!(refusal(&["--upstream", "http://a"]).contains("expected NAME=URL"));
     assert!(refusal(&["--upstream", "=http://a"]).contains("the name before '=' is missing"));
     for url in ["a", "ftp://a", "http://u:p@a", "http://a?b", "http://"] {
         assert!(
-            refusal(&["--upstream", &format!("a={url}")]).contains("is not an http or https URL"),
+            refusal(&["--upstream", &format!("a={url}")]).contains("expected an http or https URL"),
             "{url}"
         );
     }
@@ -82,7 +82,7 @@ fn what_cannot_be_understood_is_refused() {
 }
 
 #[test]
-fn help_reads_as_recorded() {
+fn the_help_is_unchanged() {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     let _guard = settings.bind_to_scope();

@@ -1,102 +1,62 @@
-//! The layer of environment variables: `TIDEGATE_API__LISTEN` for the key `listen` of `[api]`.
+//! The environment variables of the configuration: `TIDEGATE_API__LISTEN` is the key `listen` of `[api]`.
 
 use std::collections::BTreeMap;
 
 use super::{
-    Settings,
-    error::{ConfigError, Place, Problem, most_like},
-    tree::{Node, Table, Value},
+    error::{ConfigError, Location},
+    value::{Table, Value, set},
 };
 
-/// What the variables of the configuration begin with.
+/// The prefix of the variables.
 const PREFIX: &str = "TIDEGATE_";
 
-/// What parts the section from the key.
+/// The separator of section and key.
 const SEPARATOR: &str = "__";
 
 /// The variable that names the configuration file.
-pub(crate) const CONFIG_FILE: &str = "TIDEGATE_CONFIG";
+pub(super) const CONFIG_FILE: &str = "TIDEGATE_CONFIG";
 
-/// Short forms of `TIDEGATE_LOG__FILTER`, the stronger first.
-const LOG_FILTERS: &[&str] = &["TIDEGATE_LOG", "RUST_LOG"];
+/// Short forms of `TIDEGATE_LOG__FILTER`, in ascending precedence.
+const LOG_FILTERS: [&str; 2] = ["RUST_LOG", "TIDEGATE_LOG"];
 
-/// All variables of a process.
-pub(crate) type Variables = BTreeMap<String, String>;
+/// The variables of a process that are not empty: an empty one counts as not set, as in `${X:-}`.
+pub(super) type Variables = BTreeMap<String, String>;
 
-/// The variables of this process. What is not UTF-8 is left out: no key could be read from it.
+/// The variables of this process. Those that are not UTF-8 are left out.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// A variable that is set to something. An empty one counts as not set, as in `${X:-}`.
-pub(crate) fn variable<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
-    variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
-}
-
-/// Puts the variables over what the file says.
+/// Sets those of `keys`, each with its section, whose variable is set.
 ///
 /// # Errors
-/// [`Problem::Unknown`] for a variable that looks like one of ours (`TIDEGATE_…__…`) and is none. Others are left
-/// alone: a cluster sets variables such as `TIDEGATE_PORT` for a service of this name.
-pub(crate) fn apply(root: &mut Table, variables: &Variables) -> Result<(), ConfigError> {
-    let forms = forms();
-    let ours = |name: &str| name.starts_with(PREFIX) && name.contains(SEPARATOR);
-    let known = |name: &str| forms.iter().any(|form| form.variable == name);
-    if let Some(name) = variables.keys().find(|name| ours(name) && !known(name)) {
-        let nearest = most_like(name, forms.iter().map(|form| form.variable.as_str()));
-        let problem = Problem::Unknown { kind: "variable", name: name.clone(), known: nearest };
-        return Err(problem.at(&Place::Variable(name.clone())));
+/// A variable `TIDEGATE_…__…` without a key. Others are ignored: Kubernetes sets variables such as `TIDEGATE_PORT` for a
+/// service of this name.
+pub(super) fn apply(
+    root: &mut Table,
+    keys: &[(Option<&'static str>, &'static str)],
+    variables: &Variables,
+) -> Result<(), ConfigError> {
+    let keys: Vec<_> = keys.iter().map(|(section, key)| (variable(*section, key), *section, *key)).collect();
+    let known = || keys.iter().map(|(variable, ..)| variable.as_str());
+    let is_ours = |name: &str| name.starts_with(PREFIX) && name.contains(SEPARATOR);
+    if let Some(name) = variables.keys().find(|name| is_ours(name) && !known().any(|known| known == *name)) {
+        let location = Location::Variable(name.clone());
+        return Err(ConfigError::unknown("variable", name, known()).at(&location));
     }
-    for form in &forms {
-        if let Some(text) = variable(variables, &form.variable) {
-            let place = Place::Variable(form.variable.clone());
-            let node = Node::raw(&place, text);
-            // A list is taken apart here, so that its elements have places as those in a file have.
-            let node = if form.is_list { node.typed()?.into_owned() } else { node };
-            put(root, form.section, form.key, node);
+    let short = LOG_FILTERS.iter().map(|name| (*name, Some("log"), "filter"));
+    let long = keys.iter().map(|(name, section, key)| (name.as_str(), *section, *key));
+    for (name, section, key) in short.chain(long) {
+        if let Some(text) = variables.get(name) {
+            set(root, section, key, Value::untyped(Location::Variable(name.to_owned()), text));
         }
-    }
-    let filter = LOG_FILTERS.iter().find_map(|name| Some((*name, variable(variables, name)?)));
-    if let Some((name, text)) = filter
-        && variable(variables, "TIDEGATE_LOG__FILTER").is_none()
-    {
-        put(root, Some("log"), "filter", Node::raw(&Place::Variable(name.to_owned()), text));
     }
     Ok(())
 }
 
-/// Sets a key, over what is there.
-pub(crate) fn put(root: &mut Table, section: Option<&str>, key: &str, node: Node) {
-    let Some(section) = section else {
-        root.insert(key.to_owned(), node);
-        return;
-    };
-    let empty = Node { place: node.place.clone(), value: Value::Table(Table::new()) };
-    // A section that is no table is refused when it is read.
-    if let Value::Table(table) = &mut root.entry(section.to_owned()).or_insert(empty).value {
-        table.insert(key.to_owned(), node);
-    }
-}
-
-/// A key and its variable.
-pub(crate) struct Form {
-    pub(crate) section: Option<&'static str>,
-    pub(crate) key: &'static str,
-    pub(crate) variable: String,
-    is_list: bool,
-}
-
-/// Every key that has a variable: all but those inside of lists, of which the whole list has one.
-pub(crate) fn forms() -> Vec<Form> {
-    let top = Settings::TOP.iter().map(|key| (None, *key, *key != "data_dir"));
-    let sections = Settings::SECTIONS.iter().flat_map(|(section, keys)| {
-        keys.iter().map(move |key| (Some(*section), key.name, key.kind == "list"))
-    });
-    let form = |(section, key, is_list): (Option<&'static str>, &'static str, bool)| {
-        let section_part = section.map(|section| format!("{section}{SEPARATOR}")).unwrap_or_default();
-        let variable = format!("{PREFIX}{}", format!("{section_part}{key}").to_uppercase());
-        Form { section, key, variable, is_list }
-    };
-    top.chain(sections).map(form).collect()
+/// The variable of a key.
+pub(super) fn variable(section: Option<&str>, key: &str) -> String {
+    let section = section.map(|section| format!("{section}{SEPARATOR}")).unwrap_or_default();
+    format!("{PREFIX}{}", format!("{section}{key}").to_uppercase())
 }

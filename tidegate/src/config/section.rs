@@ -1,134 +1,195 @@
-//! A section of the configuration: a struct whose fields are its keys.
+//! A section of the configuration. Its keys are the fields of one or several structs, each of which belongs to the crate
+//! that uses it.
 
-use super::{
-    error::{ConfigError, Place, Problem, most_like},
-    setting::Setting,
-    tree::{Node, Table, Value},
+use std::collections::BTreeMap;
+
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Deserializer, Error as _, Unexpected, Visitor},
 };
 
-/// A key of a section.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Key {
-    pub(crate) name: &'static str,
-    /// The type's name in the reference.
-    pub(crate) kind: &'static str,
-    /// As it would be written in a variable.
-    pub(crate) default: Option<&'static str>,
+use super::{
+    error::{ConfigError, Location},
+    value::{Data, Entries, Table, Value},
+};
+
+/// A section, or an element of a list of tables.
+pub(super) trait Section: Serialize + Sized {
+    /// A tuple of the structs whose fields are the keys.
+    type Parts: Parts;
+
+    /// Puts the parts together, and checks them against each other.
+    fn from_parts(parts: Self::Parts, keys: &Keys<'_>) -> Result<Self, ConfigError>;
+
+    /// Reads a section, and refuses keys that it does not have.
+    fn read(keys: &Keys<'_>) -> Result<Self, ConfigError> {
+        let known = Self::keys();
+        if let Some((name, value)) = keys.table.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            return Err(ConfigError::unknown("key", name, known).at(&value.location));
+        }
+        let parts = Self::Parts::read(keys).map_err(|error| error.at(&keys.location))?;
+        Self::from_parts(parts, keys)
+    }
+
+    /// The names of all keys.
+    fn keys() -> Vec<&'static str> {
+        Self::Parts::keys()
+    }
 }
 
-/// What [`section!`] gives a struct.
-pub(crate) trait Section: Sized {
-    /// Every key, in the order of the reference.
-    const KEYS: &'static [Key];
-
-    /// Reads a table; `place` is where the table begins.
-    fn from_table(place: &Place, table: &Table) -> Result<Self, ConfigError>;
-
-    /// Every key that has a value, in the order of [`Section::KEYS`].
-    fn entries(&self) -> Vec<(&'static str, toml::Value)>;
+/// The keys that are set in a section.
+#[derive(Debug, Clone)]
+pub(super) struct Keys<'a> {
+    location: Location,
+    table: &'a Table,
 }
 
-/// Defines a section: each field is a key, and what stands behind `=` its default, written as in a variable.
-/// Fields behind `resolved` are no keys; they are filled when the configuration is resolved.
-macro_rules! section {
-    (
-        $(#[$doc:meta])*
-        pub struct $name:ident {
-            $($(#[$key_doc:meta])* pub $key:ident: $type:ty $(= $default:literal)?,)*
-        }
-        $(resolved { $($(#[$extra_doc:meta])* pub $extra:ident: $extra_type:ty,)* })?
-    ) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone)]
-        pub struct $name {
-            $($(#[$key_doc])* pub $key: $type,)*
-            $($($(#[$extra_doc])* pub $extra: $extra_type,)*)?
-        }
+/// The keys of a section that is not there.
+static NONE: Table = Table::new();
 
-        impl $crate::config::section::Section for $name {
-            const KEYS: &'static [$crate::config::section::Key] = &[$(
-                $crate::config::section::Key {
-                    name: stringify!($key),
-                    kind: <$type as $crate::config::setting::Setting>::TYPE,
-                    default: $crate::config::section::first(&[$($default)?]),
-                },
-            )*];
+impl<'a> Keys<'a> {
+    /// No keys.
+    pub(super) const NONE: Self = Keys { location: Location::Default, table: &NONE };
 
-            fn from_table(
-                place: &$crate::config::error::Place,
-                table: &$crate::config::tree::Table,
-            ) -> Result<Self, $crate::config::error::ConfigError> {
-                $crate::config::section::refuse_unknown(table, Self::KEYS)?;
-                Ok(Self {
-                    $($key: $crate::config::section::value(
-                        place,
-                        table,
-                        stringify!($key),
-                        $crate::config::section::first(&[$($default)?]),
-                    )?,)*
-                    $($($extra: Default::default(),)*)?
-                })
+    /// The keys of the top level.
+    pub(super) fn root(table: &'a Table) -> Self {
+        Keys { location: Location::Default, table }
+    }
+
+    /// The keys of a table, which is the value of `key`.
+    pub(super) fn of(value: &'a Value, key: &str) -> Result<Self, ConfigError> {
+        match &value.data {
+            Data::Table(table) => Ok(Keys { location: value.location.clone(), table }),
+            _ => Err(value.invalid(key, "a table")),
+        }
+    }
+
+    /// Where a key is set; if it is not, where the section begins.
+    pub(super) fn location(&self, key: &str) -> &Location {
+        self.get(key).map_or(&self.location, |value| &value.location)
+    }
+
+    /// Where an element of a list is set.
+    pub(super) fn element_location(&self, key: &str, index: usize) -> &Location {
+        let element = self.get(key).and_then(|value| match &value.data {
+            Data::Array(items) => items.get(index),
+            _ => None,
+        });
+        element.map_or_else(|| self.location(key), |element| &element.location)
+    }
+
+    /// The value of a key that is set.
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
+        self.table.get(key)
+    }
+
+    /// An error with the location of a key, unless the condition holds.
+    pub(super) fn ensure(&self, condition: bool, key: &str, message: &str) -> Result<(), ConfigError> {
+        if condition { Ok(()) } else { Err(ConfigError::new(self.location(key), message)) }
+    }
+}
+
+/// Refuses a name that occurs twice.
+pub(super) fn ensure_unique<'a>(
+    what: &str,
+    names: impl IntoIterator<Item = (&'a str, &'a Location)>,
+) -> Result<(), ConfigError> {
+    let mut seen = BTreeMap::new();
+    for (name, location) in names {
+        if let Some(first) = seen.insert(name, location) {
+            let message = format!("duplicate {what} `{name}`, first defined at {first}");
+            return Err(ConfigError::new(location, message));
+        }
+    }
+    Ok(())
+}
+
+impl Value {
+    /// The error that the value of `key` is not what is expected.
+    pub(super) fn invalid(&self, key: &str, expected: &str) -> ConfigError {
+        ConfigError::invalid_value(self.unexpected(), &expected).of_key(key).at(&self.location)
+    }
+}
+
+/// A tuple of structs.
+pub(super) trait Parts: Sized {
+    /// The fields of all structs.
+    fn keys() -> Vec<&'static str>;
+
+    /// Deserializes each struct from the keys that are its fields.
+    fn read(keys: &Keys<'_>) -> Result<Self, ConfigError>;
+}
+
+macro_rules! parts {
+    ($($part:ident),+) => {
+        impl<$($part: DeserializeOwned),+> Parts for ($($part,)+) {
+            fn keys() -> Vec<&'static str> {
+                [$(fields::<$part>()),+].concat()
             }
 
-            fn entries(&self) -> Vec<(&'static str, toml::Value)> {
-                [$((stringify!($key), $crate::config::setting::Setting::show(&self.$key)),)*]
-                    .into_iter()
-                    .filter_map(|(key, value)| Some((key, value?)))
-                    .collect()
+            fn read(keys: &Keys<'_>) -> Result<Self, ConfigError> {
+                Ok(($($part::deserialize(keys)?,)+))
             }
         }
     };
 }
-pub(crate) use section;
+parts!(A);
+parts!(A, B);
+parts!(A, B, C);
+parts!(A, B, C, D);
 
-/// The only element, if there is one.
-pub(crate) const fn first(default: &[&'static str]) -> Option<&'static str> {
-    match default {
-        [only] => Some(*only),
-        _ => None,
+impl<'de> Deserializer<'de> for &Keys<'_> {
+    type Error = ConfigError;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ConfigError> {
+        let own = self.table.iter().filter(|(key, _)| fields.contains(&key.as_str()));
+        visitor.visit_map(Entries::new(own))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
+        Err(ConfigError::invalid_type(Unexpected::Map, &visitor))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 
-/// Refuses a table with a key that is not among `keys`.
-pub(crate) fn refuse_unknown(table: &Table, keys: &[Key]) -> Result<(), ConfigError> {
-    let known = |name: &str| keys.iter().any(|key| key.name == name);
-    match table.iter().find(|(name, _)| !known(name)) {
-        None => Ok(()),
-        Some((name, node)) => {
-            let known = most_like(name, keys.iter().map(|key| key.name));
-            Err(Problem::Unknown { kind: "key", name: name.clone(), known }.at(&node.place))
-        }
-    }
+/// The names of a struct's fields as they are deserialized.
+pub(super) fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut fields: &'static [&'static str] = &[];
+    // Ends with an error as soon as the fields are known.
+    let _ = T::deserialize(Fields(&mut fields));
+    fields
 }
 
-/// The value of a key: as written, else its default, else what its type says of absence.
-pub(crate) fn value<T: Setting>(
-    place: &Place,
-    table: &Table,
-    key: &'static str,
-    default: Option<&'static str>,
-) -> Result<T, ConfigError> {
-    match (table.get(key), default) {
-        (Some(node), _) => T::read(key, node),
-        (None, Some(default)) => T::read(key, &Node::raw(&Place::Default, default)),
-        (None, None) => T::absent().ok_or_else(|| Problem::Missing(key).at(place)),
-    }
-}
+struct Fields<'a>(&'a mut &'static [&'static str]);
 
-/// A section as an element of a list.
-impl<S: Section> Setting for S {
-    const TYPE: &'static str = "table";
+impl<'de> Deserializer<'de> for Fields<'_> {
+    type Error = serde::de::value::Error;
 
-    fn read(key: &str, node: &Node) -> Result<Self, ConfigError> {
-        let node = node.typed()?;
-        match &node.value {
-            Value::Table(table) => S::from_table(&node.place, table),
-            _ => Err(node.wrong(key, "a table")),
-        }
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        *self.0 = fields;
+        Err(Self::Error::custom("only the fields are of interest"))
     }
 
-    fn show(&self) -> Option<toml::Value> {
-        let entries = self.entries().into_iter().map(|(key, value)| (key.to_owned(), value));
-        Some(toml::Value::Table(entries.collect()))
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+        Err(Self::Error::custom("not a struct"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }

@@ -1,184 +1,254 @@
-//! The sections `[log]`, `[api]`, `[content]`, `[database]` and `[tasks]`.
+//! The sections `[log]`, `[api]`, `[content]`, `[database]` and `[jobs]`, and the parts of them that concern the process.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use secrecy::SecretString;
+use clap::ValueEnum;
+use content_app::{FillPolicy, NodeSettings};
+use internal_api::is_key_id;
+use registry_api::{ApiSettings, JobSettings};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use shared_models::db::DbConfig;
+use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{private_url::PrivateUrl, section::section, setting::words, units::ByteSize};
+use super::{
+    error::ConfigError,
+    files::LinkKeyFile,
+    section::{Keys, Section, ensure_unique},
+};
 
-words! {
-    /// How log lines are written.
-    pub enum LogFormat {
-        /// One readable line.
-        Text = "text",
-        /// One JSON object a line.
-        Json = "json",
+/// `[log]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The format of a line.
+    pub format: LogFormat,
+    /// The lines that are written: directives of tracing-subscriber's `EnvFilter`.
+    #[serde(deserialize_with = "log_filter")]
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info,actix_server=warn,actix_http=off".to_owned() }
     }
 }
 
-section! {
-    /// `[log]`
-    pub struct Log {
-        /// How a line is written.
-        pub format: LogFormat = "text",
-        /// Which lines are written: directives of tracing-subscriber's `EnvFilter`.
-        pub filter: String = "info,actix_server=warn,actix_http=off",
+/// The format of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// One readable line per event
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+fn log_filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let filter = String::deserialize(deserializer)?;
+    match EnvFilter::try_new(&filter) {
+        Ok(_) => Ok(filter),
+        Err(error) => Err(D::Error::custom(format_args!("invalid log filter: {error}"))),
     }
 }
 
-section! {
-    /// `[api]`: registry-api.
-    pub struct Api {
-        /// Where clients are listened for.
-        pub listen: SocketAddr = "127.0.0.1:5000",
-        /// Health, metrics and the internal API; in serve mode of both services.
-        pub internal_listen: SocketAddr = "127.0.0.1:5100",
-        /// How clients reach registry-api. Absent: as a request's `Host` says.
-        pub public_url: Option<Url>,
-        /// Threads that answer requests. Absent: one a processor.
-        pub workers: Option<usize>,
-        /// The most names one page of `/v2/_catalog` has.
-        pub catalog_max: u32 = "1000",
-        /// Memory for manifests.
-        pub manifest_cache_bytes: ByteSize = "64MiB",
-        /// How long a 404 of an upstream is remembered.
-        pub negative_ttl: Duration = "10s",
-        /// How long a client waits for upstream to check a tag that is here, before it is served what is here.
-        pub revalidate_wait: Duration = "2s",
-        /// How long a blob that no manifest names stays linked, untouched.
-        pub pending_ttl: Duration = "24h",
-        /// How long what memory holds may lag behind the database.
-        pub cache_max_age: Duration = "5s",
-        /// How long requests are still taken after SIGTERM, while `/readyz` says no; in serve mode they are not.
-        pub drain_grace: Duration = "5s",
-        /// How long requests in flight may go on after that.
-        pub shutdown_timeout: Duration = "30s",
+impl Section for Log {
+    type Parts = (Self,);
+
+    fn from_parts((log,): (Self,), _: &Keys<'_>) -> Result<Self, ConfigError> {
+        Ok(log)
     }
 }
 
-words! {
-    /// Whether a fill goes on when no client waits for it any more.
-    pub enum FinishAbandoned {
-        /// It always goes on.
-        Always = "always",
-        /// It goes on when `finish_abandoned_over` percent of it are there.
-        Over = "over",
-        /// It stops; what is there stays for the next ask.
-        Never = "never",
+/// `[api]`
+#[derive(Debug, Clone, Serialize)]
+pub struct Api {
+    /// The part for the process.
+    #[serde(flatten)]
+    pub server: ApiServer,
+    /// The part for registry-api.
+    #[serde(flatten)]
+    pub service: ApiSettings,
+}
+
+/// The settings of `[api]` that concern the process.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiServer {
+    /// The address to listen on for clients.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// The address of the internal listener: health, metrics, internal API; in serve mode those of both services.
+    #[serde(deserialize_with = "address")]
+    pub internal_listen: SocketAddr,
+    /// The number of HTTP worker threads. `None`: one per CPU.
+    pub workers: Option<NonZeroUsize>,
+    /// How long requests are still accepted after SIGTERM while `/readyz` fails. Not in serve mode.
+    #[serde(with = "settings::duration")]
+    pub drain_grace: Duration,
+    /// The time limit of running requests after that.
+    #[serde(with = "settings::duration")]
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for ApiServer {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            internal_listen: SocketAddr::from(([127, 0, 0, 1], 5100)),
+            workers: None,
+            drain_grace: Duration::from_secs(5),
+            shutdown_timeout: Duration::from_secs(30),
+        }
     }
 }
 
-words! {
-    /// What is done with a range of a blob whose digest is not known to be right yet.
-    pub enum UnverifiedRanges {
-        /// It is served as it lands, marked as unverified.
-        Serve = "serve",
-        /// It is held until the digest is known.
-        Wait = "wait",
+impl Section for Api {
+    type Parts = (ApiServer, ApiSettings);
+
+    fn from_parts((server, service): Self::Parts, keys: &Keys<'_>) -> Result<Self, ConfigError> {
+        ensure_distinct(server.listen, server.internal_listen, keys)?;
+        Ok(Self { server, service })
     }
 }
 
-section! {
-    /// An element of `link_keys`: a key that signs or verifies links to content.
-    pub struct LinkKeyFile {
-        /// What the key is called in a link.
-        pub id: String,
-        /// The file with the key, in hexadecimal digits.
-        pub file: PathBuf,
-    }
-    resolved {
-        /// The key's bytes in hexadecimal digits, as the file holds them.
-        pub secret: SecretString,
+/// `[content]`
+#[derive(Debug, Clone, Serialize)]
+pub struct Content {
+    /// The part for the process.
+    #[serde(flatten)]
+    pub server: ContentServer,
+    /// The part for content links.
+    #[serde(flatten)]
+    pub links: Links,
+    /// The part for the node.
+    #[serde(flatten)]
+    pub node: NodeSettings,
+    /// The part for fills.
+    #[serde(flatten)]
+    pub fills: FillPolicy,
+}
+
+/// The settings of `[content]` that concern the process.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContentServer {
+    /// The address to listen on for clients. Not used in serve mode.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// The address of the internal listener: health, metrics, internal API. Not used in serve mode.
+    #[serde(deserialize_with = "address")]
+    pub internal_listen: SocketAddr,
+    /// The URL of this node for clients. For registry-api: that of a load balancer before all nodes.
+    #[serde(with = "settings::http_url::option")]
+    pub public_url: Option<Url>,
+    /// The URL of `internal_listen` for the other processes.
+    #[serde(with = "settings::http_url::option")]
+    pub internal_url: Option<Url>,
+    /// The name of this node. `None`: its internal URL.
+    pub node_id: Option<String>,
+    /// The number of HTTP worker threads. `None`: one per CPU.
+    pub workers: Option<NonZeroUsize>,
+    /// How long requests are still accepted after SIGTERM while `/readyz` fails. Not in serve mode.
+    #[serde(with = "settings::duration")]
+    pub drain_grace: Duration,
+    /// The time limit of streams after that. In serve mode, `api.shutdown_timeout` applies.
+    #[serde(with = "settings::duration")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for ContentServer {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5001)),
+            internal_listen: SocketAddr::from(([127, 0, 0, 1], 5101)),
+            public_url: None,
+            internal_url: None,
+            node_id: None,
+            workers: None,
+            drain_grace: Duration::from_secs(5),
+            drain_timeout: Duration::from_mins(5),
+        }
     }
 }
 
-section! {
-    /// `[content]`: content-app.
-    pub struct Content {
-        /// Where clients are listened for; not used in serve mode.
-        pub listen: SocketAddr = "127.0.0.1:5001",
-        /// Health, metrics and the internal API; not used in serve mode.
-        pub internal_listen: SocketAddr = "127.0.0.1:5101",
-        /// How clients reach this node; for registry-api: a load balancer before all nodes.
-        pub public_url: Option<Url>,
-        /// How the other services reach `internal_listen`.
-        pub internal_url: Option<Url>,
-        /// This node's name among the nodes. Absent: its internal URL.
-        pub node_id: Option<String>,
-        /// Threads that answer requests. Absent: one a processor.
-        pub workers: Option<usize>,
-        /// How long a signed link holds.
-        pub link_lifetime: Duration = "20m",
-        /// The first signs, all verify. Empty: one is made in the data folder.
-        pub link_keys: Vec<LinkKeyFile>,
-        /// Whether a fill goes on without clients.
-        pub finish_abandoned: FinishAbandoned = "over",
-        /// Percent of a blob that must be there for `finish_abandoned = "over"`.
-        pub finish_abandoned_over: u8 = "25",
-        /// What is done with ranges of a blob that is not verified yet.
-        pub unverified_ranges: UnverifiedRanges = "serve",
-        /// A range that begins further than this beyond the fill gets a request of its own.
-        pub jump_ahead: ByteSize = "8MiB",
-        /// What such requests are rounded to.
-        pub segment: ByteSize = "8MiB",
-        /// What is held back at a blob's end until its digest is known to be right.
-        pub hold_back: ByteSize = "64KiB",
-        /// How much one read of a stored blob takes.
-        pub read_size: ByteSize = "32KiB",
-        /// The most fills at a time.
-        pub max_fills: usize = "64",
-        /// The most fills at a time from one upstream.
-        pub max_fills_per_upstream: usize = "32",
-        /// The most downloads at a time for one blob, of which one is the fill's own.
-        pub max_downloads_per_fill: usize = "16",
-        /// Attempts in a row that bring no byte before a fill fails.
-        pub fill_attempts: u32 = "6",
-        /// The wait before the second attempt; it doubles with each one.
-        pub fill_backoff_min: Duration = "100ms",
-        /// The longest wait between two attempts.
-        pub fill_backoff_max: Duration = "5s",
-        /// How long a source that sent wrong bytes is asked last.
-        pub set_aside_for: Duration = "10m",
-        /// How many bytes may land before it is saved which ones of a partial file are there.
-        pub checkpoint_bytes: ByteSize = "8MiB",
-        /// When a partial file that nothing has touched is deleted.
-        pub partial_max_age: Duration = "7d",
-        /// How long requests are still taken after SIGTERM, while `/readyz` says no; in serve mode they are not.
-        pub drain_grace: Duration = "5s",
-        /// How long streams may go on after that; in serve mode `api.shutdown_timeout` holds.
-        pub drain_timeout: Duration = "5m",
-        /// How often a node says that it lives; it counts as dead after three times that.
-        pub heartbeat: Duration = "5s",
+/// The settings of `[content]` that concern content links.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Links {
+    /// The lifetime of a content link.
+    #[serde(with = "settings::duration::positive")]
+    pub link_lifetime: Duration,
+    /// The first signs, all verify. Empty: the key of the data directory.
+    pub link_keys: Vec<ConfiguredLinkKey>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { link_lifetime: Duration::from_mins(20), link_keys: Vec::new() }
     }
 }
 
-section! {
-    /// `[database]`
-    pub struct Database {
-        /// `sqlite://PATH` or `postgres://…`. When the configuration does not say: a file in the data folder.
-        pub url: PrivateUrl,
-        /// The most connections of this process.
-        pub max_connections: usize = "10",
-        /// How long a query waits for a connection before it is answered 503.
-        pub wait: Duration = "5s",
-        /// Whether PostgreSQL may keep statements prepared.
-        pub prepared_statements: bool = "true",
+/// An element of `link_keys`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfiguredLinkKey {
+    /// The id of the key in content links.
+    #[serde(deserialize_with = "key_id")]
+    pub id: String,
+    /// The file with the key.
+    pub file: LinkKeyFile,
+}
+
+fn key_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let expected = "1 to 64 letters, digits, '.', '_' or '-'";
+    settings::from_text(deserializer, expected, |id| is_key_id(id).then(|| id.to_owned()))
+}
+
+impl Section for Content {
+    type Parts = (ContentServer, Links, NodeSettings, FillPolicy);
+
+    fn from_parts((server, links, node, fills): Self::Parts, keys: &Keys<'_>) -> Result<Self, ConfigError> {
+        ensure_distinct(server.listen, server.internal_listen, keys)?;
+        keys.ensure(
+            fills.backoff_min <= fills.backoff_max,
+            "fill_backoff_min",
+            "`fill_backoff_min` is longer than `fill_backoff_max`",
+        )?;
+        let ids = links
+            .link_keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| (key.id.as_str(), keys.element_location("link_keys", index)));
+        ensure_unique("link key", ids)?;
+        Ok(Self { server, links, node, fills })
     }
 }
 
-section! {
-    /// `[tasks]`: background tasks.
-    pub struct Tasks {
-        /// Tasks that run at a time in this process.
-        pub workers: usize = "4",
-        /// How long a task is another process's after its last sign of life.
-        pub lease: Duration = "60s",
-        /// Attempts before a task counts as failed.
-        pub max_attempts: u16 = "10",
-        /// The wait before the second attempt; it doubles with each one.
-        pub backoff: Duration = "5s",
-        /// The longest wait between two attempts.
-        pub backoff_max: Duration = "1h",
+impl Section for DbConfig {
+    type Parts = (Self,);
+
+    fn from_parts((database,): (Self,), _: &Keys<'_>) -> Result<Self, ConfigError> {
+        Ok(database)
     }
+}
+
+impl Section for JobSettings {
+    type Parts = (Self,);
+
+    fn from_parts((jobs,): (Self,), keys: &Keys<'_>) -> Result<Self, ConfigError> {
+        let ascending = jobs.backoff_min <= jobs.backoff_max;
+        keys.ensure(ascending, "backoff_min", "`backoff_min` is longer than `backoff_max`")?;
+        Ok(jobs)
+    }
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let expected = "an address and port such as \"127.0.0.1:5000\" or \"[::]:5000\"";
+    settings::from_text(deserializer, expected, |text| text.parse().ok())
+}
+
+fn ensure_distinct(listen: SocketAddr, internal: SocketAddr, keys: &Keys<'_>) -> Result<(), ConfigError> {
+    let message = "`internal_listen` is the same address as `listen`";
+    keys.ensure(listen != internal || listen.port() == 0, "internal_listen", message)
 }

@@ -1,163 +1,127 @@
-//! The section `[storage]`, and what must hold between its keys.
+//! The section `[storage]`.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use blob_store::AccessKeys;
+use blob_store::{AccessKeys, Addressing, S3Config, S3Timeouts};
+use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use super::{
-    assemble::place_of,
-    checks::{wrong, zero},
-    error::{ConfigError, Problem},
-    section::{Section as _, section},
-    setting::words,
-    tree::{Node, Value},
-    units::ByteSize,
+    error::ConfigError,
+    files::{PemFile, SecretFile},
+    section::{Keys, Section},
 };
 
-words! {
+/// `[storage]`
+#[derive(Debug, Clone, Serialize)]
+pub struct Storage {
+    /// The part for the process.
+    #[serde(flatten)]
+    pub tier: StorageTier,
+    /// The part for the object store.
+    #[serde(flatten)]
+    pub s3: S3Config,
+    /// The files that the object store needs.
+    #[serde(flatten)]
+    files: S3Files,
+}
+
+/// The settings of `[storage]` that concern the process.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageTier {
     /// Where blobs are stored.
-    pub enum StorageKind {
-        /// In the data folder.
-        Local = "local",
-        /// In a bucket of an S3-compatible object store.
-        S3 = "s3",
+    pub kind: StorageKind,
+    /// Whether clients are redirected to presigned URLs of the object store.
+    pub redirect: bool,
+    /// The directory of fills and of the local cache in front of the object store. `None`: the data directory.
+    #[serde(deserialize_with = "super::path::option")]
+    pub cache_dir: Option<PathBuf>,
+    /// The maximum size of the local cache, in bytes. `None`: no cache.
+    #[serde(with = "settings::size::option")]
+    pub cache_size: Option<u64>,
+}
+
+impl Default for StorageTier {
+    fn default() -> Self {
+        Self { kind: StorageKind::Local, redirect: true, cache_dir: None, cache_size: None }
     }
 }
 
-words! {
-    /// Where the bucket's name goes in a URL.
-    pub enum Addressing {
-        /// `https://endpoint/bucket/key`.
-        Path = "path",
-        /// `https://bucket.endpoint/key`.
-        VirtualHost = "virtual-host",
-    }
+/// Where blobs are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorageKind {
+    /// In the data directory.
+    Local,
+    /// In a bucket of an S3-compatible object store.
+    S3,
 }
 
-section! {
-    /// `[storage]`
-    pub struct Storage {
-        /// Where blobs are stored.
-        pub kind: StorageKind = "local",
-        /// The bucket.
-        pub bucket: Option<String>,
-        /// The bucket's region.
-        pub region: Option<String>,
-        /// The object store's URL, where it is not AWS.
-        pub endpoint: Option<Url>,
-        /// The same for clients, where they reach it elsewhere.
-        pub public_endpoint: Option<Url>,
-        /// Where the bucket's name goes in a URL.
-        pub addressing: Addressing = "path",
-        /// What every object key begins with.
-        pub prefix: Option<String>,
-        /// The file with the access key's id.
-        pub access_key_file: Option<PathBuf>,
-        /// The file with the secret access key.
-        pub secret_key_file: Option<PathBuf>,
-        /// Certificates to trust, in PEM form, besides the usual ones.
-        pub ca_file: Option<PathBuf>,
-        /// Whether clients are sent to presigned object URLs.
-        pub redirect: bool = "true",
-        /// The folder for fills and for the local tier before the bucket. Absent: the data folder.
-        pub cache_dir: Option<PathBuf>,
-        /// The most that the local tier holds. Absent: there is none.
-        pub cache_size: Option<ByteSize>,
-        /// What a blob is uploaded in.
-        pub part_size: ByteSize = "16MiB",
-        /// How long connecting may take.
-        pub connect_timeout: Duration = "2s",
-        /// How long an answer without blob bytes may take, retries included.
-        pub answer_timeout: Duration = "4s",
-        /// How long it may send nothing in the middle of a blob.
-        pub read_timeout: Duration = "10s",
-        /// How long a part that could not be uploaded is tried again.
-        pub upload_timeout: Duration = "60s",
-        /// How long joining the parts of an upload may take.
-        pub complete_timeout: Duration = "5m",
-    }
-    resolved {
-        /// What the key files hold.
-        pub keys: Option<AccessKeys>,
-        /// What `ca_file` holds.
-        pub ca_pem: Option<Vec<u8>>,
-    }
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct S3Files {
+    access_key_file: Option<SecretFile>,
+    secret_key_file: Option<SecretFile>,
+    ca_file: Option<PemFile>,
 }
 
-/// The least that a part of an upload may have (Amazon S3, "Multipart upload limits").
-const LEAST_PART: ByteSize = ByteSize::new(5 << 20);
+/// The keys of `[storage]` without a default. They are refused if `kind` is `local`: a configuration that names a bucket
+/// is not meant for the local disk.
+const S3_ONLY: [&str; 10] = [
+    "bucket",
+    "region",
+    "endpoint",
+    "public_endpoint",
+    "prefix",
+    "access_key_file",
+    "secret_key_file",
+    "ca_file",
+    "cache_dir",
+    "cache_size",
+];
 
-/// Checks the section, which is written at `node`.
-///
-/// # Errors
-/// [`Problem::Missing`], [`Problem::Value`], [`Problem::Conflict`].
-pub(crate) fn check(node: &Node, storage: &Storage) -> Result<(), ConfigError> {
-    let at = |key: &str| place_of(node, key);
-    let conflict = |key: &str, text: &str| Err(Problem::Conflict(text.to_owned()).at(at(key)));
-    if storage.kind == StorageKind::Local {
-        // Who names a bucket and leaves out the kind does not mean the local disk. A key with a default says nothing.
-        return match Storage::KEYS.iter().find(|key| key.default.is_none() && is_written(node, key.name)) {
-            Some(key) => conflict(key.name, &format!("`{}` is only used with `kind = \"s3\"`", key.name)),
-            None => Ok(()),
+impl Section for Storage {
+    type Parts = (StorageTier, S3Config, S3Timeouts, S3Files);
+
+    fn from_parts(
+        (tier, mut s3, timeouts, files): Self::Parts,
+        keys: &Keys<'_>,
+    ) -> Result<Self, ConfigError> {
+        s3.timeouts = timeouts;
+        if tier.kind == StorageKind::Local {
+            for key in S3_ONLY {
+                let message = format!("`{key}` is only used with `kind = \"s3\"`");
+                keys.ensure(keys.get(key).is_none(), key, &message)?;
+            }
+            return Ok(Self { tier, s3, files });
+        }
+        keys.ensure(!s3.bucket.is_empty(), "kind", "the key `bucket` is missing")?;
+        for (key, endpoint) in [("endpoint", &s3.endpoint), ("public_endpoint", &s3.public_endpoint)] {
+            let is_address =
+                matches!(endpoint.as_ref().and_then(Url::host), Some(Host::Ipv4(_) | Host::Ipv6(_)));
+            let message = format!("`{key}` is an IP address: it needs `addressing = \"path\"`");
+            keys.ensure(!is_address || s3.addressing == Addressing::Path, key, &message)?;
+        }
+        s3.keys = match (&files.access_key_file, &files.secret_key_file) {
+            (None, None) => None,
+            (Some(access), Some(secret)) => Some(AccessKeys {
+                access_key: access.secret.clone(),
+                secret_key: secret.secret.clone(),
+                session_token: None,
+            }),
+            (access, _) => {
+                let (present, missing) = match access {
+                    Some(_) => ("access_key_file", "secret_key_file"),
+                    None => ("secret_key_file", "access_key_file"),
+                };
+                return Err(ConfigError::new(
+                    keys.location(present),
+                    format!("`{present}` needs `{missing}`"),
+                ));
+            }
         };
+        s3.ca_pem = files.ca_file.as_ref().map(|file| file.pem.clone());
+        Ok(Self { tier, s3, files })
     }
-    match storage.bucket.as_deref() {
-        None => return Err(Problem::Missing("bucket").at(at("kind"))),
-        Some(bucket) if bucket.is_empty() || bucket.contains('/') => {
-            return Err(wrong("bucket", bucket, "the name of a bucket").at(at("bucket")));
-        }
-        Some(_) => {}
-    }
-    match (&storage.access_key_file, &storage.secret_key_file) {
-        (Some(_), None) => {
-            return conflict("access_key_file", "`access_key_file` needs `secret_key_file` beside it");
-        }
-        (None, Some(_)) => {
-            return conflict("secret_key_file", "`secret_key_file` needs `access_key_file` beside it");
-        }
-        _ => {}
-    }
-    if let Some(prefix) = storage.prefix.as_deref().filter(|prefix| !is_prefix(prefix)) {
-        let expected = "letters, digits, '.', '_' and '-', in segments parted by '/'";
-        return Err(wrong("prefix", prefix, expected).at(at("prefix")));
-    }
-    let endpoints = [("endpoint", &storage.endpoint), ("public_endpoint", &storage.public_endpoint)];
-    for (key, endpoint) in endpoints {
-        let host = endpoint.as_ref().and_then(Url::host);
-        if storage.addressing == Addressing::VirtualHost
-            && matches!(host, Some(Host::Ipv4(_) | Host::Ipv6(_)))
-        {
-            return conflict(key, &format!("`{key}` is an IP address: it needs `addressing = \"path\"`"));
-        }
-    }
-    if storage.part_size < LEAST_PART {
-        let (found, limit) = (storage.part_size.to_string(), format!("{LEAST_PART} at least"));
-        return Err(wrong("part_size", &found, &limit).at(at("part_size")));
-    }
-    let timeouts = [
-        ("connect_timeout", storage.connect_timeout),
-        ("answer_timeout", storage.answer_timeout),
-        ("read_timeout", storage.read_timeout),
-        ("upload_timeout", storage.upload_timeout),
-        ("complete_timeout", storage.complete_timeout),
-    ];
-    match timeouts.iter().find(|(_, value)| value.is_zero()) {
-        Some((key, _)) => Err(zero(key).at(at(key))),
-        None => Ok(()),
-    }
-}
-
-fn is_written(section: &Node, key: &str) -> bool {
-    matches!(&section.value, Value::Table(table) if table.contains_key(key))
-}
-
-/// Slashes at the ends do not matter.
-fn is_prefix(text: &str) -> bool {
-    let segment = |segment: &str| {
-        let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        !matches!(segment, "" | "." | "..") && segment.bytes().all(word)
-    };
-    let text = text.trim_matches('/');
-    text.is_empty() || text.split('/').all(segment)
 }

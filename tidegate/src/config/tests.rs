@@ -3,14 +3,15 @@ use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 
 use super::*;
+use crate::cli::{Flags, Mode};
 
-mod document;
 mod errors;
 mod layers;
 mod lists;
+mod reference;
 mod storage;
 
-/// A folder with a configuration file in it.
+/// A directory with a configuration file.
 struct Written {
     folder: TempDir,
     file: PathBuf,
@@ -24,20 +25,20 @@ impl Written {
         Self { folder, file }
     }
 
-    /// Puts a file beside the configuration file.
+    /// Adds a file to the directory.
     fn with(self, name: &str, content: &str) -> Self {
         fs::write(self.folder.path().join(name), content).unwrap();
         self
     }
 
     fn load(&self, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        // Files that the document names are beside it.
+        // Files that the document names are in its directory.
         let document = fs::read_to_string(&self.file).unwrap();
         fs::write(&self.file, document.replace("HERE", self.folder.path().to_str().unwrap())).unwrap();
-        load_with(Common { config: Some(self.file.clone()), ..Common::default() }, env)
+        load_with(Flags { config: Some(self.file.clone()), ..Flags::default() }, env)
     }
 
-    /// The error, with the file's path shortened to `FILE` and the folder's to `HERE`.
+    /// The error, with the file's path shortened to `FILE` and the directory's to `HERE`.
     fn error(&self, env: &[(&str, &str)]) -> String {
         let text = self.load(env).unwrap_err().to_string();
         let text = text.replace(self.file.to_str().unwrap(), "FILE");
@@ -45,8 +46,8 @@ impl Written {
     }
 }
 
-fn load_with(flags: Common, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-    load(&flags, Mode::Serve, variables(env))
+fn load_with(flags: Flags, env: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    load(&flags.overrides(Mode::Serve), variables(env))
 }
 
 fn variables(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
@@ -58,7 +59,9 @@ fn hosts(settings: &Settings) -> Vec<(&str, Vec<&str>)> {
     settings
         .upstreams
         .iter()
-        .map(|upstream| (upstream.name.as_str(), upstream.hosts.iter().map(String::as_str).collect()))
+        .map(|upstream| {
+            (upstream.client.name.as_str(), upstream.policy.hosts.iter().map(String::as_str).collect())
+        })
         .collect()
 }
 

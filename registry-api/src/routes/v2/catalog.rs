@@ -18,7 +18,7 @@ struct Catalog<'a> {
 }
 
 pub(crate) async fn get(state: &AppState, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
-    let max = state.config.page_max;
+    let max = state.config.settings.max_page_size;
     let PageRequest { n, last } = page::requested(request, max, |last| {
         RepositoryName::parse(last).map_err(|_| ApiError::Page("last is not a repository name"))
     })?;

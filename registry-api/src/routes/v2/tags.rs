@@ -24,7 +24,7 @@ pub(crate) async fn get(
     request: &HttpRequest,
     repository: &Repository<'_>,
 ) -> Result<HttpResponse, ApiError> {
-    let (name, max) = (&*repository.name, state.config.page_max);
+    let (name, max) = (&*repository.name, state.config.settings.max_page_size);
     let requested = page::requested(request, max, |last| {
         Tag::parse(last).map_err(|_| ApiError::Page("last is not a tag"))
     })?;

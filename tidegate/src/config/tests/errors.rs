@@ -1,5 +1,4 @@
 use super::*;
-use crate::cli::UpstreamFlag;
 
 fn error(document: &str) -> String {
     Written::new(document).error(&[])
@@ -21,18 +20,19 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
     assert_eq!(error("[contents]\n"), "FILE:1: unknown key `contents`; did you mean `content`?");
     assert_eq!(error("zzz = 1\n"), "FILE:1: unknown key `zzz`");
     assert_eq!(upstream("password = \"x\""), "FILE:4: unknown key `password`; did you mean `password_env`?");
+    assert_eq!(upstream("raelms = []"), "FILE:4: unknown key `raelms`; did you mean `realms`?");
     assert_eq!(namespace("includes = []"), "FILE:4: unknown key `includes`; did you mean `include`?");
 }
 
 #[test]
-fn a_wrong_type_says_what_stands_there_and_what_must() {
+fn a_wrong_type_is_stated_with_the_expected_one() {
     assert_eq!(
         error("[api]\nlisten = 5000\n"),
         "FILE:2: `listen` is 5000, but must be an address and port such as \"127.0.0.1:5000\" or \"[::]:5000\""
     );
     assert_eq!(
-        error("[api]\ncatalog_max = -1\n"),
-        "FILE:2: `catalog_max` is -1, but must be a whole number that is not negative"
+        error("[api]\nmax_page_size = -1\n"),
+        "FILE:2: `max_page_size` is -1, but must be a whole number from 0 to 4294967295"
     );
     assert_eq!(error("api = 1\n"), "FILE:1: `api` is 1, but must be a table");
     assert_eq!(error("data_dir = [1]\n"), "FILE:1: `data_dir` is a list, but must be a path");
@@ -60,7 +60,7 @@ fn a_wrong_type_says_what_stands_there_and_what_must() {
 }
 
 #[test]
-fn a_bad_url_is_refused_and_a_password_in_it_is_not_repeated() {
+fn an_invalid_url_is_refused_and_its_password_is_not_repeated() {
     let expected =
         "must be a URL such as \"https://registry.example.com\", without user, password, query or fragment";
     assert_eq!(
@@ -69,17 +69,20 @@ fn a_bad_url_is_refused_and_a_password_in_it_is_not_repeated() {
     );
     assert_eq!(
         error("[[upstream]]\nname = \"a\"\nurl = \"https://u:secret@a\"\n"),
-        format!("FILE:3: `url` is a URL that is not shown because it may hold a password, but {expected}")
+        format!("FILE:3: `url` is a URL that is not shown because it may contain a password, but {expected}")
     );
     assert_eq!(
         error("[database]\nurl = \"mysql://u:secret@db\"\n"),
-        "FILE:2: `url` must begin with sqlite:// or postgres://"
+        "FILE:2: `url` is a URL that is not shown because it may contain a password, but must be a URL that begins with sqlite:// or postgres://"
     );
-    assert_eq!(upstream("proxy = \"socks5://p:1\""), "FILE:4: `proxy` must begin with http:// or https://");
+    assert_eq!(
+        upstream("proxy = \"socks5://p:1\""),
+        "FILE:4: `proxy` is \"socks5://p:1\", but must be a URL that begins with http:// or https://"
+    );
 }
 
 #[test]
-fn what_is_no_toml_is_refused_with_its_line() {
+fn invalid_toml_is_refused_with_its_line() {
     let error = error("data_dir = \"a\"\n[api\nlisten = 1\n");
     assert!(error.starts_with("FILE:2: not valid TOML: ") && !error.contains('\n'), "{error}");
     let twice = self::error("data_dir = \"a\"\ndata_dir = \"b\"\n");
@@ -88,32 +91,32 @@ fn what_is_no_toml_is_refused_with_its_line() {
 
 #[test]
 fn an_unreadable_file_is_named() {
-    let flags = Common { config: Some(PathBuf::from("/no/such/file.toml")), ..Common::default() };
+    let flags = Flags { config: Some(PathBuf::from("/no/such/file.toml")), ..Flags::default() };
     assert_eq!(
         load_with(flags, &[]).unwrap_err().to_string(),
-        "/no/such/file.toml: the configuration file cannot be read: No such file or directory (os error 2)"
+        "/no/such/file.toml: failed to read the configuration file: No such file or directory (os error 2)"
     );
     assert_eq!(
         upstream("username = \"u\"\npassword_file = \"/no/such/password\""),
-        "FILE:5: `password_file`: the file /no/such/password cannot be read: No such file or directory (os error 2)"
+        "FILE:5: `password_file`: failed to read /no/such/password: No such file or directory (os error 2)"
     );
     assert_eq!(
         error("[content]\nlink_keys = [\n{ id = \"a\", file = \"/no/such/key\" }]\n"),
-        "FILE:3: `file`: the file /no/such/key cannot be read: No such file or directory (os error 2)"
+        "FILE:3: `file`: failed to read /no/such/key: No such file or directory (os error 2)"
     );
 }
 
 #[test]
-fn a_file_with_something_else_in_it_is_refused() {
+fn a_file_with_invalid_content_is_refused() {
     let ca = "[[upstream]]\nname = \"a\"\nurl = \"https://a\"\nca_file = \"HERE/ca.pem\"\n";
     assert_eq!(
         Written::new(ca).with("ca.pem", "x").error(&[]),
-        "FILE:4: `ca_file`: the file HERE/ca.pem holds no certificate in PEM form"
+        "FILE:4: `ca_file`: the file HERE/ca.pem contains no certificate in PEM format"
     );
     let key = "[content]\nlink_keys = [{ id = \"a\", file = \"HERE/a.key\" }]\n";
     assert_eq!(
         Written::new(key).with("a.key", "abc").error(&[]),
-        "FILE:2: `file`: the file HERE/a.key must hold at least 64 hexadecimal digits, as `openssl rand -hex 32` prints them"
+        "FILE:2: `file`: the file HERE/a.key must contain at least 64 hexadecimal digits, such as the output of `openssl rand -hex 32`"
     );
     let password =
         "[[upstream]]\nname = \"a\"\nurl = \"https://a\"\nusername = \"u\"\npassword_file = \"HERE/p\"\n";
@@ -124,7 +127,7 @@ fn a_file_with_something_else_in_it_is_refused() {
 }
 
 #[test]
-fn a_login_is_whole_or_not_there() {
+fn a_login_is_complete_or_absent() {
     assert_eq!(
         upstream("username = \"u\""),
         "FILE:4: the upstream `a` has a `username`, but neither `password_file` nor `password_env`"
@@ -133,23 +136,27 @@ fn a_login_is_whole_or_not_there() {
         upstream("username = \"u\"\npassword_env = \"NOT_SET\""),
         "FILE:5: `password_env`: the variable NOT_SET is not set"
     );
-    let both = "username = \"u\"\npassword_file = \"/x\"\npassword_env = \"X\"";
-    assert_eq!(upstream(both), "FILE:6: the upstream `a` has both `password_file` and `password_env`");
+    let login = "username = \"u\"\npassword_file = \"HERE/p\"\npassword_env = \"X\"";
+    let both = format!("[[upstream]]\nname = \"a\"\nurl = \"https://a\"\n{login}");
+    assert_eq!(
+        Written::new(&both).with("p", "secret").error(&[]),
+        "FILE:6: the upstream `a` has both `password_file` and `password_env`"
+    );
 }
 
 #[test]
-fn what_is_claimed_twice_is_refused_with_both_places() {
+fn a_duplicate_is_refused_with_both_locations() {
     assert_eq!(
         namespace("[[namespace]]\nprefix = \"a\"\nupstream = \"quay.io\"\n"),
-        "FILE:5: the namespace prefix `a` stands here and at FILE:2"
+        "FILE:5: duplicate namespace prefix `a`, first defined at FILE:2"
     );
     assert_eq!(
         upstream("[[upstream]]\nname = \"a\"\nurl = \"https://b.example.com\"\n"),
-        "FILE:5: the upstream `a` stands here and at FILE:2"
+        "FILE:5: duplicate upstream `a`, first defined at FILE:2"
     );
     assert_eq!(
         upstream("hosts = [\"x\"]\n[[upstream]]\nname = \"b\"\nurl = \"https://b\"\nhosts = [\"x\"]\n"),
-        "FILE:8: the host `x` stands here and at FILE:4"
+        "FILE:8: duplicate host `x`, first defined at FILE:4"
     );
 }
 
@@ -157,7 +164,7 @@ fn what_is_claimed_twice_is_refused_with_both_places() {
 fn a_namespace_of_an_unknown_upstream_is_refused() {
     assert_eq!(
         error("[[namespace]]\nprefix = \"a\"\nupstream = \"quay.oi\"\n"),
-        "FILE:3: the namespace `a` names the upstream `quay.oi`, which is not configured; did you mean `quay.io`?"
+        "FILE:3: the namespace `a` has the unknown upstream `quay.oi`; did you mean `quay.io`?"
     );
 }
 
@@ -168,10 +175,10 @@ fn missing_keys_are_named() {
 }
 
 #[test]
-fn bad_names_globs_platforms_and_hosts_are_refused() {
+fn invalid_names_globs_platforms_and_hosts_are_refused() {
     assert_eq!(
         error("[[namespace]]\nprefix = \"A/\"\n"),
-        "FILE:2: `prefix` is \"A/\", but must be lower-case letters and digits, parted by '.', '_' or '-', in segments parted by '/'"
+        "FILE:2: `prefix` is \"A/\", but must be lower-case letters and digits, separated by '.', '_' or '-', in segments separated by '/'"
     );
     assert!(namespace("include = [\"[a\"]").starts_with("FILE:4: `include` is \"[a\", but must be a glob: "));
     assert!(namespace("immutable_tags = [\"{v\"]").starts_with("FILE:4: `immutable_tags` is \"{v\""));
@@ -185,7 +192,12 @@ fn bad_names_globs_platforms_and_hosts_are_refused() {
 }
 
 #[test]
-fn values_that_cannot_work_are_refused() {
+fn values_out_of_range_are_refused() {
+    assert_eq!(error("[jobs]\nmax_attempts = -3\n"), "FILE:2: `max_attempts` is -3, but must be more than 0");
+    assert_eq!(
+        error("[api]\nworkers = 0\n"),
+        "FILE:2: `workers` is 0, but must be a whole number more than 0"
+    );
     for key in ["hold_back", "read_size", "checkpoint_bytes"] {
         let expected = format!("FILE:2: `{key}` is 0, but must be more than 0");
         assert_eq!(error(&format!("[content]\n{key} = 0\n")), expected);
@@ -199,26 +211,26 @@ fn values_that_cannot_work_are_refused() {
         error("[api]\ninternal_listen = \"127.0.0.1:5000\"\n"),
         "FILE:2: `internal_listen` is the same address as `listen`"
     );
-    assert!(error("[log]\nfilter = \"a=b=c\"\n").starts_with("FILE:2: the log filter cannot be read: "));
+    assert!(error("[log]\nfilter = \"a=b=c\"\n").starts_with("FILE:2: `filter`: invalid log filter: "));
 }
 
 #[test]
 fn an_error_in_a_variable_or_flag_names_it() {
     let env =
-        |name: &str, value: &str| load_with(Common::default(), &[(name, value)]).unwrap_err().to_string();
+        |name: &str, value: &str| load_with(Flags::default(), &[(name, value)]).unwrap_err().to_string();
     assert_eq!(
         env("TIDEGATE_API__LISSEN", "x"),
         "TIDEGATE_API__LISSEN: unknown variable `TIDEGATE_API__LISSEN`; did you mean `TIDEGATE_API__LISTEN`?"
     );
     assert_eq!(
-        env("TIDEGATE_API__CATALOG_MAX", "many"),
-        "TIDEGATE_API__CATALOG_MAX: `catalog_max` is \"many\", but must be a whole number that is not negative"
+        env("TIDEGATE_API__MAX_PAGE_SIZE", "many"),
+        "TIDEGATE_API__MAX_PAGE_SIZE: `max_page_size` is \"many\", but must be a whole number from 0 to 4294967295"
     );
     assert!(env("TIDEGATE_UPSTREAM", "[{").starts_with("TIDEGATE_UPSTREAM: not valid TOML: "));
     assert!(env("TIDEGATE_UPSTREAM", "[{ nam = 1 }]").starts_with("TIDEGATE_UPSTREAM: unknown key `nam`"));
-    assert!(env("RUST_LOG", "a=b=c").starts_with("RUST_LOG: the log filter cannot be read: "));
+    assert!(env("RUST_LOG", "a=b=c").starts_with("RUST_LOG: `filter`: invalid log filter: "));
 
     let upstream = vec![UpstreamFlag { name: "A".to_owned(), url: "http://a".parse().unwrap() }];
-    let error = load_with(Common { upstream, ..Common::default() }, &[]).unwrap_err().to_string();
+    let error = load_with(Flags { upstream, ..Flags::default() }, &[]).unwrap_err().to_string();
     assert!(error.starts_with("--upstream: `name` is \"A\", but must be lower-case"), "{error}");
 }

@@ -1,5 +1,4 @@
 use super::*;
-use crate::cli::UpstreamFlag;
 
 const BUILT_IN: [&str; 7] =
     ["docker.io", "quay.io", "ghcr.io", "gcr.io", "registry.k8s.io", "mcr.microsoft.com", "public.ecr.aws"];
@@ -9,16 +8,13 @@ fn with_flags(flags: &[(&str, &str)], config: Option<&Written>) -> Result<Settin
         .iter()
         .map(|(name, url)| UpstreamFlag { name: (*name).to_owned(), url: url.parse().unwrap() })
         .collect();
-    load_with(
-        Common { upstream, config: config.map(|written| written.file.clone()), ..Common::default() },
-        &[],
-    )
+    load_with(Flags { upstream, config: config.map(|written| written.file.clone()), ..Flags::default() }, &[])
 }
 
 #[test]
 fn the_built_in_upstreams_each_have_a_namespace_and_docker_hub_is_the_root_default() {
-    let settings = load_with(Common::default(), &[]).unwrap();
-    let names: Vec<&str> = settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    let settings = load_with(Flags::default(), &[]).unwrap();
+    let names: Vec<&str> = settings.upstreams.iter().map(|upstream| upstream.client.name.as_str()).collect();
     assert_eq!(names, BUILT_IN);
     let mut expected: Vec<(&str, &str)> = BUILT_IN.iter().map(|name| (*name, *name)).collect();
     expected.insert(1, ("", "docker.io"));
@@ -28,7 +24,7 @@ fn the_built_in_upstreams_each_have_a_namespace_and_docker_hub_is_the_root_defau
         ("docker.io", vec!["docker.io", "registry-1.docker.io", "index.docker.io"])
     );
     assert_eq!(hosts(&settings)[1], ("quay.io", vec!["quay.io"]));
-    assert_eq!(settings.upstreams[0].realms, ["auth.docker.io"]);
+    assert_eq!(settings.upstreams[0].client.realms, ["auth.docker.io"]);
 }
 
 #[test]
@@ -46,7 +42,7 @@ fn a_flag_replaces_the_upstream_of_its_name_and_answers_to_its_hosts() {
     assert_eq!(settings.upstreams.len(), BUILT_IN.len());
     let expected = vec!["docker.io", "registry-1.docker.io", "index.docker.io", "127.0.0.1:5050"];
     assert_eq!(*hosts(&settings).last().unwrap(), ("docker.io", expected));
-    assert!(settings.upstreams.last().unwrap().realms.is_empty());
+    assert!(settings.upstreams.last().unwrap().client.realms.is_empty());
     assert_eq!(namespaces(&settings).iter().filter(|(_, upstream)| *upstream == "docker.io").count(), 2);
 }
 
@@ -57,7 +53,7 @@ fn two_flags_may_lead_to_one_host() {
     assert!(hosts.contains(&("a", vec!["127.0.0.1:1"])));
     assert!(hosts.contains(&("b", vec![])));
     let settings = with_flags(&[("a", "http://127.0.0.1:1"), ("a", "http://127.0.0.1:2")], None).unwrap();
-    assert_eq!(settings.upstreams.last().unwrap().url.port(), Some(2));
+    assert_eq!(settings.upstreams.last().unwrap().client.url.port(), Some(2));
 }
 
 #[test]
