@@ -58,6 +58,8 @@ impl NodeSelector {
             Placement::Fixed { public_base, .. } => public_base.clone(),
             Placement::Nodes => self.owner(digest).await?.public_url,
         };
+        let own = registry.config.settings.public_url.as_ref().map_or("", |url| url.as_str());
+        let base = if base.is_empty() { own } else { &base };
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 

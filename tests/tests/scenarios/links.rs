@@ -159,6 +159,17 @@ async fn keys_are_rotated_without_a_broken_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn links_begin_with_the_public_url_if_it_is_set() {
+    let (upstream, image) = with_image().await;
+    let sections = "[api]\npublic_url = \"https://registry.example.com/\"";
+    let world = TestWorld::builder().upstream("up", &upstream, "").sections(sections).start().await;
+    let digest = &image.config.0;
+    let answer = world.get(&format!("/v2/{NAME}/blobs/{digest}")).await;
+    let expected = format!("https://registry.example.com/content/v1/{NAME}/blobs/{digest}?");
+    assert!(answer.header("location").starts_with(&expected), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_key_made_on_first_run_outlives_a_restart() {
     let (upstream, image) = with_image().await;
     let world = TestWorld::start(&upstream).await;
