@@ -9,6 +9,8 @@ mod link_keys;
 mod listeners;
 pub mod process;
 mod services;
+pub mod signals;
+mod stages;
 mod storage;
 pub mod telemetry;
 mod upstream_metrics;

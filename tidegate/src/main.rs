@@ -11,9 +11,9 @@ use tidegate::{
     config::{self, Settings},
     health,
     process::Process,
+    signals::Signals,
     telemetry,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -47,23 +47,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
     let _logging = telemetry::init(&settings.log)?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut shutdown = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let mut signals = Signals::install()?;
     // A signal also ends the wait for the schema.
     let process = tokio::select! {
         process = Process::start(mode, &settings) => process?,
-        () = shutdown() => return Ok(()),
+        () = signals.received() => return Ok(()),
     };
     println!("{}", banner::banner(mode, process.listening(), &settings));
-    process
-        .run(async {
-            shutdown().await;
-            tracing::info!("shutting down");
-        })
-        .await
+    process.run(signals.received()).await
 }

@@ -1,6 +1,6 @@
 //! One process: its services, and the stages of its shutdown.
 
-use std::{future::Future, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, thread::available_parallelism, time::Duration};
 
 use actix_web::web::ServiceConfig;
 use anyhow::Context as _;
@@ -9,12 +9,12 @@ use http_server::{Health, HttpMetrics, Listen, Options, Readiness, serve};
 use prometheus_client::registry::Registry;
 use registry_api::RegistryApi;
 use shared_models::{db::Db, migrate};
-use tokio::sync::watch;
+use tokio::task::JoinSet;
 use upstream_client::{Observer, Upstream};
 
 use crate::{
     banner::Listening, cli::Mode, config::Settings, data_dir, link_keys, listeners::Listeners, services,
-    storage, upstream_metrics::UpstreamMetrics, upstream_sharing,
+    stages::Stages, storage, upstream_metrics::UpstreamMetrics, upstream_sharing,
 };
 
 /// The size of a response buffer, in bytes. While it is full no more of the body is read: it bounds the memory of a slow
@@ -101,114 +101,102 @@ impl Process {
         self.listeners.listening
     }
 
-    /// Serves until `shutdown` resolves. From then on it is not ready, and no more tasks and no content links come here; it
-    /// still serves what comes within the grace, then lets requests in flight finish.
+    /// Serves until `shutdown` resolves, then passes through the stages of a shutdown.
     ///
     /// # Errors
-    /// A listener cannot be served on.
+    /// A listener fails, or a background task panics.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { listeners, options, metrics, mut health, drain_grace, api, content, db, shared_upstreams } =
-            self;
-        let (stop, stopped) = watch::channel(Stage::Serving);
-        let reached = |stage: Stage| {
-            let mut stopped = stopped.clone();
-            async move {
-                // A sender that is gone means the last stage.
-                let _ = stopped.wait_for(|now| *now >= stage).await.is_ok();
-            }
-        };
-        let stage = stopped.clone();
-        health.readiness = health.readiness.with(
-            "shutdown",
-            Arc::new(move || {
-                let serves = *stage.borrow() == Stage::Serving;
-                let ready = if serves { Ok(()) } else { Err("the process is ending".to_owned()) };
-                Box::pin(std::future::ready(ready))
-            }),
-        );
-        let public = Listen {
-            listener: listeners.public,
-            configure: {
-                let (api, content) = (api.clone(), content.clone());
-                move |config: &mut ServiceConfig| {
-                    api.iter().for_each(|api| api.configure(config));
-                    content.iter().for_each(|content| content.configure(config));
-                }
-            },
-            service: |path| if path.starts_with("/content/") { "content-app" } else { "registry-api" },
-        };
+        let stages = Stages::default();
+        let mut tasks = self.background_tasks(&stages);
+        let Self { listeners, options, metrics, mut health, drain_grace, api, content, .. } = self;
+        let check = stages.clone();
+        health.readiness =
+            health.readiness.with("shutdown", Arc::new(move || Box::pin(std::future::ready(check.ready()))));
+
         let internal = Listen {
             listener: listeners.internal,
-            configure: {
-                let content = content.clone();
-                move |config: &mut ServiceConfig| {
-                    health.configure(config);
-                    content.iter().for_each(|content| content.configure_internal(config));
-                }
-            },
+            configure: internal_routes(health, content.clone()),
             service: |_| "internal",
         };
         let internal_options =
             Options { workers: 1, shutdown_timeout: INTERNAL_SHUTDOWN_TIMEOUT, ..options.clone() };
-        let background = async {
-            tokio::join!(
-                async {
-                    if let Some(api) = &api {
-                        api.run(reached(Stage::Draining)).await
-                    }
-                },
-                async {
-                    if let Some(content) = &content {
-                        content.run(reached(Stage::Draining), reached(Stage::Stopped)).await
-                    }
-                },
-                async {
-                    tokio::select! {
-                        () = reached(Stage::Stopping) => {}
-                        () = upstream_sharing::run(&db, &shared_upstreams) => {}
-                    }
-                },
-            );
+        let (internal_metrics, stopped) = (metrics.clone(), stages.stopped.clone());
+        tasks.spawn(async move {
+            let served =
+                serve(internal, &internal_options, internal_metrics, stopped.cancelled_owned()).await;
+            Ok(served?)
+        });
+
+        let public = Listen {
+            listener: listeners.public,
+            configure: public_routes(api, content.clone()),
+            service: |path| if path.starts_with("/content/") { "content-app" } else { "registry-api" },
         };
-        let serving = async {
-            let served = serve(public, &options, metrics.clone(), reached(Stage::Stopping)).await;
-            // Streams have ended: what is still being filled is saved for the next start.
-            if let Some(content) = &content {
-                content.stop_fills().await;
+        let mut serving = pin!(serve(public, &options, metrics, stages.stopping.cancelled()));
+        let mut stopping = pin!(stages.stop(shutdown, drain_grace));
+        let served = loop {
+            tokio::select! {
+                served = &mut serving => break served,
+                Some(ended) = tasks.join_next() => ended.context("a background task failed")??,
+                never = &mut stopping => match never {},
             }
-            stop.send_replace(Stage::Stopped);
-            served
         };
-        let advance =
-            |next: Stage| stop.send_if_modified(|stage| std::mem::replace(stage, next.max(*stage)) < next);
-        let stopping = async {
-            shutdown.await;
-            advance(Stage::Draining);
-            tokio::time::sleep(drain_grace).await;
-            advance(Stage::Stopping);
-        };
-        let health_served = serve(internal, &internal_options, metrics.clone(), reached(Stage::Stopped));
-        tokio::select! {
-            (served, internal, ()) = async { tokio::join!(serving, health_served, background) } => {
-                served?;
-                internal?;
-            }
-            () = async { stopping.await; std::future::pending().await } => {}
+        if let Some(content) = &content {
+            content.stop_fills().await;
         }
-        Ok(())
+        stages.end();
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a background task failed")??;
+        }
+        Ok(served?)
+    }
+
+    fn background_tasks(&self, stages: &Stages) -> JoinSet<anyhow::Result<()>> {
+        let mut tasks = JoinSet::new();
+        if let Some(api) = self.api.clone() {
+            let stages = stages.clone();
+            tasks.spawn(async move {
+                api.run(stages.draining.cancelled()).await;
+                Ok(())
+            });
+        }
+        if let Some(content) = self.content.clone() {
+            let stages = stages.clone();
+            tasks.spawn(async move {
+                content.run(stages.draining.cancelled(), stages.stopped.cancelled()).await;
+                Ok(())
+            });
+        }
+        let (db, upstreams) = (self.db.clone(), self.shared_upstreams.clone());
+        let sharing = stages.stopping.clone().run_until_cancelled_owned(async move {
+            upstream_sharing::run(&db, &upstreams).await;
+        });
+        tasks.spawn(async move {
+            sharing.await;
+            Ok(())
+        });
+        tasks
     }
 }
 
-/// How far the end of the process has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Serving,
-    /// What comes is served; nobody is sent here any more.
-    Draining,
-    /// No new work; requests in flight finish.
-    Stopping,
-    /// Clients are gone; health may go too.
-    Stopped,
+fn public_routes(
+    api: Option<RegistryApi>,
+    content: Option<ContentApp>,
+) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    move |config| {
+        api.iter().for_each(|api| api.configure(config));
+        content.iter().for_each(|content| content.configure(config));
+    }
+}
+
+fn internal_routes(
+    health: Health,
+    content: Option<ContentApp>,
+) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    move |config| {
+        health.configure(config);
+        content.iter().for_each(|content| content.configure_internal(config));
+    }
 }
 
 async fn connect(mode: Mode, settings: &Settings) -> anyhow::Result<Db> {

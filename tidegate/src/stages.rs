@@ -1,0 +1,66 @@
+//! The stages of a shutdown.
+
+use std::{convert::Infallible, future::Future, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+/// The stages of a shutdown, in their order. Each has begun when its token is cancelled.
+#[derive(Clone, Default)]
+pub(crate) struct Stages {
+    /// The process is not ready and starts no jobs; registry-api creates no content links to this node. Requests are
+    /// still accepted.
+    pub(crate) draining: CancellationToken,
+    /// The public listener is closed. Running requests finish.
+    pub(crate) stopping: CancellationToken,
+    /// All requests have finished, and the state of fills is saved. The internal listener closes.
+    pub(crate) stopped: CancellationToken,
+}
+
+impl Stages {
+    /// Starts the first stage when `shutdown` resolves, and the second one after `drain_grace`. The third begins when all
+    /// requests have finished.
+    pub(crate) async fn stop(&self, shutdown: impl Future<Output = ()>, drain_grace: Duration) -> Infallible {
+        shutdown.await;
+        tracing::info!("shutting down");
+        self.draining.cancel();
+        tokio::time::sleep(drain_grace).await;
+        self.stopping.cancel();
+        std::future::pending().await
+    }
+
+    /// Starts all stages that have not begun.
+    pub(crate) fn end(&self) {
+        self.draining.cancel();
+        self.stopping.cancel();
+        self.stopped.cancel();
+    }
+
+    /// The readiness check, which fails from the first stage on.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if self.draining.is_cancelled() { Err("the process is shutting down".to_owned()) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_not_ready_during_the_grace_and_then_stops() {
+        let stages = Stages::default();
+        assert_eq!(stages.ready(), Ok(()));
+        let grace = Duration::from_secs(5);
+        let begin = tokio::time::Instant::now();
+        let stopping = stages.clone();
+        let stop = tokio::spawn(async move { stopping.stop(async {}, grace).await });
+        stages.draining.cancelled().await;
+        assert!(stages.ready().is_err());
+        assert!(!stages.stopping.is_cancelled());
+        stages.stopping.cancelled().await;
+        assert_eq!(begin.elapsed(), grace);
+        assert!(!stages.stopped.is_cancelled());
+        stages.end();
+        assert!(stages.stopped.is_cancelled());
+        stop.abort();
+    }
+}
