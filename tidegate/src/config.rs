@@ -42,6 +42,7 @@ use self::{
     section::{Keys, Section},
     value::{Data, Table, Value},
 };
+pub(crate) use files::LINK_KEY_FORMAT;
 
 /// The effective configuration.
 #[derive(Debug, Clone)]

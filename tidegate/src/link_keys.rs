@@ -11,11 +11,11 @@ use std::{
 
 use internal_api::{LinkKey, LinkKeyError, LinkKeys, MIN_SECRET_BYTES};
 use rand::TryRng as _;
-use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
+use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    config::Settings,
+    config::{LINK_KEY_FORMAT, LinkKeyFile, Settings},
     data_dir::{self, DataDirError},
 };
 
@@ -27,10 +27,6 @@ const FILE: &str = "link.key";
 
 /// The length of the id of the data directory's key.
 const ID_LENGTH: usize = 8;
-
-/// The requirement on a file with a key.
-pub(crate) const EXPECTED: &str =
-    "must contain at least 64 hexadecimal digits, such as the output of `openssl rand -hex 32`";
 
 /// A link key that could not be created, read or used.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +43,7 @@ pub(crate) enum LinkKeysError {
         error: io::Error,
     },
     /// The file contains something else.
-    #[error("the link key {} {EXPECTED}; delete it to create a new one", .0.display())]
+    #[error("the link key {} {LINK_KEY_FORMAT}; delete it to create a new one", .0.display())]
     Content(PathBuf),
     /// The operating system returned no random bytes.
     #[error("failed to generate a link key: {0}")]
@@ -83,7 +79,8 @@ fn of_data_dir(data_dir: &Path) -> Result<LinkKey, LinkKeysError> {
         tracing::info!(file = %path.display(), "created the link signing key");
     }
     let text = SecretString::from(fs::read_to_string(&path).map_err(failed)?);
-    let secret = decode(text.expose_secret()).ok_or_else(|| LinkKeysError::Content(path.clone()))?;
+    let secret =
+        LinkKeyFile::decode(text.expose_secret()).ok_or_else(|| LinkKeysError::Content(path.clone()))?;
     let mut id = hex::encode(Sha256::digest(secret.expose_secret()));
     id.truncate(ID_LENGTH);
     Ok(LinkKey::new(&id, secret.expose_secret())?)
@@ -110,10 +107,4 @@ fn random_bytes<const N: usize>() -> Result<[u8; N], LinkKeysError> {
         .try_fill_bytes(&mut bytes)
         .map_err(|error| LinkKeysError::Random(error.to_string()))?;
     Ok(bytes)
-}
-
-/// The bytes of a key, from at least 64 hexadecimal digits.
-pub(crate) fn decode(digits: &str) -> Option<SecretSlice<u8>> {
-    let bytes = hex::decode(digits.trim()).ok().filter(|bytes| bytes.len() >= MIN_SECRET_BYTES)?;
-    Some(SecretSlice::from(bytes))
 }

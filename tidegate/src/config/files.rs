@@ -2,10 +2,13 @@
 
 use std::{fs, path::PathBuf};
 
+use internal_api::MIN_SECRET_BYTES;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::link_keys;
+/// The requirement on a file with a link key.
+pub(crate) const LINK_KEY_FORMAT: &str =
+    "must contain at least 64 hexadecimal digits, such as the output of `openssl rand -hex 32`";
 
 /// A file with a secret on one line.
 #[derive(Debug, Clone)]
@@ -29,6 +32,14 @@ pub struct LinkKeyFile {
     path: PathBuf,
     /// The bytes of the key.
     pub secret: SecretSlice<u8>,
+}
+
+impl LinkKeyFile {
+    /// The bytes of a key, from hexadecimal digits.
+    pub(crate) fn decode(digits: &str) -> Option<SecretSlice<u8>> {
+        let bytes = hex::decode(digits.trim()).ok().filter(|bytes| bytes.len() >= MIN_SECRET_BYTES)?;
+        Some(SecretSlice::from(bytes))
+    }
 }
 
 impl<'de> Deserialize<'de> for SecretFile {
@@ -66,11 +77,9 @@ impl<'de> Deserialize<'de> for PemFile {
 impl<'de> Deserialize<'de> for LinkKeyFile {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let SecretFile { path, secret } = SecretFile::deserialize(deserializer)?;
-        match link_keys::decode(secret.expose_secret()) {
+        match Self::decode(secret.expose_secret()) {
             Some(secret) => Ok(Self { path, secret }),
-            None => {
-                Err(D::Error::custom(format_args!("the file {} {}", path.display(), link_keys::EXPECTED)))
-            }
+            None => Err(D::Error::custom(format_args!("the file {} {}", path.display(), LINK_KEY_FORMAT))),
         }
     }
 }

@@ -19,10 +19,7 @@ fn the_built_in_upstreams_each_have_a_namespace_and_docker_hub_is_the_root_defau
     let mut expected: Vec<(&str, &str)> = BUILT_IN.iter().map(|name| (*name, *name)).collect();
     expected.insert(1, ("", "docker.io"));
     assert_eq!(namespaces(&settings), expected);
-    assert_eq!(
-        hosts(&settings)[0],
-        ("docker.io", vec!["docker.io", "registry-1.docker.io", "index.docker.io"])
-    );
+    assert_eq!(hosts(&settings)[0], ("docker.io", upstream_client::DOCKER_HUB_HOSTS.to_vec()));
     assert_eq!(hosts(&settings)[1], ("quay.io", vec!["quay.io"]));
     assert_eq!(settings.upstreams[0].client.realms, ["auth.docker.io"]);
 }
