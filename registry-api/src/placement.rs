@@ -24,6 +24,8 @@ const PRUNE_AFTER_MISSED: u32 = 4;
 /// Selects content nodes and makes URLs for them.
 pub(crate) struct NodeSelector {
     placement: Placement,
+    /// The base URL of this service's public listener. Empty: links have no host.
+    own_base: String,
     link_keys: Arc<LinkKeys>,
     link_lifetime: Duration,
     dead_after: Duration,
@@ -35,6 +37,7 @@ impl NodeSelector {
     pub(crate) fn new(config: &Config, db: Db) -> Self {
         Self {
             placement: config.placement.clone(),
+            own_base: config.settings.public_url.as_ref().map_or_else(String::new, ToString::to_string),
             link_keys: Arc::clone(&config.link_keys),
             link_lifetime: config.link_lifetime,
             dead_after: config.node_dead_after,
@@ -58,8 +61,7 @@ impl NodeSelector {
             Placement::Fixed { public_base, .. } => public_base.clone(),
             Placement::Nodes => self.owner(digest).await?.public_url,
         };
-        let own = registry.config.settings.public_url.as_ref().map_or("", |url| url.as_str());
-        let base = if base.is_empty() { own } else { &base };
+        let base = if base.is_empty() { &self.own_base } else { &base };
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 

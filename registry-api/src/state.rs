@@ -63,16 +63,13 @@ impl AppState {
         authorize: Authorize,
     ) -> Result<Self, reqwest::Error> {
         let runtime = Handle::current();
+        let settings = config.settings.clone();
         let upstreams = std::mem::take(&mut config.upstreams);
         let namespaces = std::mem::take(&mut config.namespaces);
         Ok(Self {
             authorize,
             resolver: Resolver::new(upstreams, namespaces),
-            caches: Caches::new(
-                config.settings.manifest_cache_bytes,
-                config.settings.cache_max_age,
-                config.settings.negative_ttl,
-            ),
+            caches: Caches::new(settings.manifest_cache_bytes, settings.cache_max_age, settings.negative_ttl),
             flights: Flights {
                 tags: SingleFlight::new(runtime.clone()),
                 manifests: SingleFlight::new(runtime.clone()),
@@ -80,7 +77,7 @@ impl AppState {
                 tag_lists: SingleFlight::new(runtime),
             },
             nodes: NodeSelector::new(&config, db.clone()),
-            presigned: PresignedUrls::new(config.presigner.take(), config.settings.cache_max_age),
+            presigned: PresignedUrls::new(config.presigner.take(), settings.cache_max_age),
             node_client: NodeClient::new(Arc::clone(&config.link_keys))?,
             metrics,
             jobs: JobQueue::new(db.clone()),

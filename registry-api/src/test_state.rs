@@ -57,7 +57,18 @@ fn config(upstream: Url) -> Config {
         placement: Placement::Fixed { public_base: String::new(), internal_base: None },
         node_dead_after: Duration::from_secs(60),
         presigner: None,
-        settings: ApiSettings::default(),
-        jobs: JobSettings { workers: 0, ..JobSettings::default() },
+        settings: ApiSettings {
+            max_page_size: 100,
+            manifest_cache_bytes: 1 << 20,
+            pending_ttl: Duration::from_secs(60),
+            ..ApiSettings::default()
+        },
+        jobs: JobSettings {
+            workers: 0,
+            max_attempts: 3,
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            ..JobSettings::default()
+        },
     }
 }

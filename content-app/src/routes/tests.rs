@@ -44,8 +44,12 @@ async fn content_app(folder: &TempDir) -> ContentApp {
         public_url: String::new(),
         internal_url: "http://127.0.0.1:1".to_owned(),
         link_keys: std::sync::Arc::new(keys(SECRET)),
-        node: NodeSettings::default(),
         sharing: Sharing::Alone,
+        node: NodeSettings {
+            heartbeat: Duration::from_secs(1),
+            read_size: 32 * 1024,
+            partial_max_age: Duration::from_secs(60),
+        },
         fills: FillPolicy::default(),
     };
     ContentApp::new(config, db, store, std::collections::HashMap::new(), &mut Registry::default()).unwrap()
