@@ -16,6 +16,10 @@ async fn assert_wrong_byte_is_not_served(size: usize, at: usize) {
     cold.on_blob(1, [Fault::WrongByteAt(u64::try_from(at).unwrap()), Fault::Delay(crate::cold::BRIEFLY)]);
     let clients = join_all((0..3).map(|_| cold.raw(&[]))).await;
     for client in clients {
+        if client.status == StatusCode::BAD_GATEWAY.as_u16() {
+            // The digest was found wrong before this client's response began.
+            continue;
+        }
         assert_eq!(client.status, 200);
         assert_eq!(client.header("content-length"), size.to_string());
         let rest = client.rest().await;
