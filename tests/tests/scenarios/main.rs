@@ -12,6 +12,7 @@ mod blobs;
 mod by_digest;
 mod by_tag;
 mod credentials;
+mod documents;
 mod jobs;
 mod limits;
 mod links;
