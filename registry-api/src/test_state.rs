@@ -27,6 +27,8 @@ pub(crate) async fn test_state(
     authorize: Authorize,
     change: impl FnOnce(&mut Config),
 ) -> (Arc<AppState>, TempDir) {
+    // An error says that another test of this process has installed it already.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let dir = TempDir::new().unwrap();
     let database = DbConfig {
         url: format!("sqlite://{}", dir.path().join("x.db").display()),
