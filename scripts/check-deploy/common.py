@@ -49,7 +49,7 @@ def section(mode):
 
 def shutdown_seconds(mode, config):
     """The longest time that a process takes to stop after SIGTERM."""
-    fills = constant("content-app/src/fill/fills.rs", "PATIENCE")
+    fills = constant("content-app/src/fills.rs", "STOP_TIMEOUT")
     api, content = config["api"], config["content"]
     if mode == "content-app":
         return parse(content["drain_grace"]) + parse(content["drain_timeout"]) + fills

@@ -113,7 +113,7 @@ def check_probes(place, container):
         expected = {"path": path, "port": "internal"}
         expect(container[name]["httpGet"] == expected, place, f"{name} is not {expected}")
     startup = container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"]
-    schema = constant("tidegate/src/process.rs", "SCHEMA_WAIT")
+    schema = constant("tidegate/src/process.rs", "SCHEMA_TIMEOUT")
     expect(startup > schema, place, "startupProbe fails while the process waits for the schema")
     check = constant("http-server/src/health.rs", "CHECK_LIMIT")
     expect(container["readinessProbe"]["timeoutSeconds"] > check, place, "readinessProbe is shorter than a check")

@@ -1,8 +1,8 @@
 //! The configuration: defaults, a TOML file, environment variables and flags, in ascending precedence.
 //!
-//! A setting is a field of one struct, with its default, in the crate that uses it. A [section](section::Section) consists
+//! A setting is a field of one struct, with its default, in the crate that uses it. A section consists
 //! of one or several of these structs. The names of variables, the output of `check-config` and the tests of the reference
-//! (`docs/configuration.md`) derive from the fields. A value from any source is deserialized from a [`Value`], which keeps
+//! (`docs/configuration.md`) derive from the fields. A value from any source is deserialized from a `Value`, which keeps
 //! its location for error messages.
 
 mod environment;

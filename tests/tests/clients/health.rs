@@ -32,7 +32,8 @@ async fn health_is_what_the_process_says_of_itself() {
 
     std::fs::remove_dir_all(process.data_dir().join("partial")).unwrap();
     let said = unhealthy(["--internal-listen", &internal]).await;
-    let expected = format!("tidegate: http://{internal}/readyz responded with 503: storage: cannot ");
+    let expected =
+        format!("tidegate: http://{internal}/readyz responded with 503: storage: failed to write ");
     assert!(said.starts_with(&expected), "{said}");
 
     process.kill9();
