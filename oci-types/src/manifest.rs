@@ -9,13 +9,13 @@ use crate::{Digest, MediaType};
 
 pub use platform::{Platform, PlatformError};
 
-/// The longest manifest that is read or kept, in bytes (distribution-spec names 4 MiB as what registries should take).
+/// The maximum size of a manifest, in bytes (distribution-spec, "Pushing Manifests": registries should accept 4 MiB).
 pub const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 
-/// The most descriptors that one manifest may name. Nothing real comes near; it bounds the rows of one transaction.
-pub const MAX_ITEMS: usize = 10_000;
+/// The maximum number of descriptors of a manifest. It bounds the rows of one transaction.
+pub const MAX_DESCRIPTORS: usize = 10_000;
 
-/// What a manifest says. Its bytes are kept beside it exactly as they came: this is never encoded again.
+/// The parsed fields of a manifest. It is never serialized: a manifest is served with the bytes that were received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// One of [`crate::media_type::MANIFEST_TYPES`].
@@ -26,51 +26,55 @@ pub struct Manifest {
     pub subject: Option<Digest>,
     /// The configuration blob; none in an index.
     pub config: Option<Digest>,
-    /// Everything it names but the subject: the config, then the layers; or the entries of an index. In its order.
-    pub items: Vec<Item>,
+    /// Its descriptors in their order, without the subject: the config, then the layers; or the entries of an index.
+    pub descriptors: Vec<Descriptor>,
 }
 
 /// One descriptor of a manifest (image-spec: "Content Descriptors").
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// What the manifest names it for.
-    pub kind: ItemKind,
+pub struct Descriptor {
+    /// The role of the content in the manifest.
+    pub role: DescriptorRole,
     /// The digest of its bytes.
     pub digest: Digest,
-    /// What its bytes are; empty where the manifest doesn't say.
+    /// The media type of the content; empty if the manifest has none.
     pub media_type: MediaType,
-    /// Its length in bytes, as claimed.
+    /// The size of the content in bytes, as stated by the manifest.
     pub size: u64,
-    /// What an entry of an index runs on.
+    /// The platform of an entry of an index.
     pub platform: Option<Platform>,
 }
 
-/// What a manifest names a descriptor for.
+/// The role of a descriptor in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ItemKind {
+#[cfg_attr(feature = "diesel", derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow), diesel(sql_type = diesel::sql_types::SmallInt))]
+pub enum DescriptorRole {
     /// A manifest in an index.
-    Child,
+    Manifest,
     /// The configuration blob.
     Config,
-    /// A layer; also a blob that stands in an index directly, as in BuildKit's cache.
+    /// A layer; also a blob that is an entry of an index, as in the cache of BuildKit.
     Layer,
 }
 
-/// Why bytes are not a manifest that can be served. No input is echoed.
+#[cfg(feature = "diesel")]
+crate::small_int_column!(DescriptorRole { Manifest = 0, Config = 1, Layer = 2 });
+
+/// Why bytes are not a manifest. The messages contain no input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Longer than [`MAX_MANIFEST_BYTES`].
     #[error("the manifest is longer than {MAX_MANIFEST_BYTES} bytes")]
     TooLarge,
-    /// Not JSON, or a field that matters has another form than it must.
+    /// Not JSON, or a field has the wrong type.
     #[error("the manifest is not JSON of the right form (line {line}, column {column})")]
     Json {
-        /// The line of the first fault, from 1.
+        /// The line of the first error, from 1.
         line: usize,
         /// Its column, from 1.
         column: usize,
     },
-    /// Docker schema 1, whose digest is not that of its bytes.
+    /// Docker schema 1. Its digest is not that of its bytes.
     #[error("schema version 1 manifests are not supported")]
     Schema1,
     /// `schemaVersion` is missing or is neither 1 nor 2.
@@ -79,10 +83,10 @@ pub enum ManifestError {
     /// The type is none of the manifest types.
     #[error("the manifest's media type is not supported")]
     UnknownType,
-    /// The body names one manifest type and the answer that brought it another.
-    #[error("the manifest's mediaType is not the Content-Type that it came with")]
+    /// `mediaType` and `Content-Type` are two different manifest types.
+    #[error("the manifest's mediaType differs from its Content-Type")]
     TypeConflict,
-    /// It reads as an image and as an index both, so two clients could see two things in it.
+    /// It is an image and an index: clients could disagree about its content.
     #[error("the manifest has the fields of an image and of an index")]
     Ambiguous,
     /// A field that its type requires is missing.
@@ -94,43 +98,42 @@ pub enum ManifestError {
     /// A descriptor's size is below zero.
     #[error("a descriptor's size is negative")]
     Size,
-    /// More than [`MAX_ITEMS`] descriptors.
-    #[error("the manifest names more than {MAX_ITEMS} things")]
-    TooManyItems,
+    /// More than [`MAX_DESCRIPTORS`] descriptors.
+    #[error("the manifest has more than {MAX_DESCRIPTORS} descriptors")]
+    TooManyDescriptors,
 }
 
 impl Manifest {
-    /// Reads `body`. `declared` is the `Content-Type` that it came with, if any: it counts where the body has no
-    /// `mediaType`, and may not be another manifest type than the body's.
+    /// Parses `body`. `declared` is its `Content-Type`, which applies if the body has no `mediaType`.
     ///
     /// # Errors
-    /// [`ManifestError`] says what is wrong.
+    /// [`ManifestError`].
     pub fn parse(body: &[u8], declared: Option<&MediaType>) -> Result<Self, ManifestError> {
         body::parse(body, declared)
     }
 
-    /// Whether it lists manifests.
+    /// Whether it is an index.
     pub fn is_index(&self) -> bool {
         self.media_type.is_index()
     }
 
-    /// The manifests that it names, in its order.
-    pub fn children(&self) -> impl Iterator<Item = &Item> {
-        self.items.iter().filter(|item| item.kind == ItemKind::Child)
+    /// The manifests of an index, in their order.
+    pub fn children(&self) -> impl Iterator<Item = &Descriptor> {
+        self.descriptors.iter().filter(|descriptor| descriptor.role == DescriptorRole::Manifest)
     }
 
-    /// The blobs that it names and that are asked of upstream: config and layers, without foreign layers.
-    pub fn blobs(&self) -> impl Iterator<Item = &Item> {
-        self.items.iter().filter(|item| item.is_fetched_blob())
+    /// The blobs that an upstream serves: config and layers, without foreign layers.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        self.descriptors.iter().filter(|descriptor| descriptor.is_fetched_blob())
     }
 }
 
-impl Item {
-    /// Whether these are blob bytes that upstream can be asked for. Layers that may not be distributed are left out:
-    /// registries don't have them, and the `urls` they name are never followed.
+impl Descriptor {
+    /// Whether the content is a blob that an upstream serves. Registries do not have non-distributable layers, and their
+    /// `urls` are never followed.
     pub fn is_fetched_blob(&self) -> bool {
         let media_type = self.media_type.as_str();
         let foreign = media_type.contains("foreign.") || media_type.contains("nondistributable.");
-        self.kind != ItemKind::Child && !foreign
+        self.role != DescriptorRole::Manifest && !foreign
     }
 }

@@ -6,28 +6,30 @@ use std::{
 };
 
 use moka::{Equivalent, future::Cache};
-use oci_types::{Digest, Reference, RepositoryName, Tag};
-use shared_models::db::{links::LinkedBlob, manifests::StoredManifest, tags::TagRow};
+use oci_types::{Digest, Reference, Tag};
+use shared_models::db::{
+    links::LinkedBlob, manifests::StoredManifest, repositories::RepositoryKey, tags::TagRow,
+};
 
 use crate::listing::{Page, PageRequest};
 
 /// A key of the negative cache: content that the upstream of a repository does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum NegativeKey {
-    Manifest(RepositoryName, Reference),
-    Blob(RepositoryName, Digest),
-    TagList(RepositoryName),
+    Manifest(RepositoryKey, Reference),
+    Blob(RepositoryKey, Digest),
+    TagList(RepositoryKey),
 }
 
 /// The key of a page of a tag list.
-pub(crate) type TagListKey = (RepositoryName, PageRequest<Tag>);
+pub(crate) type TagListKey = (RepositoryKey, PageRequest<Tag>);
 
 /// A borrowed key of what belongs to a repository. Its hash equals that of the owned tuple.
 #[derive(Hash)]
-pub(crate) struct KeyRef<'a, T>(pub(crate) &'a RepositoryName, pub(crate) &'a T);
+pub(crate) struct KeyRef<'a, T>(pub(crate) &'a RepositoryKey, pub(crate) &'a T);
 
-impl<T: Eq> Equivalent<(RepositoryName, T)> for KeyRef<'_, T> {
-    fn equivalent(&self, (repository, other): &(RepositoryName, T)) -> bool {
+impl<T: Eq> Equivalent<(RepositoryKey, T)> for KeyRef<'_, T> {
+    fn equivalent(&self, (repository, other): &(RepositoryKey, T)) -> bool {
         self.1 == other && self.0 == repository
     }
 }
@@ -36,11 +38,11 @@ impl<T: Eq> Equivalent<(RepositoryName, T)> for KeyRef<'_, T> {
 pub(crate) struct Caches {
     /// By digest, hence never out of date. Whether a repository may serve one is in `manifest_links`.
     pub(crate) manifests: Cache<Digest, Arc<StoredManifest>>,
-    pub(crate) tags: Cache<(RepositoryName, Tag), TagRow>,
+    pub(crate) tags: Cache<(RepositoryKey, Tag), TagRow>,
     /// The manifests that a repository may serve. Absence means nothing.
-    pub(crate) manifest_links: Cache<(RepositoryName, Digest), ()>,
+    pub(crate) manifest_links: Cache<(RepositoryKey, Digest), ()>,
     /// The blobs that a repository links. Absence means nothing.
-    pub(crate) blobs: Cache<(RepositoryName, Digest), LinkedBlob>,
+    pub(crate) blobs: Cache<(RepositoryKey, Digest), LinkedBlob>,
     /// The content for which an upstream has answered 404.
     pub(crate) missing: Cache<NegativeKey, ()>,
     /// The pages of tag lists that upstreams sent, and when.
@@ -72,12 +74,16 @@ impl Caches {
 
 #[cfg(test)]
 mod tests {
+    use oci_types::RepositoryName;
+    use shared_models::db::repositories::Repository;
+
     use super::*;
 
     #[tokio::test]
     async fn entries_are_found_by_borrowed_keys() {
         let caches = Caches::new(0, Duration::from_secs(60), Duration::ZERO);
-        let [one, other] = ["a/one", "a/other"].map(|name| RepositoryName::parse(name).unwrap());
+        let [one, other] = ["a/one", "a/other"]
+            .map(|name| Repository::Hosted { name: RepositoryName::parse(name).unwrap() }.key());
         let [digest, unknown] = [Digest::sha256(b"x"), Digest::sha256(b"y")];
         caches.manifest_links.insert((one.clone(), digest.clone()), ()).await;
         assert!(caches.manifest_links.contains_key(&KeyRef(&one, &digest)));

@@ -16,7 +16,7 @@ use url::Url;
 /// The configuration of the service.
 #[derive(Clone)]
 pub struct Config {
-    /// The name of this process among those that run jobs.
+    /// The name of this process among those that run jobs, different at each start.
     pub process_id: String,
     /// The upstreams.
     pub upstreams: Vec<ConfiguredUpstream>,
@@ -97,7 +97,7 @@ pub enum Placement {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JobSettings {
-    /// The number of jobs that run concurrently in this process. 0: none.
+    /// The number of jobs of each kind that run concurrently in this process. 0: none.
     pub workers: usize,
     /// How long a claimed job stays claimed without being renewed.
     #[serde(with = "settings::duration::positive")]
@@ -111,6 +111,9 @@ pub struct JobSettings {
     /// The maximum delay after a failure.
     #[serde(with = "settings::duration")]
     pub backoff_max: Duration,
+    /// How long jobs that have ended are listed.
+    #[serde(with = "settings::duration")]
+    pub history: Duration,
 }
 
 impl Default for JobSettings {
@@ -121,6 +124,7 @@ impl Default for JobSettings {
             max_attempts: 10,
             backoff_min: Duration::from_secs(5),
             backoff_max: Duration::from_hours(1),
+            history: Duration::from_hours(7 * 24),
         }
     }
 }

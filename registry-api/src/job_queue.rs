@@ -2,8 +2,8 @@
 
 use oci_types::{Digest, Millis, RepositoryName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use shared_models::db::{Db, tasks};
-use tokio::sync::Notify;
+use shared_models::db::{Db, jobs};
+use tokio::sync::watch;
 
 /// The payload of a kind of job.
 pub(crate) trait QueuedJob: Serialize + DeserializeOwned + Send + Sync {
@@ -15,8 +15,12 @@ pub(crate) trait QueuedJob: Serialize + DeserializeOwned + Send + Sync {
 }
 
 /// Fetches the content that clients of a manifest will request next.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CompleteImage {
+    /// The prefix of the namespace of the clients: its settings select the content.
+    pub(crate) namespace: String,
+    pub(crate) upstream: String,
+    /// The repository at the upstream.
     pub(crate) repository: RepositoryName,
     pub(crate) manifest: Digest,
 }
@@ -25,14 +29,15 @@ impl QueuedJob for CompleteImage {
     const KIND: &'static str = "complete_image";
 
     fn key(&self) -> String {
-        format!("{}@{}", self.repository, self.manifest)
+        format!("{}@{}@{}", self.upstream, self.repository, self.manifest)
     }
 }
 
 /// Queues jobs in the database.
 pub(crate) struct JobQueue {
     db: Db,
-    queued: Notify,
+    /// The number of jobs that this process has queued.
+    queued: watch::Sender<u64>,
 }
 
 /// Why a job was not queued.
@@ -48,23 +53,23 @@ pub(crate) enum EnqueueError {
 
 impl JobQueue {
     pub(crate) fn new(db: Db) -> Self {
-        Self { db, queued: Notify::new() }
+        Self { db, queued: watch::Sender::new(0) }
     }
 
-    /// Queues a job to run now, unless one of its kind and key is queued or running.
+    /// Queues a job to run now, unless one of its kind and key is queued. One that is running runs again.
     ///
     /// # Errors
     /// [`EnqueueError`].
     pub(crate) async fn enqueue<J: QueuedJob>(&self, job: &J) -> Result<(), EnqueueError> {
         let payload = serde_json::to_string(job)?;
-        if tasks::enqueue(&self.db, J::KIND, &job.key(), &payload, Millis::now()).await? {
-            self.queued.notify_one();
+        if jobs::enqueue(&self.db, J::KIND, &job.key(), &payload, Millis::now()).await? {
+            self.queued.send_modify(|count| *count += 1);
         }
         Ok(())
     }
 
-    /// Waits until this process has queued a job.
-    pub(crate) async fn queued(&self) {
-        self.queued.notified().await;
+    /// Changes whenever this process has queued a job.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.queued.subscribe()
     }
 }

@@ -29,7 +29,7 @@ use actix_web::web;
 use futures::FutureExt;
 use http_server::{Readiness, Refresh};
 use prometheus_client::registry::Registry as MetricRegistry;
-use shared_models::db::{Db, tasks};
+use shared_models::db::Db;
 
 pub use config::{
     ApiSettings, Config, ConfiguredUpstream, JobSettings, Namespace, Placement, Prefetch, Rules,
@@ -82,7 +82,7 @@ impl RegistryApi {
     /// Runs jobs and periodic work until `shutdown` resolves.
     pub async fn run(&self, shutdown: impl Future<Output = ()>) {
         let shutdown = shutdown.shared();
-        let jobs = jobs::runner::run(Arc::clone(&self.0), shutdown.clone());
+        let jobs = jobs::run(Arc::clone(&self.0), shutdown.clone());
         let periodic = jobs::periodic::run(&self.0, shutdown);
         tokio::join!(jobs, periodic);
     }
@@ -92,7 +92,7 @@ async fn refresh_metrics(state: &AppState) {
     for upstream in state.resolver.upstreams() {
         state.metrics.set_upstream(upstream.client.name(), &upstream.client.status());
     }
-    if let Ok(counts) = tasks::counts(&state.db).await {
+    if let Ok(counts) = shared_models::db::jobs::counts(&state.db).await {
         state.metrics.set_jobs(&counts);
     }
 }

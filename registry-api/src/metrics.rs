@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry as MetricRegistry,
 };
-use shared_models::db::tasks::TaskState;
+use shared_models::db::jobs::JobState;
 use upstream_client::UpstreamStatus;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,7 +65,7 @@ impl ApiMetrics {
         }
     }
 
-    pub(crate) fn set_jobs(&self, counts: &[(String, TaskState, i64)]) {
+    pub(crate) fn set_jobs(&self, counts: &[(String, JobState, i64)]) {
         self.jobs.clear();
         for (kind, state, count) in counts {
             self.jobs.get_or_create(&JobLabels { kind: kind.clone(), state: state_name(*state) }).set(*count);
@@ -74,10 +74,12 @@ impl ApiMetrics {
 }
 
 /// The state of a job in metrics and in the admin API.
-pub(crate) fn state_name(state: TaskState) -> &'static str {
+pub(crate) fn state_name(state: JobState) -> &'static str {
     match state {
-        TaskState::Queued => "queued",
-        TaskState::Running => "running",
-        TaskState::Failed => "failed",
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Failed => "failed",
+        JobState::Succeeded => "succeeded",
+        JobState::Cancelled => "cancelled",
     }
 }

@@ -80,7 +80,7 @@ impl NodeSelector {
     ///
     /// # Errors
     /// The database fails.
-    pub(crate) async fn prune_dead_nodes(&self) -> Result<u64, DbError> {
+    pub(crate) async fn prune_dead_nodes(&self) -> Result<usize, DbError> {
         let before = Millis::now().before(self.dead_after.saturating_mul(PRUNE_AFTER_MISSED));
         nodes::remove_dead(&self.db, before).await
     }

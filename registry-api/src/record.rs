@@ -60,7 +60,7 @@ pub(crate) async fn tag_check(
     check: &TagCheck,
     digest: &Digest,
 ) -> Result<Option<TagRow>, ApiError> {
-    let row = tags::mark_checked(&state.db, &target.repository, check, digest).await?;
+    let row = tags::mark_checked(&state.db, &target.key, check, digest).await?;
     cache_tag(state, target, Some(check), row.as_ref()).await;
     Ok(row)
 }
@@ -76,7 +76,7 @@ pub(crate) async fn confirmed_blob(
     let pending = NewPending { repository: target.row(), digest: digest.clone(), size, now };
     let blob = blobs::record_pending(&state.db, &pending).await?;
     let linked = LinkedBlob { blob, proof: Proof::Confirmed };
-    state.caches.blobs.insert((target.repository.clone(), digest.clone()), linked.clone()).await;
+    state.caches.blobs.insert((target.key.clone(), digest.clone()), linked.clone()).await;
     Ok(linked)
 }
 
@@ -103,12 +103,12 @@ pub(crate) async fn cache_manifest(state: &AppState, manifest: StoredManifest) -
 
 /// Caches that the repository may serve a manifest.
 pub(crate) async fn cache_link(state: &AppState, target: &Target, digest: &Digest) {
-    state.caches.manifest_links.insert((target.repository.clone(), digest.clone()), ()).await;
+    state.caches.manifest_links.insert((target.key.clone(), digest.clone()), ()).await;
 }
 
 async fn cache_tag(state: &AppState, target: &Target, check: Option<&TagCheck>, row: Option<&TagRow>) {
     let Some(check) = check else { return };
-    let key = (target.repository.clone(), check.tag.clone());
+    let key = (target.key.clone(), check.tag.clone());
     match row {
         Some(row) => state.caches.tags.insert(key, row.clone()).await,
         None => state.caches.tags.invalidate(&key).await,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use oci_types::RepositoryName;
 use parking_lot::RwLock;
-use shared_models::db::repositories::NewRepository;
+use shared_models::db::repositories::{NewRepository, Repository, RepositoryKey};
 use upstream_client::DOCKER_HUB_HOSTS;
 
 use crate::{
@@ -15,8 +15,10 @@ use crate::{
 /// The repository that a request is for.
 #[derive(Clone)]
 pub(crate) struct Target {
-    /// The repository here: the same for every spelling that leads to the same upstream repository by the same prefix.
+    /// The name of the repository for clients: the same for every spelling by the same prefix.
     pub(crate) repository: RepositoryName,
+    /// The identity of the repository. What belongs to the repository is found by it alone.
+    pub(crate) key: RepositoryKey,
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) upstream: Arc<ConfiguredUpstream>,
     /// The repository at the upstream.
@@ -26,12 +28,13 @@ pub(crate) struct Target {
 impl Target {
     /// The row to record once the upstream has confirmed what the request is for.
     pub(crate) fn row(&self) -> NewRepository {
-        NewRepository {
-            name: self.repository.clone(),
-            upstream: self.upstream.client.name().to_owned(),
-            upstream_name: self.upstream_name.clone(),
-        }
+        let repository = proxy(&self.upstream, &self.upstream_name);
+        NewRepository { name: self.repository.clone(), repository }
     }
+}
+
+fn proxy(upstream: &ConfiguredUpstream, upstream_name: &RepositoryName) -> Repository {
+    Repository::Proxy { upstream: upstream.client.name().to_owned(), upstream_name: upstream_name.clone() }
 }
 
 /// The configured namespaces and upstreams, indexed for lookups.
@@ -131,9 +134,41 @@ impl Resolver {
         } else {
             rest
         };
+        self.admit(namespace, upstream, upstream_name)
+    }
+
+    /// The target of a repository of an upstream in the namespace with this prefix, or in another one of the upstream if that
+    /// namespace is no longer configured.
+    ///
+    /// # Errors
+    /// As [`Resolver::resolve`].
+    pub(crate) fn upstream_repository(
+        &self,
+        prefix: &str,
+        upstream: &str,
+        upstream_name: RepositoryName,
+    ) -> Result<Target, ApiError> {
+        let mut namespaces = self.namespaces.iter().filter(|namespace| namespace.upstream_name() == upstream);
+        let namespace = namespaces
+            .clone()
+            .find(|namespace| namespace.prefix == prefix)
+            .or_else(|| namespaces.next())
+            .ok_or(ApiError::UnknownRepository)?;
+        let upstream = self.upstreams.get(upstream).ok_or(ApiError::UnknownRepository)?;
+        self.admit(namespace, upstream, upstream_name)
+    }
+
+    /// The target, if the rules of the namespace admit the repository.
+    fn admit(
+        &self,
+        namespace: &Arc<Namespace>,
+        upstream: &Arc<ConfiguredUpstream>,
+        upstream_name: RepositoryName,
+    ) -> Result<Target, ApiError> {
         check_rules(namespace, &upstream_name)?;
         Ok(Target {
             repository: upstream_name.below(self.prefix_of(namespace))?,
+            key: proxy(upstream, &upstream_name).key(),
             namespace: Arc::clone(namespace),
             upstream: Arc::clone(upstream),
             upstream_name,

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use internal_api::NodeClient;
-use oci_types::{Digest, RepositoryName, Tag};
-use shared_models::{Noted, db::Db};
+use oci_types::{Digest, Tag};
+use shared_models::{
+    Noted,
+    db::{Db, repositories::RepositoryKey},
+};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -34,7 +37,7 @@ pub(crate) struct AppState {
     pub(crate) metrics: ApiMetrics,
     pub(crate) jobs: JobQueue,
     /// The last pull of each repository, until it is written to the database.
-    pub(crate) last_pulls: Noted<RepositoryName>,
+    pub(crate) last_pulls: Noted<RepositoryKey>,
     /// The last redirect to the object store for each blob, until it is written to the database.
     pub(crate) last_reads: Noted<Digest>,
 }
@@ -42,11 +45,11 @@ pub(crate) struct AppState {
 /// The requests to upstreams that are in flight, with everything that follows from their answers.
 pub(crate) struct Flights {
     /// Checks of tags.
-    pub(crate) tags: SingleFlight<(RepositoryName, Tag), TagCheckProgress>,
+    pub(crate) tags: SingleFlight<(RepositoryKey, Tag), TagCheckProgress>,
     /// Fetches and confirmations of manifests by digest.
-    pub(crate) manifests: SingleFlight<(RepositoryName, Digest), DigestResult>,
+    pub(crate) manifests: SingleFlight<(RepositoryKey, Digest), DigestResult>,
     /// Confirmations of blobs.
-    pub(crate) blobs: SingleFlight<(RepositoryName, Digest), BlobResult>,
+    pub(crate) blobs: SingleFlight<(RepositoryKey, Digest), BlobResult>,
     /// Fetches of tag lists.
     pub(crate) tag_lists: SingleFlight<TagListKey, TagListResult>,
 }

@@ -9,15 +9,16 @@ mod connection;
 mod error;
 mod file;
 pub mod fills;
+pub mod jobs;
 pub mod links;
 pub mod manifests;
 pub mod nodes;
 pub mod platforms;
 mod postgres;
+mod query;
 pub mod record;
 pub mod repositories;
 pub mod tags;
-pub mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod upstream_states;
@@ -46,6 +47,7 @@ pub use error::DbError;
 use file::DatabaseFile;
 use postgres::Lost;
 pub(crate) use postgres::Server;
+pub(crate) use query::{columns, execute, first, from_column, load, to_column};
 
 use crate::{Change, Outage};
 

@@ -6,9 +6,9 @@ pub mod noted;
 pub mod outage;
 pub mod schema;
 #[cfg(any(test, feature = "testing"))]
-pub mod test_fill;
-#[cfg(any(test, feature = "testing"))]
 pub mod test_postgres;
+#[cfg(any(test, feature = "testing"))]
+pub mod test_seed;
 
 pub use noted::Noted;
 pub use outage::{Change, Outage};

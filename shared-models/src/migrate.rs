@@ -17,7 +17,7 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
 
 /// The version of the last migration, as the folders are named: digits before the underscore.
-const EXPECTED: &str = "00002";
+const EXPECTED: &str = "00003";
 
 /// One number for all who migrate a database of Tidegate ("tidegate", as eight bytes).
 const LOCK: i64 = 0x7469_6465_6761_7465;
@@ -94,6 +94,9 @@ async fn is_there(db: &Db) -> Result<bool, DbError> {
 #[derive(Clone, Copy)]
 enum Direction {
     Up,
+    /// One migration.
+    #[cfg(test)]
+    Next,
     #[cfg(test)]
     Down,
 }
@@ -112,8 +115,20 @@ async fn apply(config: &DbConfig, direction: Direction) -> Result<Vec<String>, D
 
 fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
     let mut conn = SqliteConnection::establish(path)?;
-    conn.batch_execute(&format!("PRAGMA busy_timeout = {PATIENCE_SECONDS}000; PRAGMA foreign_keys = ON;"))?;
-    conn.exclusive_transaction(|conn| run(conn, SQLITE, direction))
+    // A migration that replaces a table drops the old one: with foreign keys, that would delete the rows that refer to it.
+    conn.batch_execute(&format!("PRAGMA busy_timeout = {PATIENCE_SECONDS}000; PRAGMA foreign_keys = OFF;"))?;
+    conn.exclusive_transaction(|conn| {
+        let versions = run(conn, SQLITE, direction)?;
+        let broken = diesel::select(diesel::dsl::sql::<diesel::sql_types::BigInt>(
+            "(SELECT count(*) FROM pragma_foreign_key_check)",
+        ));
+        match diesel::RunQueryDsl::get_result::<i64>(broken, conn)? {
+            0 => Ok(versions),
+            count => {
+                Err(DbError::Broken(format!("a migration left {count} rows that refer to missing rows")))
+            }
+        }
+    })
 }
 
 fn on_postgres(conn: AsyncPgConnection, direction: Direction) -> Result<Vec<String>, DbError> {
@@ -140,6 +155,8 @@ where
 {
     let versions = match direction {
         Direction::Up => conn.run_pending_migrations(migrations),
+        #[cfg(test)]
+        Direction::Next => conn.run_next_migration(migrations).map(|version| vec![version]),
         #[cfg(test)]
         Direction::Down => conn.revert_all_migrations(migrations),
     };

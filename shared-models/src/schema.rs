@@ -1,11 +1,12 @@
 //! The tables, one schema for SQLite and PostgreSQL. The migrations make them; a test compares the three.
 
-#![expect(missing_docs, reason = "the columns are told in the rows that are read from them")]
+#![expect(missing_docs, reason = "the row types document the columns")]
 
 diesel::table! {
-    /// A name that clients use.
+    /// A repository: what it mirrors, and the name that clients use.
     repositories (id) {
         id -> BigInt,
+        key -> Text,
         name -> Text,
         upstream -> Nullable<Text>,
         upstream_name -> Nullable<Text>,
@@ -29,11 +30,11 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// What a manifest names, in its order.
-    manifest_items (manifest, position) {
+    /// A descriptor of a manifest.
+    manifest_descriptors (manifest, position) {
         manifest -> Text,
         position -> Integer,
-        kind -> SmallInt,
+        role -> SmallInt,
         digest -> Text,
         media_type -> Text,
         size -> BigInt,
@@ -97,6 +98,8 @@ diesel::table! {
         upstream -> Text,
         upstream_name -> Text,
         failed_until -> Nullable<BigInt>,
+        /// The size that the source states.
+        size -> Nullable<BigInt>,
     }
 }
 
@@ -135,7 +138,7 @@ diesel::table! {
 
 diesel::table! {
     /// Background work.
-    tasks (id) {
+    jobs (id) {
         id -> BigInt,
         kind -> Text,
         key -> Text,
@@ -147,6 +150,11 @@ diesel::table! {
         lease_until -> Nullable<BigInt>,
         error -> Nullable<Text>,
         created_at -> BigInt,
+        rerun -> Bool,
+        cancelled -> Bool,
+        done -> Nullable<BigInt>,
+        total -> Nullable<BigInt>,
+        ended_at -> Nullable<BigInt>,
     }
 }
 
@@ -183,7 +191,7 @@ diesel::table! {
     }
 }
 
-diesel::joinable!(manifest_items -> manifests (manifest));
+diesel::joinable!(manifest_descriptors -> manifests (manifest));
 diesel::joinable!(tags -> repositories (repository_id));
 diesel::joinable!(repository_manifests -> repositories (repository_id));
 diesel::joinable!(repository_blobs -> repositories (repository_id));
@@ -195,7 +203,7 @@ diesel::joinable!(uploads -> repositories (repository_id));
 diesel::allow_tables_to_appear_in_same_query!(
     blob_sources,
     blobs,
-    manifest_items,
+    manifest_descriptors,
     manifests,
     repositories,
     repository_blobs,

@@ -208,6 +208,11 @@ impl TestWorld {
         query.get_result::<Count>(&mut database).unwrap().count
     }
 
+    /// The number of jobs that are queued or running.
+    pub fn live_jobs(&self) -> i64 {
+        self.rows("jobs WHERE state < 2")
+    }
+
     /// The results of a query of one column, named `text`.
     pub fn texts(&self, query: &str) -> Vec<String> {
         #[derive(QueryableByName)]

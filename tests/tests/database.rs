@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use oci_types::{Digest, Manifest, Millis, RepositoryName, Tag};
 use shared_models::{
     db::{
-        Db, DbConfig, DbError, blobs, manifests,
-        record::{self, NewManifest, NewRepository, TagCheck},
+        Db, DbConfig, DbError, links,
+        record::{self, NewManifest, TagCheck},
+        repositories::{NewRepository, Repository},
         tags,
     },
     migrate::migrate,
@@ -42,8 +43,10 @@ async fn remote() -> Remote {
     Remote { db: Db::connect(&config).await.unwrap(), proxy, _server: server }
 }
 
-fn name(text: &str) -> RepositoryName {
-    RepositoryName::parse(text).unwrap()
+fn repository(text: &str) -> NewRepository {
+    let name = RepositoryName::parse(text).unwrap();
+    let repository = Repository::Proxy { upstream: "hub".to_owned(), upstream_name: name.clone() };
+    NewRepository { name, repository }
 }
 
 fn image() -> NewManifest {
@@ -58,20 +61,18 @@ fn image() -> NewManifest {
     }
 }
 
-async fn record(db: &Db, repository: &str) -> Result<(), DbError> {
-    let repository =
-        NewRepository { name: name(repository), upstream: "hub".to_owned(), upstream_name: name("a") };
+async fn record(db: &Db, name: &str) -> Result<(), DbError> {
     let check = TagCheck { tag: Tag::parse("t").unwrap(), began: Millis(1) };
-    record::manifest(db, &repository, &image(), Some(&check), Millis(1)).await.map(drop)
+    record::manifest(db, &repository(name), &image(), Some(&check), Millis(1)).await.map(drop)
 }
 
 /// Whether a repository has what `record` writes; all of it or nothing.
-async fn recorded(db: &Db, repository: &str) -> bool {
-    let repository = name(repository);
-    let linked = manifests::linked(db, &repository, &image().digest).await.unwrap();
-    let blob = blobs::linked(db, &repository, &Digest::sha256(b"layer")).await.unwrap();
-    let tag = tags::find(db, &repository, &Tag::parse("t").unwrap()).await.unwrap();
-    assert_eq!((linked, linked), (blob.is_some(), tag.is_some()), "{repository} is half recorded");
+async fn recorded(db: &Db, name: &str) -> bool {
+    let key = repository(name).repository.key();
+    let linked = links::manifest(db, &key, &image().digest, false).await.unwrap().proof.is_some();
+    let blob = links::blob(db, &key, &Digest::sha256(b"layer")).await.unwrap();
+    let tag = tags::find(db, &key, &Tag::parse("t").unwrap()).await.unwrap();
+    assert_eq!((linked, linked), (blob.is_some(), tag.is_some()), "{name} is half recorded");
     linked
 }
 

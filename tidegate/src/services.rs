@@ -43,7 +43,7 @@ pub(crate) fn registry_api(
         Some(ConfiguredUpstream { client, policy: upstream.policy.clone() })
     });
     Ok(registry_api::Config {
-        process_id: format!("registry-api-{}-{}", std::process::id(), listening.internal),
+        process_id: format!("registry-api-{:016x}", rand::random::<u64>()),
         upstreams: upstreams.collect(),
         namespaces: settings.namespaces.clone(),
         link_keys,

@@ -206,8 +206,7 @@ impl<'a> Sources<'a> {
         let Some(source) = source.upstream() else { return };
         let until = Millis::now().after(self.state.config.fills.set_aside_for);
         let (upstream, repository) = (source.upstream(), source.repository());
-        let recorded =
-            blobs::set_aside_source(&self.state.db, self.digest, upstream, repository, until).await;
+        let recorded = blobs::demote_source(&self.state.db, self.digest, upstream, repository, until).await;
         if let Err(error) = recorded {
             tracing::warn!(digest = %self.digest, upstream, %error, "failed to deprioritize source");
         }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::{Item, ItemKind, MAX_ITEMS, MAX_MANIFEST_BYTES, Manifest, ManifestError, Platform};
+use super::{
+    Descriptor, DescriptorRole, MAX_DESCRIPTORS, MAX_MANIFEST_BYTES, Manifest, ManifestError, Platform,
+};
 use crate::{
     Digest, MediaType,
     media_type::{OCI_INDEX, OCI_MANIFEST},
@@ -15,18 +17,18 @@ struct Body {
     schema_version: Option<i64>,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    subject: Option<Descriptor>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
+    subject: Option<DescriptorFields>,
+    config: Option<DescriptorFields>,
+    layers: Option<Vec<DescriptorFields>>,
     /// `null` is what Go writes for an empty list, so it is told from a field that isn't there.
     #[serde(default, deserialize_with = "present")]
-    manifests: Option<Option<Vec<Descriptor>>>,
+    manifests: Option<Option<Vec<DescriptorFields>>>,
     fs_layers: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
+struct DescriptorFields {
     #[serde(default)]
     media_type: String,
     digest: String,
@@ -67,7 +69,7 @@ pub(super) fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<Manife
         return Err(ManifestError::Ambiguous);
     }
     let media_type = media_type(&body, declared)?;
-    let subject = body.subject.as_ref().map(Descriptor::digest).transpose()?;
+    let subject = body.subject.as_ref().map(DescriptorFields::digest).transpose()?;
     let artifact_type = body.artifact_type.filter(|text| !text.is_empty());
 
     if media_type.is_index() {
@@ -75,17 +77,17 @@ pub(super) fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<Manife
             return Err(ManifestError::Ambiguous);
         }
         let entries = body.manifests.ok_or(ManifestError::Missing("manifests"))?.unwrap_or_default();
-        let items = items(entries.into_iter().map(|entry| (entry.kind_in_index(), entry)))?;
-        return Ok(Manifest { media_type, artifact_type, subject, config: None, items });
+        let descriptors = descriptors(entries.into_iter().map(|entry| (entry.role_in_index(), entry)))?;
+        return Ok(Manifest { media_type, artifact_type, subject, config: None, descriptors });
     }
     if lists {
         return Err(ManifestError::Ambiguous);
     }
     let config = body.config.ok_or(ManifestError::Missing("config"))?;
     let config_digest = config.digest()?;
-    let layers = body.layers.unwrap_or_default().into_iter().map(|layer| (ItemKind::Layer, layer));
-    let items = items(std::iter::once((ItemKind::Config, config)).chain(layers))?;
-    Ok(Manifest { media_type, artifact_type, subject, config: Some(config_digest), items })
+    let layers = body.layers.unwrap_or_default().into_iter().map(|layer| (DescriptorRole::Layer, layer));
+    let descriptors = descriptors(std::iter::once((DescriptorRole::Config, config)).chain(layers))?;
+    Ok(Manifest { media_type, artifact_type, subject, config: Some(config_digest), descriptors })
 }
 
 fn media_type(body: &Body, declared: Option<&MediaType>) -> Result<MediaType, ManifestError> {
@@ -110,35 +112,37 @@ fn is_generic(media_type: &MediaType) -> bool {
     matches!(media_type.as_str(), "" | "application/json" | "application/octet-stream" | "text/plain")
 }
 
-fn items(descriptors: impl Iterator<Item = (ItemKind, Descriptor)>) -> Result<Vec<Item>, ManifestError> {
-    let mut items = Vec::new();
-    for (kind, descriptor) in descriptors {
-        if items.len() == MAX_ITEMS {
-            return Err(ManifestError::TooManyItems);
+fn descriptors(
+    fields: impl Iterator<Item = (DescriptorRole, DescriptorFields)>,
+) -> Result<Vec<Descriptor>, ManifestError> {
+    let mut descriptors = Vec::new();
+    for (role, descriptor) in fields {
+        if descriptors.len() == MAX_DESCRIPTORS {
+            return Err(ManifestError::TooManyDescriptors);
         }
-        items.push(Item {
-            kind,
+        descriptors.push(Descriptor {
+            role,
             digest: descriptor.digest()?,
             media_type: MediaType::new(&descriptor.media_type),
             size: u64::try_from(descriptor.size).map_err(|_| ManifestError::Size)?,
             platform: descriptor.platform.and_then(PlatformFields::into_platform),
         });
     }
-    Ok(items)
+    Ok(descriptors)
 }
 
-impl Descriptor {
+impl DescriptorFields {
     fn digest(&self) -> Result<Digest, ManifestError> {
         Digest::parse(&self.digest).map_err(|_| ManifestError::Digest)
     }
 
     /// An entry of a type that is no manifest is a blob: BuildKit's cache lists layers this way.
-    fn kind_in_index(&self) -> ItemKind {
+    fn role_in_index(&self) -> DescriptorRole {
         let media_type = MediaType::new(&self.media_type);
         let blob = !media_type.as_str().is_empty()
             && !media_type.as_str().contains("manifest")
             && !media_type.is_index();
-        if blob { ItemKind::Layer } else { ItemKind::Child }
+        if blob { DescriptorRole::Layer } else { DescriptorRole::Manifest }
     }
 }
 

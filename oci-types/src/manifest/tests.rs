@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::{ItemKind, MAX_ITEMS, MAX_MANIFEST_BYTES, Manifest, ManifestError, Platform};
+use super::{DescriptorRole, MAX_DESCRIPTORS, MAX_MANIFEST_BYTES, Manifest, ManifestError, Platform};
 use crate::{
     Digest, MediaType,
     media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST},
@@ -33,8 +33,12 @@ fn an_image_names_its_config_and_then_its_layers() {
         parse(&image(&format!(r#","mediaType":"{OCI_MANIFEST}","layers":[{layer},{layer}]"#))).unwrap();
     assert!(!manifest.is_index());
     assert_eq!(manifest.config, Some(Digest::parse(A).unwrap()));
-    let kinds: Vec<_> = manifest.items.iter().map(|item| (item.kind, item.size)).collect();
-    assert_eq!(kinds, [(ItemKind::Config, 7), (ItemKind::Layer, 1234), (ItemKind::Layer, 1234)]);
+    let kinds: Vec<_> =
+        manifest.descriptors.iter().map(|descriptor| (descriptor.role, descriptor.size)).collect();
+    assert_eq!(
+        kinds,
+        [(DescriptorRole::Config, 7), (DescriptorRole::Layer, 1234), (DescriptorRole::Layer, 1234)]
+    );
     assert_eq!(manifest.blobs().count(), 3);
     assert_eq!(manifest.children().count(), 0);
 }
@@ -51,10 +55,13 @@ fn an_index_names_its_children_with_their_platforms() {
     assert!(manifest.is_index());
     assert_eq!(manifest.media_type.as_str(), OCI_INDEX, "the type that may leave mediaType out");
     assert_eq!((manifest.children().count(), manifest.blobs().count()), (3, 0));
-    let platforms: Vec<_> =
-        manifest.items.iter().map(|item| item.platform.as_ref().map(ToString::to_string)).collect();
+    let platforms: Vec<_> = manifest
+        .descriptors
+        .iter()
+        .map(|descriptor| descriptor.platform.as_ref().map(ToString::to_string))
+        .collect();
     assert_eq!(platforms, [Some("linux/arm/v7".to_owned()), None, None]);
-    assert!(parse(&index("")).unwrap().items.is_empty());
+    assert!(parse(&index("")).unwrap().descriptors.is_empty());
 }
 
 #[test]
@@ -78,9 +85,9 @@ fn odd_but_legal_writing_is_accepted() {
     let manifest = parse(&odd).unwrap();
     assert_eq!(manifest.artifact_type.as_deref(), Some("application/x"));
     assert_eq!(manifest.subject, Some(Digest::parse(B).unwrap()));
-    assert_eq!(manifest.items.len(), 1, "an artifact may have nothing but its config");
+    assert_eq!(manifest.descriptors.len(), 1, "an artifact may have nothing but its config");
     let go = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":null}}"#);
-    assert!(parse(&go).unwrap().items.is_empty());
+    assert!(parse(&go).unwrap().descriptors.is_empty());
 }
 
 #[test]
@@ -88,7 +95,7 @@ fn foreign_layers_are_named_but_not_fetched() {
     let foreign = descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", A, 1);
     let restricted = descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", B, 1);
     let manifest = parse(&image(&format!(r#","layers":[{foreign},{restricted}]"#))).unwrap();
-    assert_eq!((manifest.items.len(), manifest.blobs().count()), (3, 1));
+    assert_eq!((manifest.descriptors.len(), manifest.blobs().count()), (3, 1));
 }
 
 #[test]
@@ -156,11 +163,11 @@ fn what_is_no_manifest_is_refused_with_the_reason() {
 }
 
 #[test]
-fn the_number_of_items_is_bounded() {
+fn the_number_of_descriptors_is_bounded() {
     let entry = descriptor(OCI_MANIFEST, A, 1);
     let entries = |count| index(&vec![entry.as_str(); count].join(","));
-    assert_eq!(parse(&entries(MAX_ITEMS)).unwrap().items.len(), MAX_ITEMS);
-    assert_eq!(parse(&entries(MAX_ITEMS + 1)), Err(ManifestError::TooManyItems));
+    assert_eq!(parse(&entries(MAX_DESCRIPTORS)).unwrap().descriptors.len(), MAX_DESCRIPTORS);
+    assert_eq!(parse(&entries(MAX_DESCRIPTORS + 1)), Err(ManifestError::TooManyDescriptors));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use internal_api::FillState;
 use oci_types::{
     Digest, Manifest, UpstreamFailure, constant_blobs,
-    manifest::{Item, Platform},
+    manifest::{Descriptor, Platform},
 };
 use shared_models::db::platforms;
 use upstream_client::Priority;
@@ -28,14 +28,17 @@ const MAX_CONCURRENT_FILLS: usize = 3;
 impl Job for CompleteImage {
     async fn run(&self, context: &JobContext) -> Result<(), JobError> {
         let state = &context.state;
-        let target = state.resolver.resolve(&self.repository, None).map_err(|_| {
-            JobError::Permanent("no namespace of the configuration matches this repository".to_owned())
+        let Self { namespace, upstream, repository, manifest } = self;
+        let target = state.resolver.upstream_repository(namespace, upstream, repository.clone());
+        let target = target.map_err(|_| {
+            JobError::Permanent("no namespace of the configuration admits this repository".to_owned())
         })?;
         let target = Arc::new(target);
-        let mut blobs = collect_blobs(state, &target, self.manifest.clone()).await?;
+        let mut blobs = collect_blobs(state, &target, manifest.clone()).await?;
         blobs.retain(|digest| constant_blobs::bytes(digest).is_none());
         confirm_all(state, &target, &blobs).await;
-        fill_all(state, blobs).await
+        context.progress.set_total(blobs.len());
+        fill_all(context, blobs).await
     }
 }
 
@@ -96,7 +99,7 @@ impl PlatformFilter {
         Ok(Self::AnyOf(requested))
     }
 
-    fn matches(&self, child: &Item) -> bool {
+    fn matches(&self, child: &Descriptor) -> bool {
         match self {
             Self::All => true,
             Self::AnyOf(platforms) => {
@@ -116,8 +119,12 @@ async fn confirm_all(state: &Arc<AppState>, target: &Arc<Target>, blobs: &[Diges
 }
 
 /// Fills the blobs. One that fails does not keep the others.
-async fn fill_all(state: &AppState, blobs: Vec<Digest>) -> Result<(), JobError> {
-    let fills = blobs.into_iter().map(|digest| async move { fill(state, &digest).await });
+async fn fill_all(context: &JobContext, blobs: Vec<Digest>) -> Result<(), JobError> {
+    let fills = blobs.into_iter().map(|digest| async move {
+        fill(&context.state, &digest).await?;
+        context.progress.add_done();
+        Ok(())
+    });
     let results: Vec<_> = stream::iter(fills).buffer_unordered(MAX_CONCURRENT_FILLS).collect().await;
     results.into_iter().collect()
 }

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use oci_types::Millis;
 use shared_models::{
     Change, Outage,
-    db::{blobs, repositories},
+    db::{blobs, jobs, repositories},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,8 +14,11 @@ use crate::state::AppState;
 /// The interval of writing last-use times.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The interval of deleting pending links that have expired, and nodes that have long been dead.
+/// The interval of deleting what has expired: pending links, dead nodes, the history of jobs.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(300);
+
+/// The maximum number of jobs that one transaction deletes.
+const JOBS_PER_DELETE: i64 = 500;
 
 /// Does periodic work until `shutdown` resolves; then writes last-use times once more.
 pub(crate) async fn run(state: &AppState, shutdown: impl Future<Output = ()>) {
@@ -31,6 +34,7 @@ pub(crate) async fn run(state: &AppState, shutdown: impl Future<Output = ()>) {
             _ = expiry.tick() => {
                 prune_dead_nodes(state).await;
                 expire_pending_links(state).await;
+                delete_ended_jobs(state).await;
             }
         }
     }
@@ -56,6 +60,21 @@ async fn expire_pending_links(state: &AppState) {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "deleted pending blobs that no manifest references"),
         Err(error) => tracing::warn!(%error, "failed to expire pending blobs"),
+    }
+}
+
+/// Deletes jobs that ended longer ago than the history is kept, in several short transactions.
+async fn delete_ended_jobs(state: &AppState) {
+    let before = Millis::now().before(state.config.jobs.history);
+    loop {
+        match jobs::delete_ended(&state.db, before, JOBS_PER_DELETE).await {
+            Ok(deleted) if i64::try_from(deleted) == Ok(JOBS_PER_DELETE) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "failed to delete ended jobs");
+                return;
+            }
+        }
     }
 }
 

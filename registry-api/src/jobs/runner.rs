@@ -1,4 +1,4 @@
-//! Claims jobs and runs them, a bounded number at a time.
+//! Claims the jobs of a kind and runs them, a bounded number at a time.
 
 use std::{
     future::Future,
@@ -12,55 +12,53 @@ use shared_models::{
     Change, Outage,
     db::{
         DbError,
-        tasks::{self, Task},
+        jobs::{self, ClaimedJob, End, Renewal},
     },
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{Job, JobContext, JobError};
-use crate::{
-    job_queue::{CompleteImage, QueuedJob as _},
-    state::AppState,
-};
+use super::{Job, JobContext, JobError, JobProgress};
+use crate::state::AppState;
 
 /// The maximum delay of a job that another process has queued.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Runs jobs until `shutdown` resolves. Unfinished jobs go back to the queue.
-pub(crate) async fn run(state: Arc<AppState>, shutdown: impl Future<Output = ()>) {
+/// Runs the jobs of a kind until `shutdown` resolves. Unfinished jobs go back to the queue.
+pub(super) async fn run<J: Job>(state: Arc<AppState>, shutdown: impl Future<Output = ()>) {
     let permits = Arc::new(Semaphore::new(state.config.jobs.workers));
+    let mut queued = state.jobs.subscribe();
     let mut running = JoinSet::new();
     let failures = Outage::default();
     tokio::pin!(shutdown);
     loop {
         let claimed = match Arc::clone(&permits).try_acquire_owned() {
-            Ok(permit) => claim(&state, &failures).await.map(|job| (job, permit)),
+            Ok(permit) => claim::<J>(&state, &failures).await.map(|job| (job, permit)),
             Err(_) => None,
         };
         if let Some((job, permit)) = claimed {
             let state = Arc::clone(&state);
             running.spawn(async move {
-                attempt(&state, job).await;
+                attempt::<J>(&state, job).await;
                 drop(permit);
             });
             continue;
         }
         tokio::select! {
             () = &mut shutdown => break,
-            () = state.jobs.queued() => {}
+            _ = queued.changed() => {}
             Some(_) = running.join_next() => {}
             () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
     running.shutdown().await;
-    if let Err(error) = tasks::release_all(&state.db, &state.config.process_id).await {
+    if let Err(error) = jobs::release_all(&state.db, &state.config.process_id).await {
         tracing::warn!(%error, "failed to release unfinished jobs; their leases will expire");
     }
 }
 
-async fn claim(state: &AppState, failures: &Outage) -> Option<Task> {
+async fn claim<J: Job>(state: &AppState, failures: &Outage) -> Option<ClaimedJob> {
     let lease = state.config.jobs.lease;
-    let claimed = tasks::claim(&state.db, &state.config.process_id, lease, Millis::now()).await;
+    let claimed = jobs::claim(&state.db, J::KIND, &state.config.process_id, lease, Millis::now()).await;
     match failures.change(&claimed) {
         Some(Change::Began(error)) => tracing::warn!(%error, "failed to claim jobs"),
         Some(Change::Ended) => tracing::info!("claiming of jobs resumed"),
@@ -69,45 +67,51 @@ async fn claim(state: &AppState, failures: &Outage) -> Option<Task> {
     claimed.ok().flatten()
 }
 
-/// Runs the work of a kind.
-async fn dispatch(kind: &str, payload: &str, context: &JobContext) -> Result<(), JobError> {
-    match kind {
-        CompleteImage::KIND => run_job::<CompleteImage>(payload, context).await,
-        kind => Err(JobError::Permanent(format!("unknown kind of job: {kind}"))),
-    }
-}
-
-async fn run_job<J: Job>(payload: &str, context: &JobContext) -> Result<(), JobError> {
-    let job: J = serde_json::from_str(payload)
-        .map_err(|error| JobError::Permanent(format!("invalid payload: {error}")))?;
-    job.run(context).await
+/// How an attempt ended.
+enum Ending {
+    Returned(Result<(), JobError>),
+    Cancelled,
+    LeaseLost,
 }
 
 /// Runs a job while its lease is renewed, and records the result.
-async fn attempt(state: &Arc<AppState>, job: Task) {
-    let (kind, key, attempt) = (&job.kind, &job.key, job.attempts);
+async fn attempt<J: Job>(state: &Arc<AppState>, job: ClaimedJob) {
+    let (kind, key, attempt) = (J::KIND, &job.key, job.attempt);
     let (db, worker) = (&state.db, state.config.process_id.as_str());
+    let max_attempts = state.config.jobs.max_attempts;
     let started = Instant::now();
     tracing::debug!(kind, key, attempt, "job started");
-    let context = JobContext { state: Arc::clone(state) };
-    let result = tokio::select! {
-        result = dispatch(kind, &job.payload, &context) => result,
-        () = keep_lease(state, &job) => return,
+    let context = JobContext { state: Arc::clone(state), progress: JobProgress::default() };
+    let ending = if attempt > max_attempts {
+        let reason =
+            format!("no result after {max_attempts} attempts: the processes that ran them have ended");
+        Ending::Returned(Err(JobError::Permanent(reason)))
+    } else {
+        tokio::select! {
+            result = run_payload::<J>(&job.payload, &context) => Ending::Returned(result),
+            ending = keep_lease::<J>(&context, &job) => ending,
+        }
     };
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let recorded = match result {
-        Ok(()) => {
-            tracing::info!(kind, key, attempt, elapsed_ms, "job completed");
-            tasks::finish(db, job.id, worker).await
+    let now = Millis::now();
+    let recorded = match ending {
+        Ending::LeaseLost => return,
+        Ending::Cancelled => {
+            tracing::info!(kind, key, attempt, elapsed_ms, "job cancelled");
+            jobs::finish(db, &job, worker, End::Cancelled, now).await
         }
-        Err(JobError::Retry { reason, after }) if attempt < state.config.jobs.max_attempts => {
+        Ending::Returned(Ok(())) => {
+            tracing::info!(kind, key, attempt, elapsed_ms, "job completed");
+            jobs::finish(db, &job, worker, End::Succeeded, now).await
+        }
+        Ending::Returned(Err(JobError::Retry { reason, after })) if attempt < max_attempts => {
             tracing::info!(kind, key, attempt, elapsed_ms, error = reason, "job will be retried");
             let delay = after.unwrap_or_else(|| retry_delay(state, attempt));
-            tasks::retry(db, job.id, worker, Millis::now().after(delay), &reason).await
+            jobs::retry(db, &job, worker, now.after(delay), &reason).await
         }
-        Err(error) => {
+        Ending::Returned(Err(error)) => {
             tracing::warn!(kind, key, attempt, elapsed_ms, %error, "job failed permanently");
-            tasks::fail(db, job.id, worker, &error.to_string()).await
+            jobs::finish(db, &job, worker, End::Failed(error.to_string()), now).await
         }
     };
     if let Err(error) = recorded {
@@ -115,18 +119,27 @@ async fn attempt(state: &Arc<AppState>, job: Task) {
     }
 }
 
-/// Renews the lease of a job; returns when it is lost. Another process may then run the job.
-async fn keep_lease(state: &AppState, job: &Task) {
+async fn run_payload<J: Job>(payload: &str, context: &JobContext) -> Result<(), JobError> {
+    let job: J = serde_json::from_str(payload)
+        .map_err(|error| JobError::Permanent(format!("invalid payload: {error}")))?;
+    job.run(context).await
+}
+
+/// Renews the lease of a job and records its progress. Returns when the lease is lost, after which another process may run
+/// the job, or when the job is cancelled.
+async fn keep_lease<J: Job>(context: &JobContext, job: &ClaimedJob) -> Ending {
+    let JobContext { state, progress } = context;
     let lease = state.config.jobs.lease;
-    let (kind, key) = (&job.kind, &job.key);
+    let (kind, key) = (J::KIND, &job.key);
     loop {
         tokio::time::sleep(lease / 3).await;
         let until = Millis::now().after(lease);
-        match tasks::renew(&state.db, job.id, &state.config.process_id, until).await {
-            Ok(true) | Err(DbError::Unavailable(_)) => {}
-            Ok(false) => {
+        match jobs::renew(&state.db, job, &state.config.process_id, until, progress.get()).await {
+            Ok(Renewal::Renewed) | Err(DbError::Unavailable(_)) => {}
+            Ok(Renewal::Cancelled) => return Ending::Cancelled,
+            Ok(Renewal::Lost) => {
                 tracing::warn!(kind, key, "lease of a job lost");
-                return;
+                return Ending::LeaseLost;
             }
             Err(error) => tracing::warn!(kind, key, %error, "failed to renew the lease of a job"),
         }

@@ -87,12 +87,12 @@ fn is_stored(linked: Option<&LinkedBlob>) -> bool {
 }
 
 async fn find(state: &AppState, target: &Target, digest: &Digest) -> Result<Option<LinkedBlob>, ApiError> {
-    if let Some(linked) = state.caches.blobs.get(&KeyRef(&target.repository, digest)).await {
+    if let Some(linked) = state.caches.blobs.get(&KeyRef(&target.key, digest)).await {
         return Ok(Some(linked));
     }
-    let linked = links::blob(&state.db, &target.repository, digest).await?;
+    let linked = links::blob(&state.db, &target.key, digest).await?;
     if let Some(linked) = &linked {
-        state.caches.blobs.insert((target.repository.clone(), digest.clone()), linked.clone()).await;
+        state.caches.blobs.insert((target.key.clone(), digest.clone()), linked.clone()).await;
     }
     Ok(linked)
 }
@@ -104,7 +104,7 @@ async fn confirm_once(
     digest: &Digest,
     priority: Priority,
 ) -> BlobResult {
-    let key = (target.repository.clone(), digest.clone());
+    let key = (target.key.clone(), digest.clone());
     let (flight, _) = state.flights.blobs.join(key, |publisher| {
         let (state, target, digest) = (Arc::clone(state), Arc::clone(target), digest.clone());
         async move { publisher.finish(confirm(&state, &target, &digest, priority).await) }
@@ -126,5 +126,5 @@ async fn confirm(state: &AppState, target: &Target, digest: &Digest, priority: P
 }
 
 fn negative_key(target: &Target, digest: &Digest) -> NegativeKey {
-    NegativeKey::Blob(target.repository.clone(), digest.clone())
+    NegativeKey::Blob(target.key.clone(), digest.clone())
 }

@@ -16,10 +16,15 @@ pub(crate) async fn queue(state: &AppState, target: &Target, manifest: &StoredMa
         return;
     }
     match Manifest::parse(&manifest.body, Some(&manifest.media_type)) {
-        Ok(parsed) if !parsed.items.is_empty() => {}
+        Ok(parsed) if !parsed.descriptors.is_empty() => {}
         _ => return,
     }
-    let job = CompleteImage { repository: target.repository.clone(), manifest: manifest.digest.clone() };
+    let job = CompleteImage {
+        namespace: target.namespace.prefix.clone(),
+        upstream: target.upstream.client.name().to_owned(),
+        repository: target.upstream_name.clone(),
+        manifest: manifest.digest.clone(),
+    };
     if let Err(error) = state.jobs.enqueue(&job).await {
         tracing::warn!(kind = CompleteImage::KIND, key = job.key(), %error, "failed to queue a job");
     }

@@ -29,15 +29,15 @@ impl LocalTag {
         if let Some(cached) = Self::cached(state, target, tag).await {
             return Ok(cached);
         }
-        let row = tags::find(&state.db, &target.repository, tag).await?;
+        let row = tags::find(&state.db, &target.key, tag).await?;
         if let Some(row) = &row {
-            state.caches.tags.insert((target.repository.clone(), tag.clone()), row.clone()).await;
+            state.caches.tags.insert((target.key.clone(), tag.clone()), row.clone()).await;
         }
         Ok(Self { row, now: Millis::now() })
     }
 
     pub(super) async fn cached(state: &AppState, target: &Target, tag: &Tag) -> Option<Self> {
-        let row = state.caches.tags.get(&KeyRef(&target.repository, tag)).await?;
+        let row = state.caches.tags.get(&KeyRef(&target.key, tag)).await?;
         Some(Self { row: Some(row), now: Millis::now() })
     }
 

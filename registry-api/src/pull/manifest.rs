@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use http_server::Resource;
-use oci_types::{Digest, Manifest, Millis, Reference, RepositoryName, UpstreamFailure};
+use oci_types::{Digest, Manifest, Millis, Reference, UpstreamFailure};
 use shared_models::db::{
     links::{self, Proof},
     manifests::{self, NewManifest, StoredManifest},
     platforms,
     record::TagCheck,
+    repositories::RepositoryKey,
 };
 use upstream_client::Priority;
 
@@ -54,7 +55,7 @@ async fn pull_once(
     local: LocalManifest,
     priority: Priority,
 ) -> DigestResult {
-    let key = (target.repository.clone(), digest.clone());
+    let key = (target.key.clone(), digest.clone());
     let (flight, joined) = state.flights.manifests.join(key, |publisher| {
         run(Arc::clone(state), Arc::clone(target), digest.clone(), local, priority, publisher)
     });
@@ -69,14 +70,15 @@ async fn run(
     digest: Digest,
     local: LocalManifest,
     priority: Priority,
-    publisher: Publisher<(RepositoryName, Digest), DigestResult>,
+    publisher: Publisher<(RepositoryKey, Digest), DigestResult>,
 ) {
     let result = confirm_or_fetch(&state, &target, &digest, local, priority).await;
     publisher.finish(result.clone());
-    if let Ok((manifest, Outcome::Miss | Outcome::KnownContent)) = result {
-        if priority == Priority::Client {
-            touch_platform(&state, &target, &digest).await;
-        }
+    // A job that pulls a manifest completes the image itself.
+    if priority == Priority::Client
+        && let Ok((manifest, Outcome::Miss | Outcome::KnownContent)) = result
+    {
+        touch_platform(&state, &target, &digest).await;
         complete::queue(&state, &target, &manifest).await;
     }
 }
@@ -162,7 +164,7 @@ pub(crate) async fn fetch(
 async fn touch_platform(state: &AppState, target: &Target, digest: &Digest) {
     let recorded = async {
         let Some(platform) = manifests::platform_of(&state.db, digest).await? else { return Ok(()) };
-        platforms::note(&state.db, &target.namespace.prefix, &platform, Millis::now()).await
+        platforms::touch(&state.db, &target.namespace.prefix, &platform, Millis::now()).await
     };
     if let Err(error) = recorded.await {
         tracing::warn!(%digest, %error, "failed to record the platform of a manifest");
@@ -170,7 +172,7 @@ async fn touch_platform(state: &AppState, target: &Target, digest: &Digest) {
 }
 
 fn negative_key(target: &Target, digest: &Digest) -> NegativeKey {
-    NegativeKey::Manifest(target.repository.clone(), Reference::Digest(digest.clone()))
+    NegativeKey::Manifest(target.key.clone(), Reference::Digest(digest.clone()))
 }
 
 /// A manifest as it is in the caches and the database.
@@ -185,7 +187,7 @@ impl LocalManifest {
         let mut local = unknown.or_cached(state, target, digest).await;
         if local.manifest.is_none() || local.link.is_none() {
             let with_bytes = local.manifest.is_none();
-            let found = links::manifest(&state.db, &target.repository, digest, with_bytes).await?;
+            let found = links::manifest(&state.db, &target.key, digest, with_bytes).await?;
             local.link = found.proof;
             if let Some(stored) = found.stored {
                 local.manifest = Some(record::cache_manifest(state, stored).await);
@@ -201,7 +203,7 @@ impl LocalManifest {
         if self.manifest.is_none() {
             self.manifest = state.caches.manifests.get(digest).await;
         }
-        if state.caches.manifest_links.contains_key(&KeyRef(&target.repository, digest)) {
+        if state.caches.manifest_links.contains_key(&KeyRef(&target.key, digest)) {
             self.link = Some(Proof::Confirmed);
         }
         self

@@ -93,10 +93,11 @@ async fn a_stale_tag_takes_one_to_record_the_check() {
 async fn a_job_is_queued_after_the_answer() {
     let service = Service::start_with(|config| config.namespaces[0].prefetch = Prefetch::Image).await;
     let Service { state, target, .. } = &service;
+    let mut queued = state.jobs.subscribe();
     let before = state.db.round_trips();
     let cold = tag::pull(state, target, &Tag::parse("1").unwrap(), false).await;
     assert_eq!(cold.unwrap().1.label(), "miss");
-    state.jobs.queued().await;
+    queued.changed().await.unwrap();
     assert_eq!(state.db.round_trips() - before, 4);
 }
 

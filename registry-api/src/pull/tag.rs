@@ -3,12 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use http_server::Resource;
-use oci_types::{
-    Digest, MediaType, Millis, Reference, RepositoryName, Tag, UpstreamFailure, media_type::OCI_MANIFEST,
-};
+use oci_types::{Digest, MediaType, Millis, Reference, Tag, UpstreamFailure, media_type::OCI_MANIFEST};
 use shared_models::db::{
     manifests::{self, StoredManifest},
     record::TagCheck,
+    repositories::RepositoryKey,
 };
 use upstream_client::{ManifestHead, Priority};
 
@@ -32,7 +31,7 @@ use crate::{
     state::AppState,
 };
 
-type TagPublisher = Publisher<(RepositoryName, Tag), TagCheckProgress>;
+type TagPublisher = Publisher<(RepositoryKey, Tag), TagCheckProgress>;
 
 /// Answers a request for a tag.
 pub(crate) async fn pull(
@@ -81,7 +80,7 @@ async fn check_once(
 ) -> ManifestResult {
     let headers_only = head && !target.upstream.policy.fetch_on_head;
     loop {
-        let key = (target.repository.clone(), tag.clone());
+        let key = (target.key.clone(), tag.clone());
         let (flight, joined) = state.flights.tags.join(key, |publisher| {
             let (state, target, tag) = (Arc::clone(state), Arc::clone(target), tag.clone());
             run(state, target, tag, local.clone(), headers_only, publisher)
@@ -255,7 +254,7 @@ async fn fetch(
     digest: &Digest,
     observed: &TagCheck,
 ) -> Result<Recorded, ApiError> {
-    match state.flights.manifests.begin((target.repository.clone(), digest.clone())) {
+    match state.flights.manifests.begin((target.key.clone(), digest.clone())) {
         Begin::Started(publisher) => {
             let reference = Reference::Digest(digest.clone());
             let fetched = manifest::fetch(state, target, &reference, Some(observed), Priority::Client).await;
@@ -283,5 +282,5 @@ fn refused(failure: UpstreamFailure) -> ApiError {
 }
 
 fn negative_key(target: &Target, tag: &Tag) -> NegativeKey {
-    NegativeKey::Manifest(target.repository.clone(), Reference::Tag(tag.clone()))
+    NegativeKey::Manifest(target.key.clone(), Reference::Tag(tag.clone()))
 }

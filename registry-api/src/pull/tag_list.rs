@@ -23,7 +23,7 @@ pub(crate) async fn list(
     target: &Arc<Target>,
     page: PageRequest<Tag>,
 ) -> TagListResult {
-    let key = (target.repository.clone(), page);
+    let key = (target.key.clone(), page);
     let cached = state.caches.tag_lists.get(&key).await;
     let cached = cached.filter(|(fetched_at, _)| fetched_at.elapsed() < target.upstream.policy.tag_ttl);
     let facts = TagListFacts {
@@ -85,7 +85,7 @@ async fn list_local(
     failure: UpstreamFailure,
 ) -> TagListResult {
     let n = page.n.unwrap_or(state.config.settings.max_page_size);
-    let rows = tags::list(&state.db, &target.repository, page.last.as_ref(), rows_for(n)).await?;
+    let rows = tags::list(&state.db, &target.key, page.last.as_ref(), rows_for(n)).await?;
     if rows.is_empty() && page.last.is_none() {
         return Err(ApiError::upstream(Resource::Repository, failure));
     }
@@ -93,5 +93,5 @@ async fn list_local(
 }
 
 fn negative_key(target: &Target) -> NegativeKey {
-    NegativeKey::TagList(target.repository.clone())
+    NegativeKey::TagList(target.key.clone())
 }

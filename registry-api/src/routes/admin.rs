@@ -2,7 +2,7 @@
 
 use actix_web::HttpResponse;
 use serde::Serialize;
-use shared_models::db::tasks;
+use shared_models::db::jobs::{self, JobRow};
 
 use crate::{error::ApiError, metrics::state_name, state::AppState};
 
@@ -49,25 +49,37 @@ struct JobState {
     key: String,
     state: &'static str,
     attempts: i32,
-    /// When it is due, in milliseconds since the Unix epoch.
+    /// The earliest time of the next attempt, in milliseconds since the Unix epoch, as all times.
     run_at: i64,
+    /// How many of `total` units of work are done: of a `complete_image` job, blobs.
+    done: Option<i64>,
+    total: Option<i64>,
     error: Option<String>,
+    created_at: i64,
+    /// When it succeeded, failed or was cancelled.
+    ended_at: Option<i64>,
 }
 
-/// `GET /api/v1/jobs`
-pub(super) async fn jobs(state: &AppState) -> Result<HttpResponse, ApiError> {
-    let rows = tasks::list(&state.db, MAX_JOBS).await?;
-    let jobs: Vec<_> = rows
-        .into_iter()
-        .map(|row| JobState {
+impl From<JobRow> for JobState {
+    fn from(row: JobRow) -> Self {
+        Self {
             id: row.id,
             kind: row.kind,
             key: row.key,
             state: state_name(row.state),
             attempts: row.attempts,
             run_at: row.run_at.0,
+            done: row.done,
+            total: row.total,
             error: row.error,
-        })
-        .collect();
-    Ok(HttpResponse::Ok().json(jobs))
+            created_at: row.created_at.0,
+            ended_at: row.ended_at.map(|at| at.0),
+        }
+    }
+}
+
+/// `GET /api/v1/jobs`
+pub(super) async fn jobs(state: &AppState) -> Result<HttpResponse, ApiError> {
+    let rows = jobs::list(&state.db, MAX_JOBS).await?;
+    Ok(HttpResponse::Ok().json(rows.into_iter().map(JobState::from).collect::<Vec<_>>()))
 }

@@ -1,29 +1,29 @@
-//! Leases of running downloads: one node fetches a blob at a time.
+//! Leases of running downloads: one node downloads a blob at a time.
 
-use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, upsert::excluded};
-use diesel_async::RunQueryDsl;
-use futures::FutureExt;
+use diesel::{BoolExpressionMethods, ExpressionMethods, QueryDsl, Queryable, Selectable, upsert::excluded};
 
-use super::{Db, DbError, on, update_only_if};
+use super::{Db, DbError, columns, execute, first, to_column, update_only_if};
 use crate::schema::fills;
 use oci_types::{Digest, Millis};
 
-/// Who fetches a blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The lease of a download.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = fills)]
 pub struct FillRow {
-    /// The node.
+    /// The node that holds the lease.
     pub node_id: String,
-    /// Until when it is believed, unless it renews.
+    /// When the lease ends unless it is renewed.
     pub lease_until: Millis,
-    /// How many bytes from the start it has.
+    /// The number of bytes from the start that are present.
+    #[diesel(deserialize_as = i64)]
     pub offset: u64,
 }
 
-/// Takes the lease until `until`; false when another node holds it. Taking one's own again works, so that a node that
-/// came back goes on with what it had begun. The offset of a lease that ran out stays, as a hint.
+/// Acquires the lease until `until`. Returns false if another node holds it. A node can acquire its own lease again, and
+/// continues its download after a restart. The offset of an expired lease remains as a hint.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn claim(
     db: &Db,
     digest: &Digest,
@@ -31,37 +31,25 @@ pub async fn claim(
     until: Millis,
     now: Millis,
 ) -> Result<bool, DbError> {
-    let (digest, node) = (digest.clone(), node.to_owned());
-    db.write(move |conn| {
-        async move {
-            let upsert = diesel::insert_into(fills::table)
-                .values((
-                    fills::digest.eq(&digest),
-                    fills::node_id.eq(&node),
-                    fills::lease_until.eq(until.0),
-                    fills::offset.eq(0),
-                ))
-                .on_conflict(fills::digest)
-                .do_update()
-                .set((
-                    fills::node_id.eq(excluded(fills::node_id)),
-                    fills::lease_until.eq(excluded(fills::lease_until)),
-                ));
-            let query = update_only_if(
-                upsert,
-                fills::lease_until.le(now.0).or(fills::node_id.eq(excluded(fills::node_id))),
-            );
-            Ok(on!(conn, |c| query.execute(c))? == 1)
-        }
-        .boxed()
-    })
-    .await
+    use fills as f;
+    let upsert = diesel::insert_into(f::table)
+        .values((
+            f::digest.eq(digest.clone()),
+            f::node_id.eq(node.to_owned()),
+            f::lease_until.eq(until),
+            f::offset.eq(0),
+        ))
+        .on_conflict(f::digest)
+        .do_update()
+        .set((f::node_id.eq(excluded(f::node_id)), f::lease_until.eq(excluded(f::lease_until))));
+    let available = f::lease_until.le(now).or(f::node_id.eq(excluded(f::node_id)));
+    Ok(execute!(db, update_only_if(upsert, available))? == 1)
 }
 
-/// Keeps the lease until `until` and says how far the download is; false when the lease is another's by now.
+/// Renews the lease until `until`, with the progress of the download. Returns false if another node has acquired it.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn renew(
     db: &Db,
     digest: &Digest,
@@ -69,74 +57,38 @@ pub async fn renew(
     until: Millis,
     offset: u64,
 ) -> Result<bool, DbError> {
-    let (digest, node) = (digest.clone(), node.to_owned());
-    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-    db.write(move |conn| {
-        async move {
-            let query = diesel::update(fills::table.find(digest))
-                .filter(fills::node_id.eq(node))
-                .set((fills::lease_until.eq(until.0), fills::offset.eq(offset)));
-            Ok(on!(conn, |c| query.execute(c))? == 1)
-        }
-        .boxed()
-    })
-    .await
+    let query = diesel::update(fills::table.find(digest.clone()))
+        .filter(fills::node_id.eq(node.to_owned()))
+        .set((fills::lease_until.eq(until), fills::offset.eq(to_column(offset))));
+    Ok(execute!(db, query)? == 1)
 }
 
-/// Gives the lease back, where it is the node's.
+/// Releases the lease, if the node holds it.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn release(db: &Db, digest: &Digest, node: &str) -> Result<(), DbError> {
-    let (digest, node) = (digest.clone(), node.to_owned());
-    db.write(move |conn| {
-        async move {
-            let query = diesel::delete(fills::table.find(digest)).filter(fills::node_id.eq(node));
-            on!(conn, |c| query.execute(c))?;
-            Ok(())
-        }
-        .boxed()
-    })
-    .await
+    let query = diesel::delete(fills::table.find(digest.clone())).filter(fills::node_id.eq(node.to_owned()));
+    execute!(db, query)?;
+    Ok(())
 }
 
-/// Who holds the lease now.
+/// The lease of a download, unless it has expired.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn holder(db: &Db, digest: &Digest, now: Millis) -> Result<Option<FillRow>, DbError> {
-    let digest = digest.clone();
-    db.read(move |conn| {
-        async move {
-            let query = fills::table.find(digest).filter(fills::lease_until.gt(now.0)).select((
-                fills::node_id,
-                fills::lease_until,
-                fills::offset,
-            ));
-            let row: Option<(String, i64, i64)> = on!(conn, |c| query.first(c)).optional()?;
-            Ok(row.map(|(node_id, until, offset)| FillRow {
-                node_id,
-                lease_until: Millis(until),
-                offset: u64::try_from(offset).unwrap_or(0),
-            }))
-        }
-        .boxed()
-    })
-    .await
+    let query = fills::table
+        .filter(fills::digest.eq(digest.clone()))
+        .filter(fills::lease_until.gt(now))
+        .select(columns::<FillRow>());
+    first!(db, query)
 }
 
-/// Takes away the leases that ran out before `before`, and says how many.
+/// Deletes the leases that expired before `before`. Returns their number.
 ///
 /// # Errors
-/// [`DbError`], as every query.
-pub async fn remove_expired(db: &Db, before: Millis) -> Result<u64, DbError> {
-    db.write(move |conn| {
-        async move {
-            let query = diesel::delete(fills::table.filter(fills::lease_until.lt(before.0)));
-            let removed = on!(conn, |c| query.execute(c))?;
-            Ok(u64::try_from(removed).unwrap_or(u64::MAX))
-        }
-        .boxed()
-    })
-    .await
+/// [`DbError`].
+pub async fn remove_expired(db: &Db, before: Millis) -> Result<usize, DbError> {
+    execute!(db, diesel::delete(fills::table.filter(fills::lease_until.lt(before))))
 }

@@ -1,17 +1,22 @@
-//! What makes content readable through a repository, and what that proves.
+//! The links of a repository to content, and what each proves.
 
-use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, dsl::exists, select};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, OptionalExtension,
+    QueryDsl, dsl::exists, select,
+};
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
 use super::{
     Conn, Db, DbError,
     blobs::{self as blob_rows, BlobRow},
+    columns,
     manifests::{self as manifest_rows, StoredManifest},
     on,
+    repositories::RepositoryKey,
 };
 use crate::schema::{blob_sources, blobs, repositories, repository_blobs, repository_manifests};
-use oci_types::{Digest, RepositoryName};
+use oci_types::Digest;
 
 /// What a link of a repository to content proves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +33,7 @@ pub enum Proof {
 /// A blob that a repository links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkedBlob {
-    /// The blob.
+    /// The blob. Its size is as received, or else as the upstream of the repository states it.
     pub blob: BlobRow,
     /// What the link proves.
     pub proof: Proof,
@@ -39,39 +44,50 @@ pub struct LinkedBlob {
 pub struct ManifestLookup {
     /// What the link of the repository proves, where there is one.
     pub proof: Option<Proof>,
-    /// The bytes, which any repository may have stored. `None` also when they were not requested.
+    /// The bytes, which any repository may have stored. `None` also if they were not requested.
     pub stored: Option<StoredManifest>,
 }
 
-/// The blob, when the repository links it (pending or not).
+/// The blob, if the repository links it, pending or not.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn blob(
     db: &Db,
-    repository: &RepositoryName,
+    repository: &RepositoryKey,
     digest: &Digest,
 ) -> Result<Option<LinkedBlob>, DbError> {
     let (repository, digest) = (repository.clone(), digest.clone());
     db.read(move |conn| {
         async move {
+            use blob_sources as s;
             use repository_blobs as rb;
+            let own_source = s::digest
+                .eq(rb::digest)
+                .and(s::upstream.nullable().eq(repositories::upstream))
+                .and(s::upstream_name.nullable().eq(repositories::upstream_name));
             let query = rb::table
                 .inner_join(repositories::table)
                 .inner_join(blobs::table)
-                .filter(repositories::name.eq(repository))
+                .left_join(s::table.on(own_source))
+                .filter(repositories::key.eq(repository.as_str()))
                 .filter(rb::digest.eq(&digest))
-                .select(((blobs::digest, blobs::size, blobs::state), rb::confirmed, repositories::upstream));
-            let found: Option<(blob_rows::Row, bool, Option<String>)> =
+                .select((
+                    columns::<blob_rows::Row>(),
+                    s::size.nullable(),
+                    rb::confirmed,
+                    repositories::upstream,
+                ));
+            let found: Option<(blob_rows::Row, Option<i64>, bool, Option<String>)> =
                 on!(conn, |c| query.first(c)).optional()?;
-            let Some((row, confirmed, upstream)) = found else { return Ok(None) };
+            let Some((row, stated, confirmed, upstream)) = found else { return Ok(None) };
             let proof = match confirmed {
                 true => Proof::Confirmed,
                 false => {
                     Proof::Claimed { from_other_upstream: has_other_source(conn, &digest, upstream).await? }
                 }
             };
-            Ok(Some(LinkedBlob { blob: blob_rows::blob(row)?, proof }))
+            Ok(Some(LinkedBlob { blob: row.into_blob(stated.as_slice()), proof }))
         }
         .boxed()
     })
@@ -81,10 +97,10 @@ pub async fn blob(
 /// The link of the repository to a manifest, and with `with_bytes` the bytes of the manifest.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn manifest(
     db: &Db,
-    repository: &RepositoryName,
+    repository: &RepositoryKey,
     digest: &Digest,
     with_bytes: bool,
 ) -> Result<ManifestLookup, DbError> {
@@ -94,7 +110,7 @@ pub async fn manifest(
             use repository_manifests as rm;
             let query = rm::table
                 .inner_join(repositories::table)
-                .filter(repositories::name.eq(repository))
+                .filter(repositories::key.eq(repository.as_str()))
                 .filter(rm::manifest.eq(&digest))
                 .select((rm::confirmed, repositories::upstream));
             let found: Option<(bool, Option<String>)> = on!(conn, |c| query.first(c)).optional()?;

@@ -1,135 +1,74 @@
 //! The content-app processes that are alive.
 
-use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, upsert::excluded};
-use diesel_async::RunQueryDsl;
-use futures::FutureExt;
+use diesel::{AsChangeset, ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable};
 
-use super::{Db, DbError, on};
+use super::{Db, DbError, columns, execute, first, load};
 use crate::schema::content_nodes;
 use oci_types::Millis;
 
 /// A content-app process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = content_nodes)]
 pub struct NodeRow {
     /// Its name, the same after a restart.
     pub id: String,
-    /// Where clients reach it.
+    /// The base URL for clients.
     pub public_url: String,
-    /// Where the services reach it.
+    /// The base URL of its internal API.
     pub internal_url: String,
-    /// When it last said that it lives.
+    /// The time of its last heartbeat.
     pub heartbeat_at: Millis,
-    /// It finishes what runs and takes nothing new.
+    /// Whether it accepts no new work.
     pub draining: bool,
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = content_nodes)]
-struct NewNode {
-    id: String,
-    public_url: String,
-    internal_url: String,
-    heartbeat_at: i64,
-    draining: bool,
-}
-
-/// Writes that the node lives, and where.
+/// Records a heartbeat.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn heartbeat(db: &Db, node: &NodeRow) -> Result<(), DbError> {
-    let NodeRow { id, public_url, internal_url, heartbeat_at, draining } = node.clone();
-    let node = NewNode { id, public_url, internal_url, heartbeat_at: heartbeat_at.0, draining };
-    db.write(move |conn| {
-        async move {
-            use content_nodes as n;
-            let query = diesel::insert_into(n::table).values(node).on_conflict(n::id).do_update().set((
-                n::public_url.eq(excluded(n::public_url)),
-                n::internal_url.eq(excluded(n::internal_url)),
-                n::heartbeat_at.eq(excluded(n::heartbeat_at)),
-                n::draining.eq(excluded(n::draining)),
-            ));
-            on!(conn, |c| query.execute(c))?;
-            Ok(())
-        }
-        .boxed()
-    })
-    .await
+    use content_nodes as n;
+    let node = node.clone();
+    let upsert = diesel::insert_into(n::table).values(node.clone()).on_conflict(n::id).do_update().set(node);
+    execute!(db, upsert)?;
+    Ok(())
 }
 
-/// The nodes that were heard of since `since` and aren't draining, by id.
+/// The nodes with a heartbeat since `since` that are not draining, by id.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn live(db: &Db, since: Millis) -> Result<Vec<NodeRow>, DbError> {
-    db.read(move |conn| {
-        async move {
-            use content_nodes as n;
-            let query = n::table
-                .filter(n::heartbeat_at.ge(since.0))
-                .filter(n::draining.eq(false))
-                .order(n::id)
-                .select((n::id, n::public_url, n::internal_url, n::heartbeat_at, n::draining));
-            let rows: Vec<(String, String, String, i64, bool)> = on!(conn, |c| query.load(c))?;
-            let node = |(id, public_url, internal_url, at, draining)| NodeRow {
-                id,
-                public_url,
-                internal_url,
-                heartbeat_at: Millis(at),
-                draining,
-            };
-            Ok(rows.into_iter().map(node).collect())
-        }
-        .boxed()
-    })
-    .await
+    use content_nodes as n;
+    let query = n::table
+        .filter(n::heartbeat_at.ge(since))
+        .filter(n::draining.eq(false))
+        .order(n::id)
+        .select(columns::<NodeRow>());
+    load!(db, query)
 }
 
-/// Where a node's internal API is, also while it drains; `None` for a node that is not known.
+/// The base URL of the internal API of a node, also while it drains. `None` for an unknown node.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn internal_url(db: &Db, id: &str) -> Result<Option<String>, DbError> {
-    let id = id.to_owned();
-    db.read(move |conn| {
-        async move {
-            let query = content_nodes::table.find(id).select(content_nodes::internal_url);
-            Ok(on!(conn, |c| query.first(c)).optional()?)
-        }
-        .boxed()
-    })
-    .await
+    first!(db, content_nodes::table.find(id.to_owned()).select(content_nodes::internal_url))
 }
 
-/// Takes a node away that ends in good order.
+/// Deletes a node that has ended.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn remove(db: &Db, id: &str) -> Result<(), DbError> {
-    let id = id.to_owned();
-    db.write(move |conn| {
-        async move {
-            let query = diesel::delete(content_nodes::table.find(id));
-            on!(conn, |c| query.execute(c))?;
-            Ok(())
-        }
-        .boxed()
-    })
-    .await
+    execute!(db, diesel::delete(content_nodes::table.find(id.to_owned())))?;
+    Ok(())
 }
 
-/// Takes away the nodes that were not heard of since `before`, and says how many.
+/// Deletes the nodes without a heartbeat since `before`. Returns their number.
 ///
 /// # Errors
-/// [`DbError`], as every query.
-pub async fn remove_dead(db: &Db, before: Millis) -> Result<u64, DbError> {
-    db.write(move |conn| {
-        async move {
-            let query = diesel::delete(content_nodes::table.filter(content_nodes::heartbeat_at.lt(before.0)));
-            let removed = on!(conn, |c| query.execute(c))?;
-            Ok(u64::try_from(removed).unwrap_or(u64::MAX))
-        }
-        .boxed()
-    })
-    .await
+/// [`DbError`].
+pub async fn remove_dead(db: &Db, before: Millis) -> Result<usize, DbError> {
+    execute!(db, diesel::delete(content_nodes::table.filter(content_nodes::heartbeat_at.lt(before))))
 }

@@ -1,4 +1,4 @@
-//! Recording what upstream has confirmed: a manifest with everything that becomes readable through it.
+//! Recording a manifest that an upstream has confirmed, with all content that it makes readable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags,
 use crate::schema::repository_manifests;
 use oci_types::{
     Digest, Millis,
-    manifest::{Item, ItemKind, MAX_ITEMS},
+    manifest::{Descriptor, DescriptorRole, MAX_DESCRIPTORS},
 };
 
 pub use super::{
@@ -18,10 +18,10 @@ pub use super::{
     tags::{TagCheck, TagRow},
 };
 
-/// How many levels of indexes are followed below a manifest.
+/// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 3;
 
-/// How many manifests are asked for in one statement.
+/// The maximum number of manifests in one statement.
 const LEVEL_CHUNK: usize = 500;
 
 #[derive(Insertable)]
@@ -29,7 +29,7 @@ const LEVEL_CHUNK: usize = 500;
 struct NewLink {
     repository_id: i64,
     manifest: Digest,
-    first_seen_at: i64,
+    first_seen_at: Millis,
     confirmed: bool,
 }
 
@@ -40,14 +40,18 @@ struct Content {
     blobs: BTreeMap<Digest, Option<u64>>,
 }
 
-/// Records a manifest in one transaction: its bytes and what it names; the links of the repository to it, to its
-/// children and to its blobs (those that were pending are no longer), also to what is named by children whose bytes are
-/// here; its blobs as on-demand with size and source, where they aren't known; and the tag, if there is one, unless a
-/// check of it that began later has been recorded: then the tag stays where that has seen it. Returns the tag as it is
-/// then.
+/// Records a manifest in one transaction:
+///
+/// - its bytes and descriptors;
+/// - links of the repository to it, and to all manifests and blobs below it, as far as the bytes of the manifests are in
+///   the database;
+/// - the blobs that are unknown, as on-demand, and the repository of the upstream as a source of each;
+/// - the tag, if there is one, unless a check of it that began later has been recorded.
+///
+/// Returns the tag as it is then.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the repository is one without upstream; [`DbError`], as every query.
+/// [`DbError`].
 pub async fn manifest(
     db: &Db,
     repository: &NewRepository,
@@ -60,7 +64,7 @@ pub async fn manifest(
         async move {
             let repository_id = repositories::ensure(conn, &repository, now).await?;
             manifests::store(conn, &manifest, now).await?;
-            let content = content(conn, &manifest.digest, manifest.parsed.items).await?;
+            let content = content(conn, &manifest.digest, manifest.parsed.descriptors).await?;
             link(conn, repository_id, &repository, content, &manifest.digest, now).await?;
             point(conn, repository_id, tag.as_ref(), &manifest.digest).await
         }
@@ -69,18 +73,18 @@ pub async fn manifest(
     .await
 }
 
-/// What [`adopt`] recorded.
+/// The result of [`adopt`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
-    /// The tag as it is then, where there is one.
+    /// The tag as it is then, if there is one.
     pub tag: Option<TagRow>,
 }
 
-/// Does what [`manifest`] does, for a manifest whose bytes are here already, by any repository. `None`, and nothing is
-/// recorded, when they are not.
+/// Does the same as [`manifest`] for a manifest whose bytes are in the database. Returns `None`, and records nothing, if they
+/// are not.
 ///
 /// # Errors
-/// As [`manifest`].
+/// [`DbError`].
 pub async fn adopt(
     db: &Db,
     repository: &NewRepository,
@@ -95,8 +99,8 @@ pub async fn adopt(
                 return Ok(None);
             }
             let repository_id = repositories::ensure(conn, &repository, now).await?;
-            let items = manifests::items_of(conn, std::slice::from_ref(&digest)).await?;
-            let content = content(conn, &digest, items).await?;
+            let descriptors = manifests::descriptors(conn, std::slice::from_ref(&digest)).await?;
+            let content = content(conn, &digest, descriptors).await?;
             link(conn, repository_id, &repository, content, &digest, now).await?;
             let tag = point(conn, repository_id, tag.as_ref(), &digest).await?;
             Ok(Some(Adopted { tag }))
@@ -118,24 +122,28 @@ async fn point(
     }
 }
 
-/// Everything below `root`, as far as the bytes of its children are here.
-async fn content(conn: &mut Conn, root: &Digest, mut items: Vec<Item>) -> Result<Content, DbError> {
+/// `root` and the content below it, as far as the bytes of its manifests are in the database.
+async fn content(
+    conn: &mut Conn,
+    root: &Digest,
+    mut descriptors: Vec<Descriptor>,
+) -> Result<Content, DbError> {
     let mut content = Content::default();
     content.manifests.insert(root.clone());
     for _ in 0..MAX_DEPTH {
         let mut level = Vec::new();
-        for item in items.drain(..) {
-            if item.is_fetched_blob() {
-                content.blobs.entry(item.digest).or_insert(Some(item.size));
-            } else if item.kind == ItemKind::Child
-                && content.manifests.len() <= MAX_ITEMS
-                && content.manifests.insert(item.digest.clone())
+        for descriptor in descriptors.drain(..) {
+            if descriptor.is_fetched_blob() {
+                content.blobs.entry(descriptor.digest).or_insert(Some(descriptor.size));
+            } else if descriptor.role == DescriptorRole::Manifest
+                && content.manifests.len() <= MAX_DESCRIPTORS
+                && content.manifests.insert(descriptor.digest.clone())
             {
-                level.push(item.digest);
+                level.push(descriptor.digest);
             }
         }
         for some in level.chunks(LEVEL_CHUNK) {
-            items.extend(manifests::items_of(conn, some).await?);
+            descriptors.extend(manifests::descriptors(conn, some).await?);
         }
     }
     Ok(content)
@@ -143,8 +151,8 @@ async fn content(conn: &mut Conn, root: &Digest, mut items: Vec<Item>) -> Result
 
 /// Links the content: the root as confirmed, everything below it as claimed.
 ///
-/// Rows are written table by table in one order and within a table by digest, so that no two who record overlapping
-/// content wait for each other in a ring.
+/// Rows are written table by table, and by digest within a table, so that transactions that record overlapping content do not
+/// deadlock.
 async fn link(
     conn: &mut Conn,
     repository_id: i64,
@@ -158,7 +166,7 @@ async fn link(
         repository_id,
         confirmed: manifest == *root,
         manifest,
-        first_seen_at: now.0,
+        first_seen_at: now,
     });
     insert_all!(conn, links.collect(), |rows| update_only_if(
         diesel::insert_into(rm::table)
@@ -169,6 +177,6 @@ async fn link(
         excluded(rm::confirmed).and(rm::confirmed.eq(false)),
     ));
     let blobs: Vec<_> = content.blobs.into_iter().collect();
-    blobs::ensure(conn, &blobs, &repository.upstream, &repository.upstream_name).await?;
-    blobs::confirm(conn, repository_id, blobs.into_iter().map(|(digest, _)| digest), now).await
+    blobs::ensure(conn, &blobs, repository.repository.source()).await?;
+    blobs::claim(conn, repository_id, blobs.into_iter().map(|(digest, _)| digest), now).await
 }

@@ -1,4 +1,6 @@
-//! Repositories: the names that clients use.
+//! Repositories, identified by what they mirror.
+
+use std::fmt;
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, OptionalExtension, QueryDsl,
@@ -7,99 +9,107 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
-use super::{Conn, Db, DbError, each, on, update_only_if};
+use super::{Conn, Db, DbError, each, load, on};
 use crate::schema::repositories;
 use oci_types::{Millis, RepositoryName};
 
-/// A name that clients use.
+/// What a repository is, independent of the names that clients use for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repository {
-    /// The row.
-    pub id: i64,
-    /// What clients call it.
-    pub name: RepositoryName,
-    /// The configured upstream that it copies; none for a repository of one's own.
-    pub upstream: Option<String>,
-    /// Its name there.
-    pub upstream_name: Option<RepositoryName>,
+pub enum Repository {
+    /// Mirrors a repository of an upstream.
+    Proxy {
+        /// The name of the configured upstream.
+        upstream: String,
+        /// The name of the repository at the upstream.
+        upstream_name: RepositoryName,
+    },
+    /// Has no upstream.
+    Hosted {
+        /// Its name.
+        name: RepositoryName,
+    },
 }
 
-/// A repository that copies one upstream, as it is recorded when upstream has confirmed something in it.
+/// The identity of a repository as text: `UPSTREAM@NAME`, or `@NAME` for a hosted one. A name contains no `@`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepositoryKey(String);
+
+impl Repository {
+    /// The identity of the repository.
+    pub fn key(&self) -> RepositoryKey {
+        RepositoryKey(match self {
+            Self::Proxy { upstream, upstream_name } => format!("{upstream}@{upstream_name}"),
+            Self::Hosted { name } => format!("@{name}"),
+        })
+    }
+
+    /// The upstream and the name there. `None` for a hosted repository.
+    pub fn source(&self) -> Option<(&str, &RepositoryName)> {
+        match self {
+            Self::Proxy { upstream, upstream_name } => Some((upstream, upstream_name)),
+            Self::Hosted { .. } => None,
+        }
+    }
+}
+
+impl RepositoryKey {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RepositoryKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RepositoryKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// A repository to record content in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRepository {
-    /// What clients call it.
+    /// The name that clients use.
     pub name: RepositoryName,
-    /// The configured upstream.
-    pub upstream: String,
-    /// Its name there.
-    pub upstream_name: RepositoryName,
+    /// What it is.
+    pub repository: Repository,
 }
 
-type Row = (i64, RepositoryName, Option<String>, Option<RepositoryName>);
-
-/// The repository of that name.
+/// Up to `limit` names that clients use, in byte order, those after `after` (distribution-spec: the catalog of earlier
+/// registries).
 ///
 /// # Errors
-/// [`DbError`], as every query.
-pub async fn find(db: &Db, name: &RepositoryName) -> Result<Option<Repository>, DbError> {
-    let name = name.clone();
-    db.read(move |conn| {
-        async move {
-            let row = select(conn, &name).await?;
-            Ok(row.map(|(id, name, upstream, upstream_name)| Repository {
-                id,
-                name,
-                upstream,
-                upstream_name,
-            }))
-        }
-        .boxed()
-    })
-    .await
-}
-
-async fn select(conn: &mut Conn, name: &RepositoryName) -> Result<Option<Row>, DbError> {
-    use repositories as r;
-    let query = r::table.filter(r::name.eq(name)).select((r::id, r::name, r::upstream, r::upstream_name));
-    Ok(on!(conn, |c| query.first::<Row>(c)).optional()?)
-}
-
-/// Up to `limit` names in byte order, those after `after` (distribution-spec: the catalog of older registries).
-///
-/// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn catalog(
     db: &Db,
     after: Option<&RepositoryName>,
     limit: i64,
 ) -> Result<Vec<RepositoryName>, DbError> {
+    use repositories as r;
     let after = after.map_or_else(String::new, |name| name.as_str().to_owned());
-    db.read(move |conn| {
-        async move {
-            use repositories as r;
-            let query = r::table.filter(r::name.gt(after)).order(r::name).limit(limit).select(r::name);
-            Ok(on!(conn, |c| query.load(c))?)
-        }
-        .boxed()
-    })
-    .await
+    load!(db, r::table.filter(r::name.gt(after)).order(r::name).limit(limit).select(r::name).distinct())
 }
 
-/// Writes when repositories were last pulled from; a time that is already later stays.
+/// Writes when repositories were last pulled from. A later time remains.
 ///
 /// # Errors
-/// [`DbError`], as every query.
-pub async fn touch_pulls(db: &Db, pulls: &[(RepositoryName, Millis)]) -> Result<(), DbError> {
+/// [`DbError`].
+pub async fn touch_pulls(db: &Db, pulls: &[(RepositoryKey, Millis)]) -> Result<(), DbError> {
     let mut pulls = pulls.to_vec();
-    // One order for all who write many rows, so that no two wait for each other.
+    // Writers of several rows lock them in one order, so that no two wait for each other.
     pulls.sort();
     db.transaction(move |conn| {
         async move {
             use repositories as r;
-            each!(conn, pulls, |(name, at)| diesel::update(r::table)
-                .filter(r::name.eq(name))
-                .filter(r::last_pull_at.assume_not_null().lt(at.0).or(r::last_pull_at.is_null()))
-                .set(r::last_pull_at.eq(at.0)));
+            each!(conn, pulls, |(key, at)| diesel::update(r::table)
+                .filter(r::key.eq(key.0))
+                .filter(r::last_pull_at.assume_not_null().lt(at).or(r::last_pull_at.is_null()))
+                .set(r::last_pull_at.eq(at)));
             Ok(())
         }
         .boxed()
@@ -107,28 +117,30 @@ pub async fn touch_pulls(db: &Db, pulls: &[(RepositoryName, Millis)]) -> Result<
     .await
 }
 
-/// The id of the row for `new`, made or brought up to date where needed. A repository of one's own is not turned into
-/// a copy of an upstream.
+/// The id of the row of a repository, which is inserted or renamed if needed.
 pub(super) async fn ensure(conn: &mut Conn, new: &NewRepository, now: Millis) -> Result<i64, DbError> {
     use repositories as r;
-    // Mostly it is there. Writing it again would make all who record something in it wait for each other.
-    if let Some((id, _, upstream, upstream_name)) = select(conn, &new.name).await?
-        && upstream.as_ref() == Some(&new.upstream)
-        && upstream_name.as_ref() == Some(&new.upstream_name)
+    let key = new.repository.key();
+    let query = r::table.filter(r::key.eq(key.as_str())).select((r::id, r::name));
+    let found: Option<(i64, RepositoryName)> = on!(conn, |c| query.first(c)).optional()?;
+    // An unneeded write would make all transactions that record content in the repository wait for each other.
+    if let Some((id, name)) = found
+        && name == new.name
     {
         return Ok(id);
     }
-    let upsert = diesel::insert_into(r::table)
+    let source = new.repository.source();
+    let query = diesel::insert_into(r::table)
         .values((
+            r::key.eq(key.as_str()),
             r::name.eq(&new.name),
-            r::upstream.eq(&new.upstream),
-            r::upstream_name.eq(&new.upstream_name),
-            r::created_at.eq(now.0),
+            r::upstream.eq(source.map(|(upstream, _)| upstream)),
+            r::upstream_name.eq(source.map(|(_, name)| name)),
+            r::created_at.eq(now),
         ))
-        .on_conflict(r::name)
+        .on_conflict(r::key)
         .do_update()
-        .set((r::upstream.eq(excluded(r::upstream)), r::upstream_name.eq(excluded(r::upstream_name))));
-    let query = update_only_if(upsert, r::upstream.is_not_null()).returning(r::id);
-    let id: Option<i64> = on!(conn, |c| query.get_result(c)).optional()?;
-    id.ok_or_else(|| DbError::Conflict(format!("the repository {} has no upstream", new.name)))
+        .set(r::name.eq(excluded(r::name)))
+        .returning(r::id);
+    Ok(on!(conn, |c| query.get_result(c))?)
 }

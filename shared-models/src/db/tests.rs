@@ -3,13 +3,13 @@
 mod blobs;
 mod cluster;
 mod handle;
+mod jobs;
 mod links;
 mod plans;
 mod pooler;
 mod record;
 mod server;
 mod tags;
-mod tasks;
 mod tls;
 
 use std::{
@@ -18,14 +18,17 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tempfile::TempDir;
 
 use super::{
     Db, DbConfig,
-    record::{NewRepository, TagCheck},
+    blobs::BlobRow,
+    record::{NewManifest, TagCheck},
+    repositories::{NewRepository, Repository, RepositoryKey},
 };
-use crate::{db::record::NewManifest, migrate::migrate, test_postgres::TestPostgres};
-use oci_types::{Digest, Manifest, Millis, RepositoryName, Tag};
+use crate::{migrate::migrate, test_postgres::TestPostgres};
+use oci_types::{Digest, Manifest, Millis, RepositoryName, Tag, manifest::Descriptor};
 
 /// A database and what must outlive it.
 pub(crate) struct TestDb {
@@ -106,8 +109,19 @@ pub(crate) fn check(text: &str, began: i64) -> TagCheck {
     TagCheck { tag: tag(text), began: Millis(began) }
 }
 
+/// A repository of the upstream `hub`, with the same name there.
 pub(crate) fn repository(text: &str) -> NewRepository {
-    NewRepository { name: name(text), upstream: "hub".to_owned(), upstream_name: name("library/alpine") }
+    NewRepository { name: name(text), repository: of("hub", text) }
+}
+
+/// A repository of an upstream.
+pub(crate) fn of(upstream: &str, upstream_name: &str) -> Repository {
+    Repository::Proxy { upstream: upstream.to_owned(), upstream_name: name(upstream_name) }
+}
+
+/// The key of a repository of the upstream `hub`.
+pub(crate) fn key(text: &str) -> RepositoryKey {
+    of("hub", text).key()
 }
 
 pub(crate) fn digest(text: &str) -> Digest {
@@ -143,4 +157,22 @@ pub(crate) fn index(children: &[&Digest]) -> NewManifest {
     };
     let children: Vec<_> = children.iter().map(child).collect();
     manifest(&format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, children.join(",")))
+}
+
+/// The blob, if the repository links it.
+pub(crate) async fn linked_blob(db: &Db, repository: &str, digest: &Digest) -> Option<BlobRow> {
+    super::links::blob(db, &key(repository), digest).await.unwrap().map(|linked| linked.blob)
+}
+
+/// Whether the repository links the manifest.
+pub(crate) async fn links_manifest(db: &Db, repository: &str, digest: &Digest) -> bool {
+    super::links::manifest(db, &key(repository), digest, false).await.unwrap().proof.is_some()
+}
+
+/// The descriptors of a manifest.
+pub(crate) async fn descriptors(db: &Db, manifest: &Digest) -> Vec<Descriptor> {
+    let manifest = manifest.clone();
+    db.read(move |conn| async move { super::manifests::descriptors(conn, &[manifest]).await }.boxed())
+        .await
+        .unwrap()
 }

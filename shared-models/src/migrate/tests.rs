@@ -1,15 +1,21 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use diesel::{QueryableByName, sql_query, sql_types::Text};
-use diesel_async::RunQueryDsl;
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection as _};
 use diesel_migrations::EmbeddedMigrations;
 use futures::FutureExt;
 
 use super::{Direction, apply, expected_version, migrate, wait_for_schema};
 use crate::db::{
-    Db, DbConfig, DbError, on,
-    tests::{postgres_config, sqlite_config},
+    Conn, Db, DbConfig, DbError, blobs,
+    jobs::{self, JobState},
+    links::{self, Proof},
+    on, record,
+    repositories::{self, NewRepository, Repository},
+    tags,
+    tests::{check, descriptors, digest, image, name, of, postgres_config, sqlite_config, tag},
 };
+use oci_types::{Millis, manifest::DescriptorRole};
 
 #[derive(QueryableByName)]
 struct Column {
@@ -99,7 +105,7 @@ fn postgres_type(diesel: &str) -> &'static str {
 }
 
 /// The versions of the migrations, in order.
-const VERSIONS: [&str; 2] = ["00001", "00002"];
+const VERSIONS: [&str; 3] = ["00001", "00002", "00003"];
 
 async fn up_down_up(config: &DbConfig, query: &'static str, expected: &Columns) {
     let db = Db::connect(config).await.unwrap();
@@ -136,6 +142,114 @@ fn both_folders_have_the_same_migrations_and_the_last_is_expected() {
     let sqlite = versions::<diesel::sqlite::Sqlite>(super::SQLITE);
     assert_eq!(sqlite, versions::<diesel::pg::Pg>(super::POSTGRES));
     assert!(sqlite.last().unwrap().starts_with(&format!("{}_", expected_version())));
+}
+
+/// A database of the first version: two names for one repository of an upstream, and one hosted repository.
+const FIRST_VERSION: &str = r#"
+    INSERT INTO repositories (id, name, upstream, upstream_name, created_at) VALUES
+        (1, 'a/app', 'hub', 'team/app', 1), (2, 'b/app', 'hub', 'team/app', 2), (3, 'own', NULL, NULL, 3),
+        (4, 'c/app', 'quay', 'team/app', 4);
+    INSERT INTO manifests (digest, media_type, body, size, created_at) VALUES
+        ('{m1}', 'application/vnd.oci.image.manifest.v1+json', CAST('1' AS {bytes}), 1, 1),
+        ('{m2}', 'application/vnd.oci.image.manifest.v1+json', CAST('2' AS {bytes}), 1, 1);
+    INSERT INTO manifest_items (manifest, position, kind, digest, media_type, size) VALUES
+        ('{m1}', 0, 1, '{b1}', 'application/vnd.oci.image.config.v1+json', 10);
+    INSERT INTO tags (repository_id, name, manifest, moved_at, checked_at) VALUES
+        (1, 'both', '{m1}', 1, 10), (2, 'both', '{m2}', 2, 20), (1, 'later', '{m1}', 1, 30), (2, 'later', '{m2}', 2, 20),
+        (2, 'second', '{m2}', 2, 2), (3, 'own', '{m1}', 3, 3), (4, 'both', '{m1}', 4, 4);
+    INSERT INTO tag_moves (repository_id, name, "to", at, cause) VALUES
+        (1, 'both', '{m1}', 1, 0), (2, 'both', '{m2}', 2, 0);
+    INSERT INTO repository_manifests (repository_id, manifest, first_seen_at) VALUES
+        (1, '{m1}', 1), (2, '{m1}', 2), (2, '{m2}', 2), (3, '{m1}', 3), (4, '{m1}', 4);
+    INSERT INTO blobs (digest, size, state, stored_at, last_read_at) VALUES
+        ('{b1}', 10, 1, 5, 5), ('{b2}', 20, 0, NULL, NULL), ('{b3}', -1, 0, NULL, NULL);
+    INSERT INTO blob_sources (digest, upstream, upstream_name) VALUES
+        ('{b1}', 'hub', 'team/app'), ('{b2}', 'hub', 'team/app'), ('{b3}', 'hub', 'team/app');
+    INSERT INTO repository_blobs (repository_id, digest, pending, touched_at) VALUES
+        (1, '{b1}', FALSE, 1), (2, '{b1}', TRUE, 2), (2, '{b2}', TRUE, 2), (2, '{b3}', FALSE, 2), (3, '{b1}', FALSE, 3);
+    INSERT INTO tasks (kind, "key", payload, state, attempts, run_at, error, created_at) VALUES
+        ('complete_image', 'queued', '{}', 0, 0, 7, NULL, 7), ('complete_image', 'failed', '{}', 2, 3, 8, 'no', 8);
+    INSERT INTO uploads (id, repository_id, "offset", touched_at) VALUES ('u', 2, 0, 2);
+"#;
+
+async fn execute(db: &Db, statements: String) {
+    let done = db.write(|conn| {
+        async move {
+            match conn {
+                Conn::Postgres(conn) => conn.batch_execute(&statements).await?,
+                Conn::Sqlite(conn) => conn.batch_execute(&statements).await?,
+            }
+            Ok(())
+        }
+        .boxed()
+    });
+    done.await.unwrap();
+}
+
+async fn a_database_of_the_first_version_keeps_its_content(config: &DbConfig, bytes: &str) {
+    let db = Db::connect(config).await.unwrap();
+    db.ping().await.unwrap();
+    assert_eq!(apply(config, Direction::Next).await.unwrap(), ["00001"]);
+    let mut statements = FIRST_VERSION.replace("{bytes}", bytes);
+    for text in ["m1", "m2", "b1", "b2", "b3"] {
+        statements = statements.replace(&format!("{{{text}}}"), digest(text).as_str());
+    }
+    execute(&db, statements).await;
+    assert_eq!(migrate(config).await.unwrap(), ["00002", "00003"]);
+
+    let (hub, quay) = (of("hub", "team/app").key(), of("quay", "team/app").key());
+    let own = Repository::Hosted { name: name("own") }.key();
+    let tag_of = async |repository, text| {
+        tags::find(&db, repository, &tag(text)).await.unwrap().map(|row| row.manifest)
+    };
+    // Of two names for one repository, the tag that was checked last counts.
+    assert_eq!(tag_of(&hub, "both").await, Some(digest("m2")));
+    assert_eq!(tag_of(&hub, "later").await, Some(digest("m1")));
+    assert_eq!(tag_of(&hub, "second").await, Some(digest("m2")));
+    assert_eq!(tags::history(&db, &hub, &tag("both"), 9).await.unwrap().len(), 2);
+    assert_eq!(
+        (tag_of(&quay, "both").await, tag_of(&own, "own").await),
+        (Some(digest("m1")), Some(digest("m1")))
+    );
+    for manifest in ["m1", "m2"] {
+        let lookup = links::manifest(&db, &hub, &digest(manifest), true).await.unwrap();
+        assert_eq!(lookup.proof, Some(Proof::Confirmed));
+        assert_eq!(lookup.stored.unwrap().body.len(), 1);
+    }
+    assert_eq!(descriptors(&db, &digest("m1")).await[0].role, DescriptorRole::Config);
+    // A size that was stated belongs to the source. One that was disputed is unknown.
+    for (blob, size) in [("b1", Some(10)), ("b2", Some(20)), ("b3", None)] {
+        let linked = links::blob(&db, &hub, &digest(blob)).await.unwrap().unwrap();
+        assert_eq!(linked.blob.size, size, "{blob}");
+        assert_eq!(blobs::find(&db, &digest(blob)).await.unwrap(), Some(linked.blob), "{blob}");
+    }
+    assert_eq!(blobs::expire_pending(&db, Millis(99)).await.unwrap(), 1, "a link of b1 was not pending");
+    assert!(links::blob(&db, &own, &digest("b1")).await.unwrap().is_some());
+    let jobs = jobs::list(&db, 9).await.unwrap();
+    let ends: Vec<_> = jobs.iter().map(|job| (job.key.as_str(), job.state, job.ended_at)).collect();
+    assert_eq!(ends, [("failed", JobState::Failed, Some(Millis(8))), ("queued", JobState::Queued, None)]);
+
+    // The database works: content is recorded in a migrated repository, and jobs are claimed.
+    let new = NewRepository { name: name("b/app"), repository: of("hub", "team/app") };
+    record::manifest(&db, &new, &image("config", &["a"]), Some(&check("both", 99)), Millis(99))
+        .await
+        .unwrap();
+    assert_eq!(tags::history(&db, &hub, &tag("both"), 9).await.unwrap().len(), 3);
+    let names: Vec<_> = ["b/app", "c/app", "own"].map(name).into();
+    assert_eq!(repositories::catalog(&db, None, 9).await.unwrap(), names);
+    let claimed = jobs::claim(&db, "complete_image", "w", Duration::from_secs(1), Millis(9)).await.unwrap();
+    assert_eq!(claimed.unwrap().key, "queued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_first_version_keeps_its_content_over_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    a_database_of_the_first_version_keeps_its_content(&sqlite_config(&folder), "BLOB").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_first_version_keeps_its_content_over_postgres() {
+    a_database_of_the_first_version_keeps_its_content(&postgres_config(), "BYTEA").await;
 }
 
 async fn many_migrate_at_once(config: &DbConfig) {

@@ -50,7 +50,7 @@ async fn assert_completed(world: &TestWorld, index: &Index, wanted: &[bool]) {
             assert_eventually!(world.blob_path(digest).exists(), "{}", image.platform.architecture);
         }
     }
-    assert_eventually!(world.rows("tasks") == 0, "{:?}", jobs(world).await);
+    assert_eventually!(world.live_jobs() == 0, "{:?}", jobs(world).await);
     for (image, wanted) in index.images.iter().zip(wanted) {
         for (digest, _) in image.blobs() {
             assert_eq!(world.blob_path(digest).exists(), *wanted, "{}", image.platform.architecture);
@@ -67,7 +67,10 @@ async fn a_pulled_image_is_completed_without_further_asking() {
         world.assert_stored(digest, bytes).await;
         assert_eq!(upstream.count("*", digest), 1);
     }
-    assert_eventually!(world.rows("tasks") == 0);
+    assert_eventually!(world.live_jobs() == 0);
+    let ended = first_job(&world).await;
+    assert_eq!((&ended["state"], &ended["attempts"]), (&"succeeded".into(), &1.into()), "{ended}");
+    assert!(ended["ended_at"].as_i64() >= ended["created_at"].as_i64(), "{ended}");
     upstream.stop();
     for (digest, bytes) in image.blobs() {
         assert!(world.blob(NAME, digest).await.body == *bytes);
@@ -86,7 +89,7 @@ async fn a_client_and_the_job_share_one_download_of_each_blob() {
         assert!(world.blob(NAME, digest).await.body == *bytes);
     });
     join_all(pulled).await;
-    assert_eventually!(world.rows("tasks") == 0);
+    assert_eventually!(world.live_jobs() == 0);
     for (digest, bytes) in image.blobs() {
         assert_eq!(
             (upstream.count("GET", digest), upstream.blob_bytes(digest)),
@@ -176,7 +179,7 @@ async fn a_queued_job_is_visible_and_survives_a_restart() {
     let queued = jobs(&idle).await;
     assert_eq!(queued.len(), 1);
     assert_eq!(queued[0]["kind"], "complete_image");
-    assert_eq!(queued[0]["key"], format!("{NAME}@{}", index.digest));
+    assert_eq!(queued[0]["key"], format!("up@{UPSTREAM_NAME}@{}", index.digest));
     assert_eq!((&queued[0]["state"], &queued[0]["attempts"]), (&"queued".into(), &0.into()));
     assert_eq!(queued[0]["error"], Value::Null);
     let metric = "tidegate_tasks{kind=\"complete_image\",state=\"queued\"}";
@@ -200,7 +203,7 @@ async fn a_job_is_retried_when_upstream_fails() {
     for (digest, bytes) in image.blobs() {
         world.assert_stored(digest, bytes).await;
     }
-    assert_eventually!(world.rows("tasks") == 0);
+    assert_eventually!(world.live_jobs() == 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

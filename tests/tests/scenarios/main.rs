@@ -13,6 +13,7 @@ mod by_digest;
 mod by_tag;
 mod credentials;
 mod documents;
+mod identity;
 mod jobs;
 mod limits;
 mod links;

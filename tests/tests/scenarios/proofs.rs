@@ -131,7 +131,7 @@ async fn a_completed_image_needs_no_confirmation_when_its_upstream_is_unavailabl
         assert_eventually!(second.count("HEAD", digest) == 1);
         world.assert_stored(digest, bytes).await;
     }
-    assert_eventually!(world.rows("tasks") == 0);
+    assert_eventually!(world.live_jobs() == 0);
     second.stop();
     for (digest, bytes) in image.blobs() {
         assert!(world.blob("two/library/x", digest).await.body == *bytes);

@@ -91,7 +91,7 @@ async fn an_index_is_pulled_as_far_as_the_client_asks() {
     assert_eq!(upstream.count("HEAD", ""), 1);
     assert_eq!(upstream.count("GET", "/manifests/"), 2, "the index and one child");
     assert_eq!(upstream.count("GET", "/blobs/"), 2, "one config and one layer");
-    assert_eq!(world.rows("tasks"), 0);
+    assert_eq!(world.live_jobs(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,7 @@ pub(crate) async fn assert_nothing_recorded(world: &TestWorld) {
         assert_eq!(world.rows(table), 0, "{table}");
     }
     assert_eq!(world.json("/v2/_catalog").await, serde_json::json!({ "repositories": [] }));
-    assert_eq!(world.rows("tasks"), 0, "tasks");
+    assert_eq!(world.live_jobs(), 0, "jobs");
 }
 
 /// A way in which upstream does not give what it is asked for.

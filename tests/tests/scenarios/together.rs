@@ -51,7 +51,7 @@ async fn fifty_first_pulls_of_one_tag_make_one_head_one_get_and_one_task() {
         }
         assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (1, 1));
         // The job is queued after the answer.
-        assert_eventually!(world.rows("tasks") == 1);
+        assert_eventually!(world.live_jobs() == 1);
         assert_eq!((world.rows("tags"), world.rows("manifests")), (1, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Which repository may serve which blob.
+//! The links of repositories to blobs.
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, QueryDsl,
@@ -11,7 +11,7 @@ use crate::{
     db::{
         Conn, Db, DbError,
         blobs::BlobRow,
-        each, insert_all, on,
+        each, execute, insert_all, on,
         repositories::{self, NewRepository},
         update_only_if,
     },
@@ -19,16 +19,16 @@ use crate::{
 };
 use oci_types::{Digest, Millis};
 
-/// A blob that upstream has confirmed and that no manifest of the repository names yet.
+/// A blob that the upstream has confirmed. No manifest of the repository names it yet.
 #[derive(Debug, Clone)]
 pub struct NewPending {
-    /// The repository that it was asked through.
+    /// The repository that the client requested it from.
     pub repository: NewRepository,
-    /// The blob.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// Its length as upstream says, in bytes.
+    /// The size that the upstream states, in bytes.
     pub size: Option<u64>,
-    /// The present.
+    /// The current time.
     pub now: Millis,
 }
 
@@ -38,15 +38,15 @@ struct NewLink {
     repository_id: i64,
     digest: Digest,
     pending: bool,
-    touched_at: i64,
+    touched_at: Millis,
     confirmed: bool,
 }
 
-/// Records a blob with its source and links it to the repository as pending and confirmed, in one transaction. A link that
-/// is there is confirmed, and counts as touched. Returns the blob as it is then.
+/// Records a blob with its source, and a link of the repository to it that is pending and confirmed, in one transaction. An
+/// existing link becomes confirmed and is touched. Returns the blob as it is then, with the stated size.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn record_pending(db: &Db, new: &NewPending) -> Result<BlobRow, DbError> {
     let new = new.clone();
     db.transaction(move |conn| {
@@ -54,13 +54,12 @@ pub async fn record_pending(db: &Db, new: &NewPending) -> Result<BlobRow, DbErro
             use repository_blobs as rb;
             let NewPending { repository, digest, size, now } = new;
             let repository_id = repositories::ensure(conn, &repository, now).await?;
-            let blob = [(digest.clone(), size)];
-            super::ensure(conn, &blob, &repository.upstream, &repository.upstream_name).await?;
+            super::ensure(conn, &[(digest.clone(), size)], repository.repository.source()).await?;
             let link = NewLink {
                 repository_id,
                 digest: digest.clone(),
                 pending: true,
-                touched_at: now.0,
+                touched_at: now,
                 confirmed: true,
             };
             let query = diesel::insert_into(rb::table)
@@ -69,16 +68,18 @@ pub async fn record_pending(db: &Db, new: &NewPending) -> Result<BlobRow, DbErro
                 .do_update()
                 .set((rb::touched_at.eq(excluded(rb::touched_at)), rb::confirmed.eq(true)));
             on!(conn, |c| query.execute(c))?;
-            let query = blobs::table.find(digest).select((blobs::digest, blobs::size, blobs::state));
-            super::blob(on!(conn, |c| query.first(c))?)
+            let query = blobs::table.find(&digest).select(super::columns::<super::Row>());
+            let row: super::Row = on!(conn, |c| query.first(c))?;
+            let stated = size.map(super::to_column);
+            Ok(row.into_blob(stated.as_slice()))
         }
         .boxed()
     })
     .await
 }
 
-/// Links blobs that a manifest of the repository names; pending links become ordinary ones.
-pub(in crate::db) async fn confirm(
+/// Links blobs that a manifest of the repository names. Links that were pending no longer are.
+pub(in crate::db) async fn claim(
     conn: &mut Conn,
     repository_id: i64,
     digests: impl Iterator<Item = Digest>,
@@ -89,7 +90,7 @@ pub(in crate::db) async fn confirm(
         repository_id,
         digest,
         pending: false,
-        touched_at: now.0,
+        touched_at: now,
         confirmed: false,
     });
     insert_all!(conn, links.collect(), |rows| update_only_if(
@@ -103,40 +104,32 @@ pub(in crate::db) async fn confirm(
     Ok(())
 }
 
-/// Takes away the pending links that nobody has touched since `before`, and says how many.
+/// Deletes the pending links that were last touched before `before`. Returns their number.
 ///
 /// # Errors
-/// [`DbError`], as every query.
-pub async fn expire_pending(db: &Db, before: Millis) -> Result<u64, DbError> {
-    db.write(move |conn| {
-        async move {
-            use repository_blobs as rb;
-            let query = diesel::delete(rb::table.filter(rb::pending.and(rb::touched_at.lt(before.0))));
-            let removed = on!(conn, |c| query.execute(c))?;
-            Ok(u64::try_from(removed).unwrap_or(u64::MAX))
-        }
-        .boxed()
-    })
-    .await
+/// [`DbError`].
+pub async fn expire_pending(db: &Db, before: Millis) -> Result<usize, DbError> {
+    use repository_blobs as rb;
+    execute!(db, diesel::delete(rb::table.filter(rb::pending.and(rb::touched_at.lt(before)))))
 }
 
-/// Writes when blobs were last read; a time that is already later stays. Their pending links count as touched.
+/// Writes when blobs were last read, and touches their pending links. A later time remains.
 ///
 /// # Errors
-/// [`DbError`], as every query.
+/// [`DbError`].
 pub async fn touch_read(db: &Db, reads: &[(Digest, Millis)]) -> Result<(), DbError> {
     let mut reads = reads.to_vec();
-    // One order for all who write many rows, so that no two wait for each other.
+    // Writers of several rows lock them in one order, so that no two wait for each other.
     reads.sort();
     db.transaction(move |conn| {
         async move {
             use repository_blobs as rb;
             each!(conn, reads.clone(), |(digest, at)| diesel::update(blobs::table.find(digest))
-                .filter(blobs::last_read_at.is_null().or(blobs::last_read_at.assume_not_null().lt(at.0)))
-                .set(blobs::last_read_at.eq(at.0)));
+                .filter(blobs::last_read_at.is_null().or(blobs::last_read_at.assume_not_null().lt(at)))
+                .set(blobs::last_read_at.eq(at)));
             each!(conn, reads, |(digest, at)| diesel::update(rb::table)
-                .filter(rb::digest.eq(digest).and(rb::pending).and(rb::touched_at.lt(at.0)))
-                .set(rb::touched_at.eq(at.0)));
+                .filter(rb::digest.eq(digest).and(rb::pending).and(rb::touched_at.lt(at)))
+                .set(rb::touched_at.eq(at)));
             Ok(())
         }
         .boxed()

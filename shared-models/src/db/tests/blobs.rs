@@ -1,7 +1,8 @@
-use super::{TestDb, digest, image, name, on_both, repository};
+use super::{TestDb, digest, image, key, linked_blob, name, of, on_both, repository};
 use crate::db::{
     blobs::{self, BlobState, NewPending},
-    record::{self, NewRepository},
+    links, record,
+    repositories::NewRepository,
 };
 use oci_types::Millis;
 
@@ -20,7 +21,7 @@ on_both! {
         for _ in 0..2 {
             blobs::mark_stored(&db, &digest("a"), 777, Millis(2)).await.unwrap();
         }
-        let stored = blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap();
+        let stored = linked_blob(&db, "x", &digest("a")).await.unwrap();
         assert_eq!((stored.state, stored.size), (BlobState::Stored, Some(777)), "what was received counts");
 
         // Another manifest that names it makes it neither on-demand nor another size.
@@ -28,49 +29,58 @@ on_both! {
         assert_eq!(blobs::find(&db, &digest("a")).await.unwrap().unwrap(), stored);
 
         blobs::mark_evicted(&db, &digest("a")).await.unwrap();
-        let evicted = blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap();
+        let evicted = linked_blob(&db, "x", &digest("a")).await.unwrap();
         assert_eq!((evicted.state, evicted.size), (BlobState::OnDemand, Some(777)));
-        assert_eq!(blobs::sources(&db, &digest("a")).await.unwrap().len(), 1);
+        assert_eq!(blobs::sources(&db, &digest("a")).await.unwrap().len(), 2);
     }
 
-    async fn a_size_that_is_disputed_is_unknown_until_the_bytes_are_received(db: TestDb) {
+    async fn a_size_that_sources_dispute_is_unknown_until_the_bytes_are_received(db: TestDb) {
         let size = async || blobs::find(&db, &digest("a")).await.unwrap().unwrap().size;
-        let told = async |repository: &str, size| {
+        let state = async |repository: &str, size| {
             blobs::record_pending(&db, &NewPending { size, ..pending(repository, "a", 1) }).await.unwrap();
         };
-        for (repository, said, known) in [
+        for (repository, stated, known) in [
             ("v", None, None),
             ("w", Some(1), Some(1)),
             ("x", None, Some(1)),
             ("x", Some(1), Some(1)),
             ("y", Some(5), None),
             ("z", Some(1), None),
-            ("z", Some(1), None),
+            ("y", Some(1), Some(1)),
+            ("y", Some(5), None),
         ] {
-            told(repository, said).await;
-            assert_eq!(size().await, known, "{repository} says {said:?}");
+            state(repository, stated).await;
+            assert_eq!(size().await, known, "{repository} states {stated:?}");
         }
+        // A repository sees the size that its own upstream states.
+        for (repository, stated) in [("v", None), ("w", Some(1)), ("y", Some(5))] {
+            assert_eq!(linked_blob(&db, repository, &digest("a")).await.unwrap().size, stated, "{repository}");
+        }
+        // The size that a source has stated is forgotten when it fails.
+        blobs::demote_source(&db, &digest("a"), "hub", &name("y"), Millis(9)).await.unwrap();
+        assert_eq!(size().await, Some(1));
         blobs::mark_stored(&db, &digest("a"), 5, Millis(2)).await.unwrap();
-        told("u", Some(1)).await;
+        state("u", Some(1)).await;
         assert_eq!(size().await, Some(5));
+        assert_eq!(linked_blob(&db, "w", &digest("a")).await.unwrap().size, Some(5));
     }
 
     async fn a_blob_that_nobody_recorded_can_be_stored(db: TestDb) {
         blobs::mark_stored(&db, &digest("a"), 3, Millis(2)).await.unwrap();
         assert_eq!(blobs::find(&db, &digest("a")).await.unwrap().unwrap().state, BlobState::Stored);
-        assert_eq!(blobs::linked(&db, &name("x"), &digest("a")).await.unwrap(), None);
+        assert_eq!(links::blob(&db, &key("x"), &digest("a")).await.unwrap(), None);
     }
 
-    async fn sources_set_aside_come_last(db: TestDb) {
+    async fn demoted_sources_come_last(db: TestDb) {
         for upstream in ["a", "b", "c"] {
-            let repository = NewRepository { upstream: upstream.to_owned(), ..repository(upstream) };
+            let repository = NewRepository { repository: of(upstream, "library/alpine"), ..repository(upstream) };
             let new = NewPending { repository, ..pending("x", "blob", 1) };
             blobs::record_pending(&db, &new).await.unwrap();
         }
         let alpine = name("library/alpine");
-        blobs::set_aside_source(&db, &digest("blob"), "a", &alpine, Millis(200)).await.unwrap();
-        blobs::set_aside_source(&db, &digest("blob"), "b", &alpine, Millis(100)).await.unwrap();
-        blobs::set_aside_source(&db, &digest("other"), "c", &alpine, Millis(100)).await.unwrap();
+        blobs::demote_source(&db, &digest("blob"), "a", &alpine, Millis(200)).await.unwrap();
+        blobs::demote_source(&db, &digest("blob"), "b", &alpine, Millis(100)).await.unwrap();
+        blobs::demote_source(&db, &digest("other"), "c", &alpine, Millis(100)).await.unwrap();
         let sources = blobs::sources(&db, &digest("blob")).await.unwrap();
         let order: Vec<_> =
             sources.iter().map(|source| (source.upstream.as_str(), source.failed_until)).collect();
@@ -87,7 +97,7 @@ on_both! {
 
         assert_eq!(blobs::expire_pending(&db, Millis(50)).await.unwrap(), 1);
         for (blob, left) in [("old", false), ("asked again", true), ("read", true), ("new", true), ("named", true)] {
-            let linked = blobs::linked(&db, &name("x"), &digest(blob)).await.unwrap();
+            let linked = linked_blob(&db, "x", &digest(blob)).await;
             assert_eq!(linked.is_some(), left, "{blob}");
         }
         assert!(blobs::find(&db, &digest("old")).await.unwrap().is_some(), "the blob itself stays known");
@@ -102,7 +112,7 @@ on_both! {
     async fn a_pending_blob_is_readable_in_its_repository_only(db: TestDb) {
         blobs::record_pending(&db, &pending("x", "a", 1)).await.unwrap();
         blobs::record_pending(&db, &pending("y", "b", 1)).await.unwrap();
-        assert!(blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().is_some());
-        assert_eq!(blobs::linked(&db, &name("y"), &digest("a")).await.unwrap(), None);
+        assert!(linked_blob(&db, "x", &digest("a")).await.is_some());
+        assert_eq!(linked_blob(&db, "y", &digest("a")).await, None);
     }
 }

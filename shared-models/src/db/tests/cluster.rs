@@ -110,7 +110,7 @@ on_both! {
         for (namespace, platform, at) in
             [("docker.io", &amd, 1), ("docker.io", &arm, 2), ("docker.io", &amd, 3), ("quay.io", &arm, 4)]
         {
-            platforms::note(&db, namespace, platform, Millis(at)).await.unwrap();
+            platforms::touch(&db, namespace, platform, Millis(at)).await.unwrap();
         }
         assert_eq!(platforms::list(&db, "docker.io").await.unwrap(), [amd, arm]);
         assert!(platforms::list(&db, "").await.unwrap().is_empty());

@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
-use super::{TestDb, check, digest, image, name, on_both, repository, sqlite_config, tag};
+use super::{TestDb, check, digest, image, key, linked_blob, name, on_both, repository, sqlite_config, tag};
 use crate::db::{Db, DbConfig, DbError, blobs, record, tags};
 use oci_types::Millis;
 
@@ -29,12 +29,12 @@ on_both! {
             }
         }
         let mut tries = 0;
-        while tags::find(&db, &name("x"), &tag("t")).await.unwrap().is_none() {
+        while tags::find(&db, &key("x"), &tag("t")).await.unwrap().is_none() {
             tries += 1;
             assert!(tries < 500);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().is_some());
+        assert!(linked_blob(&db, "x", &digest("a")).await.is_some());
     }
 
     async fn queries_run_from_a_single_threaded_runtime_as_on_an_actix_worker(db: TestDb) {
@@ -81,7 +81,7 @@ on_both! {
             let failed: Result<(), DbError> = db
                 .transaction(move |conn| {
                     async move {
-                        blobs::ensure(conn, &[(digest("a"), None)], "hub", &name("x")).await?;
+                        blobs::ensure(conn, &[(digest("a"), None)], Some(("hub", &name("x")))).await?;
                         assert!(!panics, "a defect");
                         Err(DbError::Conflict("no".to_owned()))
                     }
@@ -154,7 +154,7 @@ async fn two_processes_share_a_sqlite_file() {
         result.unwrap().unwrap();
     }
     for db in &handles {
-        assert!(blobs::linked(db, &name("x"), &digest("own 59")).await.unwrap().is_some());
+        assert!(linked_blob(db, "x", &digest("own 59")).await.is_some());
     }
 }
 

@@ -1,8 +1,9 @@
-use super::{TestDb, digest, image, index, name, on_both, repository};
+use super::{TestDb, digest, image, index, key, of, on_both, repository};
 use crate::db::{
     blobs::{self, NewPending},
     links::{self, Proof},
-    record::{self, NewRepository},
+    record,
+    repositories::{NewRepository, RepositoryKey},
 };
 use oci_types::Millis;
 
@@ -10,13 +11,18 @@ const OWN: Proof = Proof::Claimed { from_other_upstream: false };
 const OTHER: Proof = Proof::Claimed { from_other_upstream: true };
 
 fn at_quay(text: &str) -> NewRepository {
-    NewRepository { upstream: "quay".to_owned(), ..repository(text) }
+    NewRepository { repository: of("quay", text), ..repository(text) }
+}
+
+/// The key of the repository `z` is that of [`at_quay`], the others are those of [`repository`].
+fn key_of(text: &str) -> RepositoryKey {
+    if text == "z" { of("quay", text).key() } else { key(text) }
 }
 
 on_both! {
     async fn a_manifest_claims_its_blobs_and_a_confirmation_proves_one(db: TestDb) {
         let proof = async |repository, blob| {
-            links::blob(&db, &name(repository), &digest(blob)).await.unwrap().map(|linked| linked.proof)
+            links::blob(&db, &key_of(repository), &digest(blob)).await.unwrap().map(|linked| linked.proof)
         };
         record::manifest(&db, &repository("x"), &image("config", &["a"]), None, Millis(1)).await.unwrap();
         assert_eq!(proof("x", "a").await, Some(OWN));
@@ -40,7 +46,7 @@ on_both! {
     async fn an_index_claims_its_children_until_their_upstream_confirms_them(db: TestDb) {
         let child = image("config", &["a"]);
         let proof = async |repository| {
-            links::manifest(&db, &name(repository), &child.digest, false).await.unwrap().proof
+            links::manifest(&db, &key_of(repository), &child.digest, false).await.unwrap().proof
         };
         record::manifest(&db, &repository("x"), &index(&[&child.digest]), None, Millis(1)).await.unwrap();
         assert_eq!((proof("x").await, proof("y").await), (Some(OTHER), None));
@@ -60,9 +66,9 @@ on_both! {
         let image = image("config", &["a"]);
         record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
         for (repository, proof) in [("x", Some(Proof::Confirmed)), ("y", None)] {
-            let lookup = links::manifest(&db, &name(repository), &image.digest, true).await.unwrap();
+            let lookup = links::manifest(&db, &key_of(repository), &image.digest, true).await.unwrap();
             assert_eq!((lookup.proof, lookup.stored.unwrap().body), (proof, image.body.clone()));
-            assert_eq!(links::manifest(&db, &name(repository), &image.digest, false).await.unwrap().stored, None);
+            assert_eq!(links::manifest(&db, &key_of(repository), &image.digest, false).await.unwrap().stored, None);
         }
     }
 }

@@ -14,57 +14,58 @@ use diesel::{
 };
 use futures::FutureExt;
 
-use super::{TestDb, check, digest, image, index, name, postgres_config, repository, tag};
+use super::{TestDb, check, descriptors, digest, image, index, name, postgres_config, repository, tag};
 use crate::{
     db::{
-        Conn, Db, DbConfig, blobs, fills, manifests, nodes, platforms, record, repositories, tags, tasks,
-        upstream_states,
+        Conn, Db, DbConfig, blobs, fills, jobs, links, manifests, nodes, platforms, record, repositories,
+        tags, upstream_states,
     },
     migrate::migrate,
-    test_fill::{self, Counts},
     test_postgres::TestPostgres,
+    test_seed::{self, Counts},
 };
 use oci_types::{Digest, Millis};
 
 const COUNTS: Counts =
-    Counts { blobs: 50_000, manifests: 5_000, repositories: 1_000, tags: 2_000, tasks: 5_000 };
+    Counts { blobs: 50_000, manifests: 5_000, repositories: 1_000, tags: 2_000, jobs: 5_000 };
 
 /// The tables that are large after years. The others have a row for each process, upstream or running download.
 const LARGE: [&str; 10] = [
     "blob_sources",
     "blobs",
-    "manifest_items",
+    "jobs",
+    "manifest_descriptors",
     "manifests",
     "repositories",
     "repository_blobs",
     "repository_manifests",
     "tag_moves",
     "tags",
-    "tasks",
 ];
 
 /// Asks and records everything that happens while clients pull and that is done again and again behind them.
 async fn pull(db: &Db, round: u32) {
-    let (repository_name, known, blob) = COUNTS.tagged(1234).unwrap();
-    let row = tags::find(db, &repository_name, &known).await.unwrap().unwrap();
-    assert!(manifests::linked(db, &repository_name, &row.manifest).await.unwrap());
+    let (seeded, known, blob) = COUNTS.tagged(1234);
+    let key = seeded.key();
+    let row = tags::find(db, &key, &known).await.unwrap().unwrap();
+    assert!(links::manifest(db, &key, &row.manifest, true).await.unwrap().proof.is_some());
     assert!(manifests::stored(db, &row.manifest).await.unwrap());
     let stored = manifests::load(db, &row.manifest).await.unwrap().unwrap();
     assert_eq!(Digest::sha256(&stored.body), row.manifest);
-    assert_eq!(manifests::items(db, &row.manifest).await.unwrap().len(), 11);
+    assert_eq!(descriptors(db, &row.manifest).await.len(), 11);
     manifests::platform_of(db, &row.manifest).await.unwrap();
-    assert!(blobs::linked(db, &repository_name, &blob).await.unwrap().is_some());
+    assert!(links::blob(db, &key, &blob).await.unwrap().is_some());
     assert!(blobs::find(db, &blob).await.unwrap().is_some());
     assert!(!blobs::sources(db, &blob).await.unwrap().is_empty());
-    assert!(repositories::find(db, &repository_name).await.unwrap().is_some());
-    assert_eq!(repositories::catalog(db, Some(&repository_name), 100).await.unwrap().len(), 100);
-    let many = name(&COUNTS.repository(0));
+    let after = name("seed/team34/app234");
+    assert_eq!(repositories::catalog(db, Some(&after), 100).await.unwrap().len(), 100);
+    let many = COUNTS.repository(0).key();
     assert_eq!(tags::list(db, &many, Some(&tag("build-1000")), 100).await.unwrap().len(), 100);
-    assert_eq!(tags::history(db, &repository_name, &known, 10).await.unwrap().len(), 1);
+    assert_eq!(tags::history(db, &key, &known, 10).await.unwrap().len(), 1);
 
     let at = Millis(1_800_000_000_000);
     let checked = record::TagCheck { tag: known, began: at };
-    let now = tags::mark_checked(db, &repository_name, &checked, &row.manifest).await.unwrap();
+    let now = tags::mark_checked(db, &key, &checked, &row.manifest).await.unwrap();
     assert_eq!(now.unwrap().checked_at, at);
     let child = image(&format!("config {round}"), &["own", "shared"]);
     let parent = index(&[&child.digest, &row.manifest]);
@@ -83,25 +84,26 @@ async fn pull(db: &Db, round: u32) {
     // Nearly every image has the first blob.
     let everywhere = digest("blob 0");
     blobs::touch_read(db, &[(blob.clone(), at), (everywhere.clone(), at)]).await.unwrap();
-    repositories::touch_pulls(db, &[(repository_name, at)]).await.unwrap();
+    repositories::touch_pulls(db, &[(key, at)]).await.unwrap();
     assert!(blobs::expire_pending(db, Millis(1_700_000_020_000)).await.unwrap() < 100);
     blobs::mark_evicted(db, &everywhere).await.unwrap();
     blobs::mark_stored(db, &everywhere, 1, at).await.unwrap();
-    blobs::set_aside_source(db, &blob, "filled", &name("library/app1"), at).await.unwrap();
+    blobs::demote_source(db, &blob, "seed", &name("library/app1"), at).await.unwrap();
 
-    for key in ["a", "b", "c"] {
-        assert!(tasks::enqueue(db, "kind", &format!("{key} {round}"), "{}", Millis(1)).await.unwrap());
+    for key in ["a", "b", "c", "d"] {
+        assert!(jobs::enqueue(db, "kind", &format!("{key} {round}"), "{}", Millis(1)).await.unwrap());
     }
     let mut claimed = Vec::new();
     for _ in 0..3 {
-        claimed.push(tasks::claim(db, "me", Duration::from_secs(9), at).await.unwrap().unwrap().id);
+        claimed.push(jobs::claim(db, "kind", "me", Duration::from_secs(9), at).await.unwrap().unwrap());
     }
-    assert!(tasks::claim(db, "me", Duration::from_secs(9), at).await.unwrap().is_none());
-    assert!(tasks::renew(db, claimed[0], "me", at).await.unwrap());
-    assert!(tasks::finish(db, claimed[0], "me").await.unwrap());
-    assert!(tasks::retry(db, claimed[1], "me", Millis(3_000_000_000_000), "later").await.unwrap());
-    assert!(tasks::fail(db, claimed[2], "me", "never").await.unwrap());
-    tasks::release_all(db, "me").await.unwrap();
+    assert!(!jobs::enqueue(db, "kind", &format!("d {round}"), "{}", Millis(1)).await.unwrap());
+    assert_eq!(jobs::renew(db, &claimed[0], "me", at, None).await.unwrap(), jobs::Renewal::Renewed);
+    assert!(jobs::finish(db, &claimed[0], "me", jobs::End::Succeeded, at).await.unwrap());
+    assert!(jobs::retry(db, &claimed[1], "me", Millis(3_000_000_000_000), "later").await.unwrap());
+    assert!(jobs::cancel(db, claimed[2].id, at).await.unwrap());
+    jobs::release_all(db, "me").await.unwrap();
+    jobs::delete_ended(db, Millis(1_700_000_000_001), 10).await.unwrap();
 
     assert!(fills::claim(db, &blob, "node", at, Millis(1)).await.unwrap());
     assert!(fills::renew(db, &blob, "node", at, 5).await.unwrap());
@@ -109,7 +111,7 @@ async fn pull(db: &Db, round: u32) {
     fills::release(db, &blob, "node").await.unwrap();
     nodes::live(db, Millis(1)).await.unwrap();
     upstream_states::load_all(db).await.unwrap();
-    platforms::list(db, "filled").await.unwrap();
+    platforms::list(db, "seed").await.unwrap();
 }
 
 async fn execute(db: &Db, statements: &'static str) {
@@ -143,7 +145,7 @@ async fn postgres_reads_no_large_table_as_a_whole() {
     let server = tokio::task::spawn_blocking(|| TestPostgres::start().unwrap()).await.unwrap();
     let config = DbConfig { url: server.create_database("x").unwrap(), ..postgres_config() };
     migrate(&config).await.unwrap();
-    test_fill::fill(&config, &COUNTS).await.unwrap();
+    test_seed::seed(&config, &COUNTS).await.unwrap();
     let plain = Db::connect(&config).await.unwrap();
     execute(
         &plain,
@@ -197,7 +199,7 @@ struct Step {
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_reads_no_large_table_as_a_whole() {
     let test = super::sqlite().await;
-    test_fill::fill(&test.config, &COUNTS).await.unwrap();
+    test_seed::seed(&test.config, &COUNTS).await.unwrap();
     let db = Db::connect(&DbConfig { max_connections: 1, ..test.config.clone() }).await.unwrap();
     let kept = Statements::default();
     for access in [super::super::Access::Read, super::super::Access::Write] {

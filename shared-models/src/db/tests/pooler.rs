@@ -10,9 +10,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{check, digest, image, name, repository, tag};
+use super::{check, digest, image, links_manifest, repository, tag};
 use crate::{
-    db::{Db, DbConfig, blobs, manifests, record, tags, tasks},
+    db::{Db, DbConfig, jobs, links, manifests, record, tags},
     migrate::migrate,
 };
 use oci_types::Millis;
@@ -81,7 +81,8 @@ async fn without_prepared_statements_a_pooler_that_changes_sessions_is_fine() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let migrations = futures::future::join_all((0..3).map(|_| migrate(&config))).await;
-    assert_eq!(migrations.into_iter().map(|done| done.unwrap().len()).sum::<usize>(), 2);
+    let applied: Vec<usize> = migrations.into_iter().map(|done| done.unwrap().len()).collect();
+    assert_eq!(applied.iter().filter(|count| **count > 0).count(), 1, "one of them migrates: {applied:?}");
 
     let work = |number: usize| {
         let db = handles[number % 2].clone();
@@ -91,18 +92,16 @@ async fn without_prepared_statements_a_pooler_that_changes_sessions_is_fine() {
             let check = check("t", 1);
             record::manifest(&db, &repository, &image, Some(&check), Millis(1)).await.unwrap();
             assert!(manifests::load(&db, &image.digest).await.unwrap().is_some());
-            assert!(blobs::linked(&db, &repository.name, &digest("shared")).await.unwrap().is_some());
-            assert!(tags::find(&db, &repository.name, &tag("t")).await.unwrap().is_some());
-            tasks::enqueue(&db, "kind", &number.to_string(), "{}", Millis(1)).await.unwrap();
-            tasks::claim(&db, "worker", Duration::from_secs(60), Millis(2)).await.unwrap().unwrap().id
+            assert!(
+                links::blob(&db, &repository.repository.key(), &digest("shared")).await.unwrap().is_some()
+            );
+            assert!(tags::find(&db, &repository.repository.key(), &tag("t")).await.unwrap().is_some());
+            jobs::enqueue(&db, "kind", &number.to_string(), "{}", Millis(1)).await.unwrap();
+            jobs::claim(&db, "kind", "worker", Duration::from_secs(60), Millis(2)).await.unwrap().unwrap().id
         }
     };
     let all = futures::future::join_all((0..60).map(|number| tokio::spawn(work(number)))).await;
     let claimed: std::collections::BTreeSet<_> = all.into_iter().map(|id| id.unwrap()).collect();
-    assert_eq!(claimed.len(), 60, "each task was claimed once");
-    assert!(
-        manifests::linked(&handles[0], &name("x1"), &image("config 1", &["shared", "own 1"]).digest)
-            .await
-            .unwrap()
-    );
+    assert_eq!(claimed.len(), 60, "each job was claimed once");
+    assert!(links_manifest(&handles[0], "x1", &image("config 1", &["shared", "own 1"]).digest).await);
 }

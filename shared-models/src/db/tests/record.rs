@@ -1,17 +1,18 @@
 use bytes::Bytes;
 
-use super::{TestDb, check, digest, image, index, manifest, name, on_both, repository, tag};
-use crate::{
-    db::{
-        DbError,
-        blobs::{self, BlobState, NewPending},
-        manifests, record, repositories, tags,
-    },
-    schema,
+use super::{
+    TestDb, check, descriptors, digest, image, index, key, linked_blob, links_manifest, manifest, name, of,
+    on_both, repository, tag,
+};
+use crate::db::{
+    blobs::{self, BlobState, NewPending},
+    links, manifests, record,
+    repositories::{self, NewRepository, Repository},
+    tags,
 };
 use oci_types::{
     Millis,
-    manifest::{ItemKind, Platform},
+    manifest::{DescriptorRole, Platform},
 };
 
 on_both! {
@@ -22,16 +23,16 @@ on_both! {
         let stored = manifests::load(&db, &image.digest).await.unwrap().unwrap();
         assert_eq!(stored.body, image.body);
         assert_eq!(stored.media_type, image.parsed.media_type);
-        assert!(manifests::linked(&db, &name("x/alpine"), &image.digest).await.unwrap());
-        assert_eq!(manifests::items(&db, &image.digest).await.unwrap(), image.parsed.items);
+        assert!(links_manifest(&db, "x/alpine", &image.digest).await);
+        assert_eq!(descriptors(&db, &image.digest).await, image.parsed.descriptors);
 
-        let layer = blobs::linked(&db, &name("x/alpine"), &digest("a")).await.unwrap().unwrap();
+        let layer = linked_blob(&db, "x/alpine", &digest("a")).await.unwrap();
         assert_eq!((layer.state, layer.size), (BlobState::OnDemand, Some(1000)));
         let sources = blobs::sources(&db, &digest("config")).await.unwrap();
         assert_eq!(sources.len(), 1);
-        assert_eq!((sources[0].upstream.as_str(), &sources[0].upstream_name), ("hub", &name("library/alpine")));
+        assert_eq!((sources[0].upstream.as_str(), &sources[0].upstream_name), ("hub", &name("x/alpine")));
 
-        let row = tags::find(&db, &name("x/alpine"), &tag("3")).await.unwrap().unwrap();
+        let row = tags::find(&db, &key("x/alpine"), &tag("3")).await.unwrap().unwrap();
         assert_eq!((row.manifest, row.moved_at, row.checked_at), (image.digest, Millis(7), Millis(7)));
     }
 
@@ -40,8 +41,8 @@ on_both! {
         record::manifest(&db, &repository("one"), &image, None, Millis(1)).await.unwrap();
         record::manifest(&db, &repository("two"), &super::image("other", &[]), None, Millis(1)).await.unwrap();
 
-        assert!(!manifests::linked(&db, &name("two"), &image.digest).await.unwrap());
-        assert_eq!(blobs::linked(&db, &name("two"), &digest("a")).await.unwrap(), None);
+        assert!(!links_manifest(&db, "two", &image.digest).await);
+        assert_eq!(linked_blob(&db, "two", &digest("a")).await, None);
         assert!(manifests::stored(&db, &image.digest).await.unwrap());
         assert!(blobs::find(&db, &digest("a")).await.unwrap().is_some());
     }
@@ -51,9 +52,9 @@ on_both! {
         for at in 1..3 {
             record::manifest(&db, &repository("x"), &image, Some(&check("t", at)), Millis(at)).await.unwrap();
         }
-        assert_eq!(manifests::items(&db, &image.digest).await.unwrap().len(), 2);
-        assert_eq!(tags::history(&db, &name("x"), &tag("t"), 10).await.unwrap().len(), 1);
-        let row = tags::find(&db, &name("x"), &tag("t")).await.unwrap().unwrap();
+        assert_eq!(descriptors(&db, &image.digest).await.len(), 2);
+        assert_eq!(tags::history(&db, &key("x"), &tag("t"), 10).await.unwrap().len(), 1);
+        let row = tags::find(&db, &key("x"), &tag("t")).await.unwrap().unwrap();
         assert_eq!((row.moved_at, row.checked_at), (Millis(1), Millis(2)));
     }
 
@@ -62,11 +63,11 @@ on_both! {
         let index = index(&[&child.digest, &digest("elsewhere")]);
         record::manifest(&db, &repository("x"), &index, None, Millis(1)).await.unwrap();
 
-        assert!(manifests::linked(&db, &name("x"), &child.digest).await.unwrap());
+        assert!(links_manifest(&db, "x", &child.digest).await);
         assert!(!manifests::stored(&db, &child.digest).await.unwrap());
         assert_eq!(blobs::find(&db, &child.digest).await.unwrap(), None, "a manifest is no blob");
-        let items = manifests::items(&db, &index.digest).await.unwrap();
-        assert!(items.iter().all(|item| item.kind == ItemKind::Child));
+        let items = descriptors(&db, &index.digest).await;
+        assert!(items.iter().all(|item| item.role == DescriptorRole::Manifest));
         let arm: Platform = "linux/arm64/v8".parse().unwrap();
         assert_eq!(items[0].platform, Some(arm));
     }
@@ -79,8 +80,8 @@ on_both! {
         let outer = index(&[&inner.digest]);
         record::manifest(&db, &repository("third"), &outer, None, Millis(1)).await.unwrap();
         for repository in ["second", "third"] {
-            assert!(manifests::linked(&db, &name(repository), &child.digest).await.unwrap(), "{repository}");
-            assert!(blobs::linked(&db, &name(repository), &digest("a")).await.unwrap().is_some(), "{repository}");
+            assert!(links_manifest(&db, repository, &child.digest).await, "{repository}");
+            assert!(linked_blob(&db, repository, &digest("a")).await.is_some(), "{repository}");
         }
     }
 
@@ -90,27 +91,28 @@ on_both! {
         };
         blobs::record_pending(&db, &pending("a")).await.unwrap();
         blobs::record_pending(&db, &pending("b")).await.unwrap();
-        assert_eq!(blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap().size, None);
+        assert_eq!(linked_blob(&db, "x", &digest("a")).await.unwrap().size, None);
 
         record::manifest(&db, &repository("x"), &image("config", &["a"]), None, Millis(1)).await.unwrap();
         assert_eq!(blobs::expire_pending(&db, Millis(1000)).await.unwrap(), 1);
-        let named = blobs::linked(&db, &name("x"), &digest("a")).await.unwrap().unwrap();
+        let named = linked_blob(&db, "x", &digest("a")).await.unwrap();
         assert_eq!(named.size, Some(1000), "the manifest told it");
-        assert_eq!(blobs::linked(&db, &name("x"), &digest("b")).await.unwrap(), None);
+        assert_eq!(linked_blob(&db, "x", &digest("b")).await, None);
     }
 
     async fn adopting_links_what_is_here_and_refuses_what_is_not(db: TestDb) {
         let (known, missing) = (image("config", &["a"]), image("config", &["b"]));
         record::manifest(&db, &repository("first"), &known, None, Millis(1)).await.unwrap();
-        let second = record::NewRepository { upstream: "quay".to_owned(), ..repository("second") };
+        let second = NewRepository { repository: of("quay", "second"), ..repository("second") };
 
         assert_eq!(record::adopt(&db, &second, &missing.digest, Some(&check("t", 2)), Millis(2)).await.unwrap(), None);
-        assert_eq!(repositories::find(&db, &name("second")).await.unwrap(), None, "nothing was recorded");
+        assert_eq!(repositories::catalog(&db, None, 9).await.unwrap(), [name("first")], "nothing was recorded");
 
         assert!(record::adopt(&db, &second, &known.digest, Some(&check("t", 2)), Millis(2)).await.unwrap().is_some());
-        assert!(manifests::linked(&db, &name("second"), &known.digest).await.unwrap());
-        assert!(blobs::linked(&db, &name("second"), &digest("a")).await.unwrap().is_some());
-        assert_eq!(tags::find(&db, &name("second"), &tag("t")).await.unwrap().unwrap().manifest, known.digest);
+        let second = second.repository.key();
+        assert!(links::manifest(&db, &second, &known.digest, false).await.unwrap().proof.is_some());
+        assert!(links::blob(&db, &second, &digest("a")).await.unwrap().is_some());
+        assert_eq!(tags::find(&db, &second, &tag("t")).await.unwrap().unwrap().manifest, known.digest);
         let sources = blobs::sources(&db, &digest("a")).await.unwrap();
         assert_eq!(sources.iter().map(|source| source.upstream.as_str()).collect::<Vec<_>>(), ["hub", "quay"]);
     }
@@ -124,7 +126,7 @@ on_both! {
             digest("config"),
         ));
         record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
-        assert_eq!(manifests::items(&db, &image.digest).await.unwrap()[1].digest, foreign);
+        assert_eq!(descriptors(&db, &image.digest).await[1].digest, foreign);
         assert_eq!(blobs::find(&db, &foreign).await.unwrap(), None);
     }
 
@@ -146,12 +148,12 @@ on_both! {
             .into_iter()
             .for_each(|result| drop(result.unwrap()));
         // Every move begins where the one before it ended.
-        let history = tags::history(&db, &name("x"), &tag("latest"), 100).await.unwrap();
+        let history = tags::history(&db, &key("x"), &tag("latest"), 100).await.unwrap();
         assert_eq!(history.len(), 12);
         assert_eq!(history.last().unwrap().from, None);
         let mut ends: Vec<_> = history.iter().map(|step| step.to.clone()).collect();
         let mut starts: Vec<_> = history.iter().map(|step| step.from.clone()).collect();
-        let current = tags::find(&db, &name("x"), &tag("latest")).await.unwrap().unwrap().manifest;
+        let current = tags::find(&db, &key("x"), &tag("latest")).await.unwrap().unwrap().manifest;
         ends.retain(|end| *end != Some(current.clone()));
         starts.retain(Option::is_some);
         ends.sort();
@@ -163,8 +165,8 @@ on_both! {
         let layers: Vec<String> = (0..9_000).map(|number| format!("layer {number}")).collect();
         let image = image("config", &layers.iter().map(String::as_str).collect::<Vec<_>>());
         record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
-        assert_eq!(manifests::items(&db, &image.digest).await.unwrap(), image.parsed.items);
-        assert!(blobs::linked(&db, &name("x"), &digest("layer 8999")).await.unwrap().is_some());
+        assert_eq!(descriptors(&db, &image.digest).await, image.parsed.descriptors);
+        assert!(linked_blob(&db, "x", &digest("layer 8999")).await.is_some());
     }
 
     async fn bytes_that_are_no_text_come_back_as_they_were(db: TestDb) {
@@ -174,36 +176,42 @@ on_both! {
         assert_eq!(manifests::load(&db, &image.digest).await.unwrap().unwrap().body, image.body);
     }
 
-    async fn a_repository_of_ones_own_is_not_turned_into_a_copy(db: TestDb) {
-        use diesel::ExpressionMethods;
-        use futures::FutureExt;
-        db.write(|conn| {
-            async move {
-                use diesel_async::RunQueryDsl;
-                use schema::repositories as r;
-                let query = diesel::insert_into(r::table).values((r::name.eq("own"), r::created_at.eq(1)));
-                crate::db::on!(conn, |c| query.execute(c))?;
-                Ok(())
-            }
-            .boxed()
-        })
-        .await
-        .unwrap();
-        let image = image("config", &["a"]);
-        let refused = record::manifest(&db, &repository("own"), &image, None, Millis(1)).await;
-        assert!(matches!(refused, Err(DbError::Conflict(_))), "{refused:?}");
-        assert_eq!(manifests::load(&db, &image.digest).await.unwrap(), None, "all or nothing");
+    async fn repositories_with_one_name_and_different_upstreams_have_nothing_in_common(db: TestDb) {
+        let (hub, quay) = (of("hub", "team/app"), of("quay", "app"));
+        let hosted = Repository::Hosted { name: name("team/app") };
+        let new = |repository: &Repository| NewRepository { name: name("team/app"), repository: repository.clone() };
+        let (first, second) = (image("1", &["a"]), image("2", &[]));
+        record::manifest(&db, &new(&hub), &first, Some(&check("t", 1)), Millis(1)).await.unwrap();
+        record::manifest(&db, &new(&quay), &second, Some(&check("t", 2)), Millis(2)).await.unwrap();
+        for (repository, manifest) in [(&hub, Some(&first)), (&quay, Some(&second)), (&hosted, None)] {
+            let found = tags::find(&db, &repository.key(), &tag("t")).await.unwrap();
+            assert_eq!(found.map(|row| row.manifest), manifest.map(|manifest| manifest.digest.clone()));
+            assert_eq!(tags::list(&db, &repository.key(), None, 9).await.unwrap().len(), usize::from(manifest.is_some()));
+            assert_eq!(tags::history(&db, &repository.key(), &tag("t"), 9).await.unwrap().len(), usize::from(manifest.is_some()));
+        }
+        assert_eq!(links::blob(&db, &quay.key(), &digest("a")).await.unwrap(), None);
+        assert_eq!(links::manifest(&db, &quay.key(), &first.digest, false).await.unwrap().proof, None);
+        assert_eq!(repositories::catalog(&db, None, 9).await.unwrap(), [name("team/app")]);
     }
 
-    async fn a_repository_follows_its_configuration_to_another_upstream(db: TestDb) {
+    async fn a_hosted_repository_has_content_without_a_source(db: TestDb) {
+        let repository = Repository::Hosted { name: name("own") };
+        let new = NewRepository { name: name("own"), repository: repository.clone() };
+        record::manifest(&db, &new, &image("config", &["a"]), Some(&check("t", 1)), Millis(1)).await.unwrap();
+        assert!(tags::find(&db, &repository.key(), &tag("t")).await.unwrap().is_some());
+        let linked = links::blob(&db, &repository.key(), &digest("a")).await.unwrap().unwrap();
+        assert_eq!(linked.blob.size, None);
+        assert!(blobs::sources(&db, &digest("a")).await.unwrap().is_empty());
+    }
+
+    async fn a_repository_keeps_its_content_under_a_new_name(db: TestDb) {
         let image = image("config", &[]);
-        record::manifest(&db, &repository("x"), &image, None, Millis(1)).await.unwrap();
-        let before = repositories::find(&db, &name("x")).await.unwrap().unwrap();
-        let moved = record::NewRepository { upstream: "quay".to_owned(), ..repository("x") };
-        record::manifest(&db, &moved, &image, None, Millis(2)).await.unwrap();
-        let after = repositories::find(&db, &name("x")).await.unwrap().unwrap();
-        assert_eq!((after.id, after.upstream.as_deref()), (before.id, Some("quay")));
-        assert_eq!(after.upstream_name, Some(name("library/alpine")));
+        for text in ["before", "after"] {
+            let new = NewRepository { name: name(text), repository: of("hub", "x") };
+            record::manifest(&db, &new, &image, Some(&check("t", 1)), Millis(1)).await.unwrap();
+        }
+        assert_eq!(repositories::catalog(&db, None, 9).await.unwrap(), [name("after")]);
+        assert_eq!(tags::history(&db, &key("x"), &tag("t"), 9).await.unwrap().len(), 1);
     }
 
     async fn the_catalog_is_in_byte_order_and_goes_on_after_a_name(db: TestDb) {
@@ -216,7 +224,7 @@ on_both! {
         let page = repositories::catalog(&db, Some(&name("a.b")), 2).await.unwrap();
         assert_eq!(page, [name("a/b"), name("a0")]);
         assert!(repositories::catalog(&db, Some(&name("ab")), 2).await.unwrap().is_empty());
-        repositories::touch_pulls(&db, &[(name("ab"), Millis(5)), (name("a0"), Millis(4))]).await.unwrap();
-        repositories::touch_pulls(&db, &[(name("ab"), Millis(3)), (name("nobody"), Millis(4))]).await.unwrap();
+        repositories::touch_pulls(&db, &[(key("ab"), Millis(5)), (key("a0"), Millis(4))]).await.unwrap();
+        repositories::touch_pulls(&db, &[(key("ab"), Millis(3)), (key("unknown"), Millis(4))]).await.unwrap();
     }
 }

@@ -10,9 +10,9 @@ use diesel::{QueryableByName, sql_query, sql_types::Text};
 use diesel_async::SimpleAsyncConnection;
 use futures::FutureExt;
 
-use super::{TestDb, digest, image, migrated, name, repository, tag};
+use super::{TestDb, digest, image, key, linked_blob, links_manifest, migrated, repository, tag};
 use crate::{
-    db::{Conn, Db, DbConfig, DbError, blobs, manifests, on, record, tags},
+    db::{Conn, Db, DbConfig, DbError, manifests, on, record, tags},
     test_postgres::TestPostgres,
 };
 use oci_types::Millis;
@@ -82,8 +82,8 @@ async fn a_server_that_crashes_and_returns_loses_nothing_and_is_used_again_at_on
             let stored = manifests::load(&db, &image.digest).await.unwrap().is_some();
             assert!(stored || !recorded, "{number} was said to be recorded");
             // All or nothing, also where the answer was lost.
-            assert_eq!(manifests::linked(&db, &name("x"), &image.digest).await.unwrap(), stored, "{number}");
-            let own = blobs::linked(&db, &name("x"), &digest(&format!("own {number}"))).await.unwrap();
+            assert_eq!(links_manifest(&db, "x", &image.digest).await, stored, "{number}");
+            let own = linked_blob(&db, "x", &digest(&format!("own {number}"))).await;
             assert_eq!(own.is_some(), stored, "{number}");
         }
     }
@@ -155,7 +155,7 @@ async fn without_prepared_statements_nothing_outlives_a_transaction() {
     let config = DbConfig { prepared_statements: false, max_connections: 1, ..super::postgres_config() };
     let db = migrated(config, None).await;
     record::manifest(&db, &repository("x"), &numbered(1), None, Millis(1)).await.unwrap();
-    tags::find(&db, &name("x"), &tag("t")).await.unwrap();
+    tags::find(&db, &key("x"), &tag("t")).await.unwrap();
     let left = db.read(|conn| {
         async move {
             use diesel_async::RunQueryDsl;

@@ -1,10 +1,10 @@
-//! Fills a database with as much as a registry has after years, and measures the queries of the hot paths on it.
+//! Seeds a database with as many rows as a registry has after years, and measures the queries of the hot paths on it.
 //!
-//! `fill-database URL` migrates the database and fills it; `fill-database URL --measure` asks a filled one. Both print a
-//! line of JSON. Flags, each with a number: `--blobs`, `--manifests`, `--repositories`, `--tags` (of one repository,
-//! besides one for each manifest), `--tasks`; those of a measurement are those of the filling. `--rounds`: how often each
-//! query is asked. For the same queries on an almost empty database, fill another with `--blobs 100 --manifests 10
-//! --repositories 5 --tags 10 --tasks 10`.
+//! `seed-database URL` migrates and seeds the database; `seed-database URL --measure` measures the queries on a seeded one.
+//! Both print a line of JSON. Flags, each with a number: `--blobs`, `--manifests`, `--repositories`, `--tags` (of one
+//! repository, besides one for each manifest), `--jobs`; a measurement needs the same ones. `--rounds`: the number of times
+//! that each query is executed. For a comparison with a small database, seed another one with `--blobs 100 --manifests 10
+//! --repositories 5 --tags 10 --jobs 10`.
 #![expect(
     clippy::print_stdout,
     clippy::panic,
@@ -18,16 +18,20 @@ use futures::future::BoxFuture;
 use oci_types::{Digest, Millis, RepositoryName, Tag};
 use serde_json::{Map, Value, json};
 use shared_models::{
-    db::{Db, DbConfig, DbError, blobs, fills, manifests, repositories, tags, tasks},
+    db::{
+        Db, DbConfig, DbError, blobs, fills, jobs, links, manifests,
+        repositories::{self, RepositoryKey},
+        tags,
+    },
     migrate::migrate,
-    test_fill::{self, Counts},
+    test_seed::{self, Counts},
 };
 
 #[tokio::main]
 async fn main() {
     let mut url = None;
     let mut counts =
-        Counts { blobs: 1_000_000, manifests: 100_000, repositories: 20_000, tags: 10_000, tasks: 100_000 };
+        Counts { blobs: 1_000_000, manifests: 100_000, repositories: 20_000, tags: 10_000, jobs: 100_000 };
     let (mut rounds, mut measures) = (2_000, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -37,24 +41,24 @@ async fn main() {
             "--manifests" => counts.manifests = number(),
             "--repositories" => counts.repositories = number(),
             "--tags" => counts.tags = number(),
-            "--tasks" => counts.tasks = number(),
+            "--jobs" => counts.jobs = number(),
             "--rounds" => rounds = number(),
             "--measure" => measures = true,
             flag if flag.starts_with('-') => panic!("there is no flag {flag}"),
             _ => url = Some(argument),
         }
     }
-    let url = url.unwrap_or_else(|| panic!("fill-database URL [FLAG NUMBER]…"));
+    let url = url.unwrap_or_else(|| panic!("seed-database URL [FLAG NUMBER]…"));
     let config =
         DbConfig { url, max_connections: 4, wait: Duration::from_secs(10), prepared_statements: true };
-    let report = if measures { measure(&config, counts, rounds).await } else { fill(&config, counts).await };
+    let report = if measures { measure(&config, counts, rounds).await } else { seed(&config, counts).await };
     println!("{}", report.unwrap_or_else(|error| panic!("{error}")));
 }
 
-async fn fill(config: &DbConfig, counts: Counts) -> Result<Value, DbError> {
+async fn seed(config: &DbConfig, counts: Counts) -> Result<Value, DbError> {
     migrate(config).await?;
     let started = Instant::now();
-    test_fill::fill(config, &counts).await?;
+    test_seed::seed(config, &counts).await?;
     Ok(json!({
         "blobs": counts.blobs,
         "manifests": counts.manifests,
@@ -67,7 +71,8 @@ async fn fill(config: &DbConfig, counts: Counts) -> Result<Value, DbError> {
 struct Subject {
     db: Db,
     number: u64,
-    repository: RepositoryName,
+    repository: RepositoryKey,
+    name: RepositoryName,
     tag: Tag,
     manifest: Digest,
     blob: Digest,
@@ -93,12 +98,14 @@ async fn measure(config: &DbConfig, counts: Counts, rounds: u64) -> Result<Value
     for step in 0..rounds {
         // Far apart, in no order, and the same each time.
         let number = step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
-        let (repository, tag, blob) = counts.tagged(number)?;
-        let row = tags::find(&db, &repository, &tag).await?.unwrap();
+        let (repository, tag, blob) = counts.tagged(number);
+        let key = repository.key();
+        let row = tags::find(&db, &key, &tag).await?.unwrap();
         subjects.push(Subject {
             db: db.clone(),
             number: step,
-            repository,
+            name: RepositoryName::parse("seed/team50/app50").unwrap(),
+            repository: key,
             tag,
             manifest: row.manifest,
             blob,
@@ -106,17 +113,17 @@ async fn measure(config: &DbConfig, counts: Counts, rounds: u64) -> Result<Value
     }
     let questions = questions! {
         "tags::find": |s| tags::find(&s.db, &s.repository, &s.tag);
-        "manifests::linked": |s| manifests::linked(&s.db, &s.repository, &s.manifest);
+        "links::manifest": |s| links::manifest(&s.db, &s.repository, &s.manifest, false);
         "manifests::load": |s| manifests::load(&s.db, &s.manifest);
-        "blobs::linked": |s| blobs::linked(&s.db, &s.repository, &s.blob);
+        "links::blob": |s| links::blob(&s.db, &s.repository, &s.blob);
         "blobs::find": |s| blobs::find(&s.db, &s.blob);
         "blobs::sources": |s| blobs::sources(&s.db, &s.blob);
-        "repositories::catalog": |s| repositories::catalog(&s.db, Some(&s.repository), 5);
+        "repositories::catalog": |s| repositories::catalog(&s.db, Some(&s.name), 5);
         "tags::list": |s| tags::list(&s.db, &s.repository, None, 5);
         "tags::mark_checked": |s| check(s);
         "blobs::touch_read": |s| touch(s);
         "blobs::expire_pending": |s| blobs::expire_pending(&s.db, Millis(1));
-        "tasks::claim": |s| work(s);
+        "jobs::claim": |s| work(s);
         "fills::claim": |s| lease(s);
     };
     let mut report = Map::new();
@@ -146,12 +153,12 @@ async fn touch(subject: &Subject) -> Result<(), DbError> {
     blobs::touch_read(&subject.db, &[(subject.blob.clone(), now), (everywhere, now)]).await
 }
 
-/// Queues a task, takes it, and is done with it.
+/// Queues a job, claims it, and finishes it.
 async fn work(subject: &Subject) -> Result<(), DbError> {
     let (db, now) = (&subject.db, Millis::now());
-    tasks::enqueue(db, "measured", &subject.number.to_string(), "{}", now).await?;
-    let task = tasks::claim(db, "me", Duration::from_secs(60), now).await?.unwrap();
-    tasks::finish(db, task.id, "me").await.map(drop)
+    jobs::enqueue(db, "measured", &subject.number.to_string(), "{}", now).await?;
+    let job = jobs::claim(db, "measured", "me", Duration::from_secs(60), now).await?.unwrap();
+    jobs::finish(db, &job, "me", jobs::End::Succeeded, now).await.map(drop)
 }
 
 async fn lease(subject: &Subject) -> Result<(), DbError> {

@@ -1,0 +1,45 @@
+DROP INDEX jobs_ended;
+DROP INDEX jobs_worker;
+DROP INDEX jobs_lease;
+DROP INDEX jobs_due;
+DROP INDEX jobs_key;
+DROP INDEX jobs_live;
+DELETE FROM jobs WHERE state > 2;
+ALTER TABLE jobs DROP COLUMN ended_at;
+ALTER TABLE jobs DROP COLUMN total;
+ALTER TABLE jobs DROP COLUMN done;
+ALTER TABLE jobs DROP COLUMN cancelled;
+ALTER TABLE jobs DROP COLUMN rerun;
+ALTER TABLE jobs RENAME TO tasks;
+CREATE UNIQUE INDEX tasks_live ON tasks (kind, "key") WHERE state <> 2;
+CREATE INDEX tasks_key ON tasks (kind, "key");
+CREATE INDEX tasks_due ON tasks (state, run_at, id);
+CREATE INDEX tasks_lease ON tasks (state, lease_until);
+
+ALTER TABLE blob_sources DROP COLUMN size;
+
+ALTER TABLE manifest_descriptors RENAME COLUMN role TO kind;
+ALTER TABLE manifest_descriptors RENAME TO manifest_items;
+DROP INDEX manifest_descriptors_digest;
+CREATE INDEX manifest_items_digest ON manifest_items (digest);
+
+-- Of several repositories that clients call by one name, one remains.
+DELETE FROM tags WHERE repository_id NOT IN (SELECT min(id) FROM repositories GROUP BY name);
+DELETE FROM tag_moves WHERE repository_id NOT IN (SELECT min(id) FROM repositories GROUP BY name);
+DELETE FROM repository_manifests WHERE repository_id NOT IN (SELECT min(id) FROM repositories GROUP BY name);
+DELETE FROM repository_blobs WHERE repository_id NOT IN (SELECT min(id) FROM repositories GROUP BY name);
+DELETE FROM uploads WHERE repository_id NOT IN (SELECT min(id) FROM repositories GROUP BY name);
+DELETE FROM repositories WHERE id NOT IN (SELECT min(id) FROM repositories GROUP BY name);
+DROP INDEX repositories_name;
+CREATE TABLE old_repositories (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    name TEXT NOT NULL UNIQUE,
+    upstream TEXT,
+    upstream_name TEXT,
+    created_at BIGINT NOT NULL,
+    last_pull_at BIGINT
+);
+INSERT INTO old_repositories (id, name, upstream, upstream_name, created_at, last_pull_at)
+SELECT id, name, upstream, upstream_name, created_at, last_pull_at FROM repositories;
+DROP TABLE repositories;
+ALTER TABLE old_repositories RENAME TO repositories;
