@@ -9,8 +9,11 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures::stream::BoxStream;
@@ -39,6 +42,8 @@ pub(crate) struct Disk {
     /// Partial files that this process has open. They are shared instead of locked again.
     open: Mutex<HashMap<PartialId, WeakPartial>>,
     usage: UsageCounter,
+    /// Free space that reservations leave, in bytes.
+    keep_free: AtomicU64,
     /// Held while a probe is written.
     probing: Mutex<()>,
 }
@@ -60,11 +65,35 @@ impl Disk {
             runtime: runtime.clone(),
             open: Mutex::default(),
             usage: UsageCounter::new(),
+            keep_free: AtomicU64::new(0),
             probing: Mutex::default(),
         });
         disk.probe()?;
         scan::start(&disk);
         Ok(disk)
+    }
+
+    /// Sets the free space that reservations leave, in bytes.
+    pub(crate) fn set_keep_free(&self, bytes: u64) {
+        self.keep_free.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Moves a stored blob whose bytes are wrong out of the way, and returns its new path; `None` if it was not stored.
+    pub(crate) fn quarantine(&self, digest: &Digest) -> Result<Option<PathBuf>, StoreError> {
+        let (path, directory) = (self.layout.blob(digest), self.layout.quarantine());
+        create_directories(&directory)?;
+        let target = directory.join(digest.as_str().replace(':', "-"));
+        let mut moved = false;
+        self.usage.change(Shard::of(digest), || {
+            let before = file_length(&path)?.unwrap_or(0);
+            match fs::rename(&path, &target) {
+                Ok(()) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::from_io("rename", &path, error)),
+            }
+            Ok(SizeChange { before, after: 0 })
+        })?;
+        Ok(moved.then_some(target))
     }
 
     /// Runs `work` on the blocking pool, whatever runtime the caller is on. Does not block.

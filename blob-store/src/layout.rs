@@ -118,6 +118,10 @@ impl Layout {
         self.shard(Shard::of(digest)).join(digest.hex())
     }
 
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
     pub(crate) fn partials(&self) -> PathBuf {
         self.root.join("partial")
     }

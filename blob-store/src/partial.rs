@@ -51,8 +51,8 @@ impl Partial {
         self.file.size()
     }
 
-    /// Sets the size of the blob, in bytes.
-    pub fn set_size(&self, size: u64) {
+    /// Sets the size of the blob, in bytes; `None`: it is not known.
+    pub fn set_size(&self, size: Option<u64>) {
         self.file.set_size(size);
     }
 

@@ -1,6 +1,12 @@
 //! The blob store: one interface over the local disk and an optional object store.
 
-use std::{collections::HashSet, fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::stream::BoxStream;
 use oci_types::Digest;
@@ -55,6 +61,25 @@ impl BlobStore {
         let runtime = Handle::try_current().map_err(|_| StoreError::NoRuntime)?;
         let s3 = S3Backend::open(config, root, cache_size, &runtime, customize)?;
         Ok(Self { disk: Arc::clone(s3.disk()), s3: Some(s3) })
+    }
+
+    /// Sets the free space that the disk keeps when space is reserved for partial files, in bytes.
+    pub fn with_keep_free(self, bytes: u64) -> Self {
+        self.disk.set_keep_free(bytes);
+        self
+    }
+
+    /// Moves a stored blob on the local disk whose bytes are wrong to the directory `quarantine`, and returns its new path;
+    /// `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Stopped`].
+    pub async fn quarantine(&self, digest: &Digest) -> Result<Option<PathBuf>, StoreError> {
+        let digest = digest.clone();
+        match self.s3.as_ref().map(|s3| Arc::clone(s3.cache())) {
+            Some(cache) if !cache.is_enabled() => Ok(None),
+            _ => self.disk.blocking(move |disk| disk.quarantine(&digest)).await,
+        }
     }
 
     #[cfg(test)]

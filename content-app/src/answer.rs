@@ -66,7 +66,7 @@ impl Answer {
             Known::Filling { size, collapsed: true } => {
                 (Some(size), BodySource::Fill, "fwd=miss; stored; collapsed")
             }
-            Known::Bypassed { size } => (Some(size), BodySource::Upstream, "fwd=bypass; detail=no-space"),
+            Known::Bypassed { size } => (Some(size), BodySource::Upstream, "fwd=bypass; detail=not-stored"),
         };
         let whole = 0..size.unwrap_or(0);
         let resolved = size.map_or(Resolved::Whole, |size| request.range.resolve(size));
@@ -97,11 +97,6 @@ impl Answer {
     pub(crate) fn unverified(mut self) -> Self {
         self.cache_status.is_unverified = true;
         self
-    }
-
-    /// The same with another entity tag, which includes its quotes.
-    pub(crate) fn with_etag(self, etag: String) -> Self {
-        Self { etag: Some(etag), ..self }
     }
 
     /// Whether the answer has a range to read.

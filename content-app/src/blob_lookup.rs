@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use blob_store::{BlobStore, StoreError, StoredBlob};
 use moka::{Expiry, future::Cache};
 use oci_types::Digest;
+use shared_models::db::{
+    Db,
+    blobs::{self, BlobRow, BlobState},
+};
 
 /// How long a file stays open after it was opened. A deleted blob remains readable for this long.
 const FILE_TTL: Duration = Duration::from_secs(60);
@@ -26,16 +30,17 @@ const MAX_ENTRIES: u64 = 512;
 #[derive(Clone)]
 pub(crate) struct BlobLookup {
     store: BlobStore,
+    db: Db,
     found: Cache<Digest, StoredBlob>,
     /// Blobs that the object store is not queried for, and for how long.
     skipped: Cache<Digest, Duration>,
 }
 
 impl BlobLookup {
-    pub(crate) fn new(store: BlobStore) -> Self {
+    pub(crate) fn new(store: BlobStore, db: Db) -> Self {
         let found = Cache::builder().max_capacity(MAX_ENTRIES).expire_after(TtlByLocation).build();
         let skipped = Cache::builder().max_capacity(MAX_ENTRIES).expire_after(TtlIsValue).build();
-        Self { store, found, skipped }
+        Self { store, db, found, skipped }
     }
 
     /// The blob, when it is stored. A blob in an unavailable storage counts as not stored: an upstream may have it.
@@ -54,10 +59,46 @@ impl BlobLookup {
             }
             found => found?,
         };
-        if let Some(found) = &found {
-            self.found.insert(digest.clone(), found.clone()).await;
+        let Some(found) = found else { return Ok(None) };
+        if self.is_wrong(digest, found.size()).await {
+            self.reject(digest, found).await;
+            return Ok(None);
         }
-        Ok(found)
+        self.found.insert(digest.clone(), found.clone()).await;
+        Ok(Some(found))
+    }
+
+    /// Whether the size of a stored blob contradicts the digest or the number of bytes that were received for it.
+    async fn is_wrong(&self, digest: &Digest, size: u64) -> bool {
+        if !digest.admits_size(size) {
+            return true;
+        }
+        match blobs::find(&self.db, digest).await {
+            Ok(Some(BlobRow { state: BlobState::Stored, size: Some(received), .. })) => received != size,
+            // Without a row, or without the database, the file is all that is known.
+            Ok(_) | Err(_) => false,
+        }
+    }
+
+    /// Takes a stored blob of a wrong size out of use: it is filled again.
+    async fn reject(&self, digest: &Digest, found: StoredBlob) {
+        let size = found.size();
+        match self.store.quarantine(digest).await {
+            Ok(Some(path)) => {
+                let path = path.display();
+                tracing::error!(%digest, size, %path, "stored blob has a wrong size, moved it to quarantine");
+            }
+            Ok(None) => {
+                tracing::error!(%digest, size, "stored blob has a wrong size, downloading it again");
+                self.skipped.insert(digest.clone(), UNREADABLE_TTL).await;
+            }
+            Err(error) => {
+                tracing::error!(%digest, size, %error, "failed to quarantine a blob of a wrong size")
+            }
+        }
+        if let Err(error) = blobs::mark_evicted(&self.db, digest).await {
+            tracing::warn!(%digest, %error, "failed to record that a blob is no longer stored");
+        }
     }
 
     /// Records that a blob was found and could not be read.

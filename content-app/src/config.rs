@@ -104,7 +104,10 @@ pub struct FillPolicy {
     /// The maximum delay after a failed attempt.
     #[serde(rename = "fill_backoff_max", with = "settings::duration")]
     pub backoff_max: Duration,
-    /// How long a source that sent corrupt content is used last.
+    /// The rate of a download, in bytes a second, below which another source replaces its source, where there is one.
+    #[serde(rename = "fill_min_rate", with = "settings::size")]
+    pub min_rate: u64,
+    /// How long a source that sent corrupt content or does not have the blob is used last.
     #[serde(with = "settings::duration")]
     pub set_aside_for: Duration,
     /// The number of received bytes after which the segment map of a partial file is saved.
@@ -127,6 +130,7 @@ impl Default for FillPolicy {
             attempts: 6,
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
+            min_rate: 64 * 1024,
             set_aside_for: Duration::from_mins(10),
             checkpoint_bytes: 8 * MIB,
         }

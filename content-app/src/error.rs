@@ -28,6 +28,9 @@ pub(crate) enum FillError {
     /// The disk has no space for the blob. Its readers are served by a bypass.
     #[error("no space left for the blob")]
     NoSpace,
+    /// The blob cannot be written to the disk. Its readers are served by a bypass.
+    #[error("failed to write to the disk: {0}")]
+    Disk(#[source] StoreError),
     /// The disk or the object store failed.
     #[error("the storage failed: {0}")]
     Storage(#[source] Arc<dyn Error + Send + Sync>),
@@ -51,6 +54,11 @@ impl FillError {
         Self::Storage(Arc::from(cause.into()))
     }
 
+    /// Whether only the storage failed: the blob can be streamed without storing it.
+    pub(crate) fn permits_bypass(&self) -> bool {
+        matches!(self, Self::NoSpace | Self::Disk(_))
+    }
+
     /// When to retry, where the upstream or its circuit breaker names a time.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let Self::Upstream(error) = self else { return None };
@@ -71,7 +79,11 @@ impl From<DbError> for FillError {
 
 impl From<StoreError> for FillError {
     fn from(error: StoreError) -> Self {
-        if error.is_no_space() { Self::NoSpace } else { Self::storage(error) }
+        match error {
+            StoreError::NoSpace { .. } => Self::NoSpace,
+            StoreError::Io { .. } | StoreError::SyncFailed { .. } => Self::Disk(error),
+            error => Self::storage(error),
+        }
     }
 }
 
@@ -84,9 +96,12 @@ pub(crate) enum DownloadError {
     /// The source has a blob of another size.
     #[error("the source has a blob of another size")]
     WrongSize,
-    /// The validator of the source is not the one that the present bytes came with.
-    #[error("the content of the source changed")]
-    Changed,
+    /// The body ended before the end of the blob; another download may resume there.
+    #[error("the body ended before the end of the blob")]
+    Interrupted,
+    /// The source sent fewer bytes a second than [`FillPolicy::min_rate`](crate::config::FillPolicy::min_rate).
+    #[error("the source sends too slowly")]
+    TooSlow,
     /// This node failed.
     #[error(transparent)]
     Local(#[from] FillError),

@@ -65,7 +65,7 @@ impl ContentApp {
         };
         let state = Arc::new(State {
             limits: Limits::new(&config.fills, upstreams.keys()),
-            blobs: BlobLookup::new(store.clone()),
+            blobs: BlobLookup::new(store.clone(), db.clone()),
             metrics: FillMetrics::register(registry),
             reads: Noted::default(),
             config,

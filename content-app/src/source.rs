@@ -16,7 +16,7 @@ use upstream_client::{BlobBody, UpstreamError};
 pub(crate) use choice::{Choice, Contributors, Next};
 pub(crate) use peer::PeerSource;
 pub(crate) use request::{SourceBody, SourceRequest};
-pub(crate) use sources::Sources;
+pub(crate) use sources::{Resumption, Sources};
 pub(crate) use upstream::UpstreamSource;
 
 /// A source of a blob.
@@ -37,6 +37,14 @@ impl Source {
         }
     }
 
+    /// The service behind the source. Sources of one service fail together.
+    pub(crate) fn origin(&self) -> String {
+        match self {
+            Self::Upstream(source) => source.upstream().to_owned(),
+            Self::Peer(source) => source.to_string(),
+        }
+    }
+
     /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
@@ -50,8 +58,8 @@ impl Source {
             .start
             .checked_sub(body.start)
             .ok_or_else(|| UpstreamError::invalid_response("range that begins after the requested start"))?;
-        let BlobBody { size, validator, stream, .. } = body;
-        Ok(SourceBody { size, validator, stream: skip_bytes(stream, skip) })
+        let BlobBody { start, size, length, stream } = body;
+        Ok(SourceBody { size, is_length: start == 0 && size == length, stream: skip_bytes(stream, skip) })
     }
 }
 

@@ -6,6 +6,8 @@ use actix_web::{
 };
 use serde::Serialize;
 
+const CACHE_STATUS: &str = "Cache-Status";
+
 /// A code of distribution-spec, "Error Codes", or one that registries use beside them (`UNAVAILABLE`, `UNKNOWN`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OciCode {
@@ -65,12 +67,20 @@ pub struct OciError {
     status: StatusCode,
     message: String,
     retry_after: Option<u64>,
+    /// Whether an upstream failed, and not this service.
+    is_of_upstream: bool,
 }
 
 impl OciError {
     /// An error with the code's own status.
     pub fn new(code: OciCode, message: impl Into<String>) -> Self {
-        Self { code, status: code.descriptor().1, message: message.into(), retry_after: None }
+        Self {
+            code,
+            status: code.descriptor().1,
+            message: message.into(),
+            retry_after: None,
+            is_of_upstream: false,
+        }
     }
 
     /// The same with another status.
@@ -85,12 +95,22 @@ impl OciError {
         self
     }
 
+    /// The same for a failure of an upstream. `Cache-Status` tells it (RFC 9211), so that a cache in front of this one does
+    /// not take it for a failure of this one.
+    pub(crate) fn of_upstream(mut self) -> Self {
+        self.is_of_upstream = true;
+        self
+    }
+
     /// The answer: status, JSON body and `Retry-After` where there is one.
     pub fn response(&self) -> HttpResponse {
         let body = Body { errors: [Entry { code: self.code.descriptor().0, message: &self.message }] };
         let mut response = HttpResponse::build(self.status);
         if let Some(seconds) = self.retry_after {
             response.insert_header((header::RETRY_AFTER, seconds.to_string()));
+        }
+        if self.is_of_upstream {
+            response.insert_header((CACHE_STATUS, "tidegate; fwd=miss; detail=upstream-failed"));
         }
         response.json(body)
     }

@@ -24,7 +24,7 @@ pub enum Resource {
 impl OciError {
     /// The answer to a request for a `resource` that an upstream did not deliver.
     pub fn upstream(resource: Resource, failure: UpstreamFailure) -> Self {
-        match failure {
+        let error = match failure {
             UpstreamFailure::NotFound => match resource {
                 Resource::Manifest => Self::new(OciCode::ManifestUnknown, "upstream has no such manifest"),
                 Resource::Blob => Self::new(OciCode::BlobUnknown, "upstream has no such blob"),
@@ -45,7 +45,8 @@ impl OciError {
             UpstreamFailure::Unavailable { retry_after } => {
                 Self::unavailable("upstream is temporarily unavailable", retry_after)
             }
-        }
+        };
+        error.of_upstream()
     }
 
     /// 503 with `Retry-After`: `retry_after`, or [`DEFAULT_RETRY_AFTER`] where no time is known.

@@ -100,8 +100,6 @@ pub struct NodeBody {
     pub size: Option<u64>,
     /// The length of this body in bytes.
     pub length: Option<u64>,
-    /// The strong validator of these bytes: they come from one download (RFC 9110, section 8.8.1).
-    pub etag: Option<String>,
     /// The bytes.
     pub stream: BoxStream<'static, Result<Bytes, NodeError>>,
 }
@@ -204,9 +202,8 @@ impl NodeClient {
             }
             status => return Err(NodeError::Status(status.as_u16())),
         };
-        let etag = header_text(&response, header::ETAG).map(str::to_owned);
         let stream = response.bytes_stream().map(|chunk| chunk.map_err(NodeError::from)).boxed();
-        Ok(NodeBody { start, size, length, etag, stream })
+        Ok(NodeBody { start, size, length, stream })
     }
 
     fn blob_request(&self, method: Method, node: &Node, digest: &Digest) -> RequestBuilder {

@@ -11,11 +11,12 @@ use crate::{
 pub(crate) fn open(settings: &Settings) -> anyhow::Result<BlobStore> {
     let tier = &settings.storage.tier;
     if tier.kind == StorageKind::Local {
-        return Ok(BlobStore::open_local(&settings.data_dir)?);
+        return Ok(BlobStore::open_local(&settings.data_dir)?.with_keep_free(tier.keep_free));
     }
     let directory = tier.cache_dir.as_deref().unwrap_or(&settings.data_dir);
     data_dir::create(directory)?;
-    Ok(BlobStore::open_s3(&settings.storage.s3, directory, tier.cache_size)?)
+    let store = BlobStore::open_s3(&settings.storage.s3, directory, tier.cache_size)?;
+    Ok(store.with_keep_free(tier.keep_free))
 }
 
 /// Presigns URLs of stored blobs for clients. `None`: clients are not redirected to the object store.

@@ -4,7 +4,6 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use http::{HeaderValue, header};
 use oci_types::{Digest, RepositoryName};
 
 use crate::{
@@ -24,14 +23,11 @@ pub struct BlobHead {
 
 /// The part of a blob to open. The default is the whole blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BlobRange<'a> {
+pub struct BlobRange {
     /// Offset of the first byte.
     pub start: u64,
     /// Offset behind the last byte; `None` for the end of the blob.
     pub end: Option<u64>,
-    /// Validator of the bytes before `start` (RFC 9110, section 13.1.5). The upstream sends the whole blob if it is
-    /// another one now.
-    pub if_range: Option<&'a str>,
 }
 
 /// The bytes of a blob, or of a part of one, as the upstream sends them. They are not verified.
@@ -42,8 +38,6 @@ pub struct BlobBody {
     pub size: Option<u64>,
     /// Length of this body in bytes, if the upstream states it. The body may end before the requested end.
     pub length: Option<u64>,
-    /// A strong `ETag`, for [`BlobRange::if_range`] of a later request.
-    pub validator: Option<String>,
     /// The bytes. A body that is shorter than `length` ends with an error.
     pub stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
 }
@@ -85,14 +79,11 @@ impl Upstream {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-        range: BlobRange<'_>,
+        range: BlobRange,
         priority: Priority,
     ) -> Result<BlobBody, UpstreamError> {
         let byte_range = byte_range(range)?;
-        let mut request = self.blob_request(RequestKind::GetBlob(byte_range), repository, digest);
-        if let (Some(validator), Some(_)) = (range.if_range, byte_range) {
-            request.headers.insert(header::IF_RANGE, header_value(validator)?);
-        }
+        let request = self.blob_request(RequestKind::GetBlob(byte_range), repository, digest);
         let limit = self.transport.config.read_timeout;
         self.transport.call(priority, limit, || self.try_open_blob(&request)).await
     }
@@ -121,26 +112,20 @@ impl Upstream {
 
     async fn try_open_blob(&self, request: &UpstreamRequest) -> Result<BlobBody, AttemptError> {
         let (content, response) = self.transport.send(request).await?.content()?;
-        let Content { start, size, length, validator, .. } = content;
+        let Content { start, size, length, .. } = content;
         let stream = stream(Arc::clone(&self.transport), response, length);
-        Ok(BlobBody { start, size, length, validator, stream })
+        Ok(BlobBody { start, size, length, stream })
     }
 }
 
 /// The range to request; `None` for the whole blob.
-fn byte_range(range: BlobRange<'_>) -> Result<Option<ByteRange>, UpstreamError> {
+fn byte_range(range: BlobRange) -> Result<Option<ByteRange>, UpstreamError> {
     match range {
-        BlobRange { start: 0, end: None, .. } => Ok(None),
-        BlobRange { start, end: None, .. } => Ok(Some(ByteRange { first: start, last: None })),
-        BlobRange { start, end: Some(end), .. } if start < end => {
+        BlobRange { start: 0, end: None } => Ok(None),
+        BlobRange { start, end: None } => Ok(Some(ByteRange { first: start, last: None })),
+        BlobRange { start, end: Some(end) } if start < end => {
             Ok(Some(ByteRange { first: start, last: Some(end - 1) }))
         }
         _ => Err(UpstreamError::RangeNotSatisfiable),
     }
-}
-
-fn header_value(text: &str) -> Result<HeaderValue, UpstreamError> {
-    HeaderValue::try_from(text).map_err(|error| {
-        UpstreamError::invalid_response("validator is not a valid header value").with_source(error)
-    })
 }

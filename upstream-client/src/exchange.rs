@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use http::{Method, header};
+use http::{HeaderMap, Method, header};
 use reqwest::Response;
 use url::Url;
 
@@ -12,9 +12,9 @@ use crate::{
     grant::Grant,
     http_clients::AddressPolicy,
     redirect::same_origin,
-    request::UpstreamRequest,
+    request::{RequestKind, UpstreamRequest},
     ssrf_guard,
-    transport::Transport,
+    transport::{Transport, begin_exchange},
     verdict::{Content, Facts, GrantInHand, Hop, HopHost, Verdict, verdict},
 };
 
@@ -87,6 +87,8 @@ impl Transport {
         in_hand: GrantInHand,
     ) -> Result<UpstreamResponse, AttemptError> {
         let url = hop.url;
+        // Every request depends on the token service.
+        begin_exchange(if request.kind == RequestKind::GetToken { HopHost::Upstream } else { hop.host });
         // The operator chose the host of the upstream, wherever it is. It stays exempt when its address changes: over
         // https its certificate proves its identity.
         let policy = match hop.host {
@@ -108,6 +110,9 @@ impl Transport {
         }
         let response = outgoing.send().await.map_err(|error| AttemptError::from_transport(error, url))?;
         observed.code = response.status().as_u16();
+        if response.status().is_server_error() && is_forwarded(response.headers()) {
+            begin_exchange(HopHost::Other);
+        }
         let verdict = verdict(&Facts {
             request: &request.kind,
             hop,
@@ -136,6 +141,12 @@ impl Transport {
             self.last_change.set();
         }
     }
+}
+
+/// Whether a response states that the host asked another one for it (RFC 9211, section 2.2): a failure is that one's.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    let values = headers.get_all("cache-status").iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split([';', ','])).any(|parameter| parameter.trim().starts_with("fwd="))
 }
 
 /// Reports an exchange to the observer when it ends, also when it is cancelled.

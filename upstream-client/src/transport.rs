@@ -1,14 +1,30 @@
 //! What all requests to one upstream share, and the conditions under which a call is made.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use circuit_breaker::{CircuitBreaker, Transition};
 
 use crate::{
-    Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError, clock, error::AttemptError,
-    grants::Grants, http_clients::HttpClients, rate_limit::RateLimitState, retry::retry,
-    snapshot::LastChange, token_realms::TokenRealms, verdict::outcome,
+    Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError, clock,
+    error::AttemptError,
+    grants::Grants,
+    http_clients::HttpClients,
+    rate_limit::RateLimitState,
+    retry::retry,
+    snapshot::LastChange,
+    token_realms::TokenRealms,
+    verdict::{HopHost, outcome},
 };
+
+tokio::task_local! {
+    /// The host of the last exchange of a call: the one that failed, when the call fails.
+    static LAST_HOST: Cell<HopHost>;
+}
+
+/// Records that the call of this task begins an exchange with `host`.
+pub(crate) fn begin_exchange(host: HopHost) {
+    let _ = LAST_HOST.try_with(|last| last.set(host));
+}
 
 /// What all requests to one upstream share.
 pub(crate) struct Transport {
@@ -61,8 +77,13 @@ impl Transport {
             return Err(UpstreamError::RateLimited { retry_after: Some(wait) });
         }
         let permit = self.breaker.admit(clock::now())?;
-        let result = retry(limit, attempt).await;
-        match permit.record(outcome(&result), clock::now()) {
+        let (result, host) = LAST_HOST
+            .scope(Cell::new(HopHost::Upstream), async {
+                let result = retry(limit, attempt).await;
+                (result, LAST_HOST.with(Cell::get))
+            })
+            .await;
+        match permit.record(outcome(&result, host), clock::now()) {
             Some(Transition::Opened) => {
                 self.last_change.set();
                 tracing::warn!(upstream = self.config.name, "circuit opened after repeated failures");

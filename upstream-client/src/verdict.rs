@@ -185,25 +185,17 @@ fn challenged(facts: &Facts<'_>) -> Verdict {
     }
 }
 
-/// The outcome that the circuit breaker records for a call with this result. A refusal proves that the upstream
-/// answers.
-pub(crate) fn outcome<T>(result: &Result<T, UpstreamError>) -> Outcome {
+/// The outcome that the circuit breaker records for a call whose last exchange was with `host`. Only what concerns
+/// every request to the upstream is a failure of it: a connection that fails, a timeout, and a gateway that is
+/// unavailable. Other statuses may concern one repository, and other hosts one blob; they prove that the upstream answers.
+pub(crate) fn outcome<T>(result: &Result<T, UpstreamError>, host: HopHost) -> Outcome {
     match result {
-        Err(UpstreamError::Timeout | UpstreamError::Unreachable(_) | UpstreamError::Server { .. }) => {
-            Outcome::Failure
-        }
-        Ok(_)
-        | Err(
-            UpstreamError::NotFound
-            | UpstreamError::Denied
-            | UpstreamError::RateLimited { .. }
-            | UpstreamError::InvalidResponse(_)
-            | UpstreamError::DigestMismatch
-            | UpstreamError::TooLarge
-            | UpstreamError::RangeNotSatisfiable
-            | UpstreamError::CircuitOpen { .. }
-            | UpstreamError::Offline,
-        ) => Outcome::Success,
+        Err(
+            UpstreamError::Timeout
+            | UpstreamError::Unreachable(_)
+            | UpstreamError::Server { status: 503 | 504 },
+        ) if host == HopHost::Upstream => Outcome::Failure,
+        _ => Outcome::Success,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs, io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Disk, usage::SizeChange, walk};
 use crate::{
     Partial, PartialFile, PartialId, StoreError,
-    durable::{create_directory, file_length, sync_directory},
+    durable::{create_directories, file_length, sync_directory},
     error::IoContext,
     layout::Shard,
     partial::{LockAttempt, PartialLock, Stage, WeakPartial, remove_directory},
@@ -47,20 +47,22 @@ impl Disk {
     pub(crate) fn open_partial(&self, id: &PartialId, size: Option<u64>) -> Result<Partial, StoreError> {
         if let Some(partial) = self.shared_partial(id) {
             if let Some(size) = size {
-                partial.set_size(size);
+                partial.set_size(Some(size));
             }
             return Ok(partial);
         }
         let directory = self.layout.partial(id);
         match fs::create_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::from_io("create directory", &directory, error));
-            }
-            _ => {}
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // The directory of partial files was removed while the process ran.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_directories(&directory)?,
+            Err(error) => return Err(StoreError::from_io("create directory", &directory, error)),
         }
         match PartialLock::try_acquire(&directory)? {
             LockAttempt::Acquired(lock) => {
-                let file = PartialFile::open(id, &directory, size, lock)?;
+                let file =
+                    PartialFile::open(id, &directory, size, self.keep_free.load(Ordering::Relaxed), lock)?;
                 let partial = Partial::new(file, &self.runtime);
                 let mut open = self.open.lock();
                 open.retain(|_, other| other.is_alive());
@@ -83,7 +85,7 @@ impl Disk {
             Stage::Renamed => {}
             Stage::Open => {
                 file.truncate_and_sync(size)?;
-                create_directory(&self.layout.shard(shard))?;
+                create_directories(&self.layout.shard(shard))?;
                 self.usage.change(shard, || rename(file, &blob, digest, size))?;
                 *stage = Stage::Renamed;
             }

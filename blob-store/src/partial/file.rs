@@ -4,25 +4,28 @@ use std::{
     fmt,
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{FallocateFlags, fallocate, fstatvfs},
     io::{Errno, retry_on_intr},
 };
 
 use super::{id::PartialId, lock::PartialLock, segment_map::SegmentMap};
 use crate::{
-    StoreError,
+    Segments, StoreError,
     durable::{remove_file, sync_directory},
     error::IoContext,
     layout::{DATA, LOCK, MAP, NEW_MAP},
     read::read_once,
 };
+
+/// How far ahead of the written bytes space is reserved for a blob of unknown size, in bytes.
+const RESERVE_STEP: u64 = 8 * 1024 * 1024;
 
 /// A partial file on the blocking pool. Every method blocks, except [`PartialFile::id`].
 pub struct PartialFile {
@@ -30,6 +33,10 @@ pub struct PartialFile {
     directory: PathBuf,
     data: File,
     size: Mutex<Option<u64>>,
+    /// Free space of the filesystem that reservations leave, in bytes.
+    keep_free: u64,
+    /// The end of the reserved bytes.
+    reserved: AtomicU64,
     /// Read-locked by each write, so that none is in progress when the stage changes.
     stage: RwLock<Stage>,
     /// Set after a failed sync: the kernel may have dropped the bytes, and reports a failure only once.
@@ -59,6 +66,7 @@ impl PartialFile {
         id: &PartialId,
         directory: &Path,
         size: Option<u64>,
+        keep_free: u64,
         lock: PartialLock,
     ) -> Result<Self, StoreError> {
         let path = directory.join(DATA);
@@ -74,6 +82,8 @@ impl PartialFile {
             id: id.clone(),
             directory: directory.to_owned(),
             data,
+            keep_free,
+            reserved: AtomicU64::new(0),
             size: Mutex::new(size.or_else(|| saved.as_ref().and_then(|map| map.size))),
             stage: RwLock::new(Stage::Open),
             sync_failed: AtomicBool::new(false),
@@ -88,7 +98,22 @@ impl PartialFile {
         &self.id
     }
 
-    /// Reserves disk space for `size` bytes. Does nothing on a filesystem without reservations.
+    /// Checks that the disk has room for `size` bytes, those of this file included.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`], [`StoreError::Io`].
+    pub fn check_room(&self, size: u64) -> Result<(), StoreError> {
+        let path = self.data_path();
+        let allocated = self.data.metadata().context("stat", &path)?.blocks().saturating_mul(512);
+        let disk = fstatvfs(&self.data).map_err(io::Error::from).context("stat", &path)?;
+        let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if size.saturating_sub(allocated) > available.saturating_sub(self.keep_free) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull)).context("reserve space for", &path);
+        }
+        Ok(())
+    }
+
+    /// Reserves disk space for `size` bytes. On a filesystem without reservations, only checks that there is room.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`], [`StoreError::Closed`], [`StoreError::Io`].
@@ -98,12 +123,19 @@ impl PartialFile {
         if *stage != Stage::Open {
             return Err(StoreError::Closed);
         }
+        if size <= self.reserved.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.check_room(size)?;
         let reserved = match size {
             0 => Ok(()),
             _ => retry_on_intr(|| fallocate(&self.data, FallocateFlags::KEEP_SIZE, 0, size)),
         };
         match reserved {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.reserved.fetch_max(size, Ordering::Relaxed);
+                Ok(())
+            }
             Err(error) => {
                 // Some filesystems keep what was reserved before the space ran out.
                 let _ = self.data.metadata().and_then(|data| self.data.set_len(data.len()));
@@ -112,11 +144,41 @@ impl PartialFile {
         }
     }
 
-    /// Writes `bytes` at `offset`. They are durable after the next [`PartialFile::save_segment_map`] or commit.
+    /// Frees the space that is reserved outside `present`.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Io`].
+    pub fn release_reservation(&self, present: &Segments) -> Result<(), StoreError> {
+        let stage = self.stage_mut();
+        if *stage != Stage::Open {
+            return Err(StoreError::Closed);
+        }
+        let path = self.data_path();
+        self.reserved.store(0, Ordering::Relaxed);
+        let mut end = 0;
+        for segment in present.iter() {
+            if segment.start > end {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                match retry_on_intr(|| fallocate(&self.data, flags, end, segment.start - end)) {
+                    Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                    Err(error) => return Err(error).context("release space of", &path),
+                }
+            }
+            end = segment.end;
+        }
+        self.data.set_len(end).context("truncate", &path)
+    }
+
+    /// Writes `bytes` at `offset`, and reserves space for them and some further ones. They are durable after the next [`PartialFile::save_segment_map`] or commit.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`], [`StoreError::Closed`], [`StoreError::Io`]. Some bytes may then be written.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if end > self.reserved.load(Ordering::Relaxed) {
+            // The size is not known: space is reserved in steps, so that the disk keeps its free space.
+            self.reserve(end.saturating_add(RESERVE_STEP)).or_else(|_| self.reserve(end))?;
+        }
         self.while_open(|| self.data.write_all_at(bytes, offset).context("write", &self.data_path()))
     }
 
@@ -150,8 +212,8 @@ impl PartialFile {
         *self.size.lock()
     }
 
-    pub(super) fn set_size(&self, size: u64) {
-        *self.size.lock() = Some(size);
+    pub(super) fn set_size(&self, size: Option<u64>) {
+        *self.size.lock() = size;
     }
 
     pub(super) fn segment_map(&self) -> Option<SegmentMap> {

@@ -16,12 +16,8 @@ use crate::{
 pub struct SegmentMap {
     /// The bytes that are present.
     pub segments: Segments,
-    /// Size of the blob in bytes, if it was known.
+    /// Size of the blob in bytes, as a source stated it.
     pub size: Option<u64>,
-    /// Strong entity tag of the bytes at their source (RFC 9110, section 8.8.3).
-    pub validator: Option<String>,
-    /// Name of the source, as the caller chose it.
-    pub source: Option<String>,
     /// The hash over the first bytes, so that they need not be read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashed: Option<HashedPrefix>,
@@ -56,7 +52,7 @@ impl SegmentMap {
             })
             .ok()?;
         let mut map = (file.version == VERSION).then_some(file.map)?;
-        map.segments.clamp(map.size.map_or(length, |size| size.min(length)));
+        map.segments.clamp(length);
         let contiguous_end = map.segments.end_from(0);
         map.hashed = map.hashed.filter(|prefix| prefix.end <= contiguous_end);
         Some(map)

@@ -37,7 +37,7 @@ impl S3Backend {
         digest: &Digest,
         size: u64,
     ) -> Result<(), StoreError> {
-        partial.set_size(size);
+        partial.set_size(Some(size));
         let mut uploader = Uploader::new(&self.uploads, partial, digest);
         let result = uploader.complete(size).await;
         if result.is_err() {

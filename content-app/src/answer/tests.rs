@@ -60,7 +60,7 @@ fn source_and_cache_status_follow_from_what_is_known() {
             BodySource::Fill,
             "tidegate; fwd=miss; stored; collapsed",
         ),
-        (Known::Bypassed { size: SIZE }, BodySource::Upstream, "tidegate; fwd=bypass; detail=no-space"),
+        (Known::Bypassed { size: SIZE }, BodySource::Upstream, "tidegate; fwd=bypass; detail=not-stored"),
     ] {
         let answer = Answer::new(&request(None, false), known);
         assert_eq!(answer.source, source, "{known:?}");

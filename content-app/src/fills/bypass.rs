@@ -59,7 +59,8 @@ impl Bypass {
         let choice = if sources.is_empty() && !recorded.is_empty() {
             Choice::unconfigured(policy.attempts)
         } else {
-            Choice::new(sources.len(), policy.attempts)
+            let origins: Vec<_> = sources.iter().map(|source| source.upstream().to_owned()).collect();
+            Choice::new(&origins, policy.attempts)
         };
         let delays = Delays::new(policy.backoff_min, policy.backoff_max);
         Ok(Self {
@@ -154,7 +155,7 @@ impl Bypass {
                     }
                 }
                 Some(Err(error)) => self.failed(source, error.into()).await?,
-                None => self.failed(source, DownloadError::WrongSize).await?,
+                None => self.failed(source, DownloadError::Interrupted).await?,
             }
         }
     }
@@ -171,7 +172,6 @@ impl Bypass {
                 end: Some(self.rest.end),
                 size: Some(self.size),
                 mode: ReadMode::Rest,
-                validator: None,
             };
             match source.open(request).await {
                 Ok(body) if body.size.is_none_or(|size| size == self.size) => {
@@ -191,8 +191,10 @@ impl Bypass {
 
     async fn failed(&mut self, source: usize, error: DownloadError) -> Result<(), FillError> {
         let delay = match self.choice.failed(source, &error, self.rest.start > 0)? {
-            Next::Other => self.state.config.fills.backoff_min,
-            Next::Retry | Next::ProbePeer | Next::Ignore => self.delays.next_delay(),
+            Next::Other | Next::Ignore => return Ok(()),
+            // The response has begun with the known size: no source that states another one can continue it.
+            Next::StartOver => return Err(FillError::WrongSize),
+            Next::Retry | Next::ProbePeer => self.delays.next_delay(),
         };
         tokio::time::sleep(delay).await;
         Ok(())

@@ -13,6 +13,9 @@ use super::fill::Fill;
 /// The maximum time between the arrival of a byte and the start of a save.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Bytes after which earlier failures no longer count. A source that sends less in each response fails after a few.
+const MIN_PROGRESS: u64 = 64 * 1024;
+
 /// Between two checks whether a save has ended.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -23,7 +26,7 @@ pub(crate) struct Checkpoint {
     interval_bytes: u64,
     saved_bytes: u64,
     saved_at: Instant,
-    /// Bytes that were present when a download ended last.
+    /// Bytes that were present when progress was last observed.
     seen_bytes: u64,
     save: Option<JoinHandle<()>>,
 }
@@ -55,10 +58,12 @@ impl Checkpoint {
         self.save.as_ref().is_some_and(|save| !save.is_finished())
     }
 
-    /// Whether more bytes are present than at the last call.
+    /// Whether enough bytes arrived since the last call that returned true to count as progress.
     pub(crate) fn has_advanced(&mut self, present: u64) -> bool {
-        let has_advanced = present > self.seen_bytes;
-        self.seen_bytes = present;
+        let has_advanced = present.saturating_sub(self.seen_bytes) >= MIN_PROGRESS;
+        if has_advanced {
+            self.seen_bytes = present;
+        }
         has_advanced
     }
 
@@ -84,10 +89,9 @@ impl Checkpoint {
     }
 
     fn start(&self, fill: &Fill) -> JoinHandle<()> {
-        let (present, origin, digest) = (fill.present(), fill.origin(), fill.digest().clone());
+        let (present, digest) = (fill.present(), fill.digest().clone());
         self.partial.spawn_blocking(move |file| {
-            let (source, validator) = origin.map(|origin| (origin.name, origin.validator)).unzip();
-            let map = SegmentMap { segments: present, validator, source, ..SegmentMap::default() };
+            let map = SegmentMap { segments: present, ..SegmentMap::default() };
             if let Err(error) = file.save_segment_map(map) {
                 tracing::warn!(%digest, %error, "failed to save segment map");
             }

@@ -1,6 +1,6 @@
 //! One download: the bytes of a claim, from a source into the partial file.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use blob_store::{Partial, StoreError};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batches::Batches,
-    fill::{Fill, Origin},
+    fill::Fill,
     plan::{Claim, ClaimId, OPEN_END},
 };
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 /// The maximum number of bytes of one write.
 const BATCH_SIZE: u64 = 1024 * 1024;
 
+/// The time over which the rate of a download is measured.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
 /// What a download needs.
 pub(super) struct Download {
     pub(super) fill: Arc<Fill>,
@@ -30,15 +33,17 @@ pub(super) struct Download {
     pub(super) index: usize,
     pub(super) claim: Claim,
     pub(super) mode: ReadMode,
+    /// The download fails when it brings fewer bytes a second. 0: never.
+    pub(super) min_rate: u64,
     pub(super) cancel: CancellationToken,
 }
 
 /// Downloads a claim, and releases it at the end. Returns early when cancelled, with no write left running.
 pub(super) async fn download(download: Download) -> Result<(), DownloadError> {
-    let Download { fill, partial, source, index, claim, mode, cancel } = download;
+    let Download { fill, partial, source, index, claim, mode, min_rate, cancel } = download;
     let _release = ReleaseOnDrop { fill: &fill, id: claim.id };
     let body = tokio::select! {
-        body = open(&fill, &source, index, &claim, mode) => body?,
+        body = open(&fill, &partial, &source, index, &claim, mode) => body?,
         () = cancel.cancelled() => return Ok(()),
     };
     let position = claim.range.start;
@@ -46,10 +51,25 @@ pub(super) async fn download(download: Download) -> Result<(), DownloadError> {
     let mut batches = Batches::new(body.stream);
     let received = tokio::select! {
         received = transfer.receive(&mut batches) => received,
+        () = too_slow(&fill, claim.id, min_rate) => Err(DownloadError::TooSlow),
         () = cancel.cancelled() => Ok(()),
     };
     let written = transfer.finish_write().await;
     received.and(written)
+}
+
+/// Returns when the download of a claim was slower than `min_rate` bytes a second for [`RATE_WINDOW`].
+async fn too_slow(fill: &Fill, id: ClaimId, min_rate: u64) {
+    let min_bytes = min_rate.saturating_mul(RATE_WINDOW.as_secs());
+    let mut before = fill.position_of(id);
+    loop {
+        tokio::time::sleep(RATE_WINDOW).await;
+        let now = fill.position_of(id);
+        if now.zip(before).is_some_and(|(now, before)| now.saturating_sub(before) < min_bytes) {
+            return;
+        }
+        before = now;
+    }
 }
 
 struct ReleaseOnDrop<'a> {
@@ -63,37 +83,37 @@ impl Drop for ReleaseOnDrop<'_> {
     }
 }
 
-/// Opens the source and checks that it has the same blob as the present bytes.
+/// Opens the source, checks that it states the known size, and reserves disk space for that size.
 async fn open(
     fill: &Fill,
+    partial: &Partial,
     source: &Source,
     index: usize,
     claim: &Claim,
     mode: ReadMode,
 ) -> Result<SourceBody, DownloadError> {
     let (start, end) = (claim.range.start, claim.range.end);
-    let validator = fill.origin().filter(|origin| origin.source == index).map(|origin| origin.validator);
     let request = SourceRequest {
         digest: fill.digest(),
         start,
         end: (end != OPEN_END).then_some(end),
         size: fill.size(),
         mode,
-        validator: validator.as_deref(),
     };
     let body = source.open(request).await?;
-    check_size(fill, &body)?;
-    if start > 0 && validator.is_some() && body.validator.is_some() && validator != body.validator {
-        return Err(DownloadError::Changed);
+    check_size(fill, start, &body)?;
+    if let Some(size) = fill.size().filter(|size| body.size == Some(*size)) {
+        let reserved = partial.spawn_blocking(move |file| file.reserve(size));
+        reserved.await.map_err(|_| FillError::Stopped)?.map_err(FillError::from)?;
     }
-    let origin = body.validator.clone();
-    let origin = origin.map(|validator| Origin { source: index, name: source.to_string(), validator });
-    fill.add_contributor(index, origin);
+    fill.add_contributor(index);
     Ok(body)
 }
 
-fn check_size(fill: &Fill, body: &SourceBody) -> Result<(), DownloadError> {
+/// The length of a response that ends before the known size does not contradict it, unless it adds no byte.
+fn check_size(fill: &Fill, start: u64, body: &SourceBody) -> Result<(), DownloadError> {
     match (fill.size(), body.size) {
+        (Some(size), Some(length)) if body.is_length && start < length && length < size => Ok(()),
         (Some(size), Some(of_source)) if size != of_source => Err(DownloadError::WrongSize),
         (None, Some(size)) if !fill.digest().admits_size(size) => Err(DownloadError::WrongSize),
         (None, Some(size)) => {
@@ -167,17 +187,20 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Checks that the body ended where the claim or the blob ends.
+    /// Checks that the body ended where the claim or the blob ends. One that ended before was interrupted, however it was
+    /// framed; only more bytes than the known size prove another size.
     async fn check_end(&self, batches: &mut Batches) -> Result<(), DownloadError> {
         let (position, end) = (self.position, self.claim_end());
-        let is_wrong = match self.fill.size() {
+        match self.fill.size() {
             None if end == OPEN_END && self.fill.digest().admits_size(position) => {
                 self.fill.set_size(position);
-                false
+                Ok(())
             }
-            None => end == OPEN_END,
-            Some(size) => position < end.min(size) || (position == size && batches.has_more().await),
-        };
-        if is_wrong { Err(DownloadError::WrongSize) } else { Ok(()) }
+            None if end == OPEN_END => Err(DownloadError::Interrupted),
+            None => Ok(()),
+            Some(size) if position < end.min(size) => Err(DownloadError::Interrupted),
+            Some(size) if position == size && batches.has_more().await => Err(DownloadError::WrongSize),
+            Some(_) => Ok(()),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use blob_store::{Partial, Segments};
 use oci_types::Digest;
 use shared_models::db::blobs::{self, BlobState};
 use tokio::time::Instant;
@@ -23,8 +24,8 @@ pub(super) async fn run(fill: Arc<Fill>, state: Arc<State>) {
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (digest, bytes) = (fill.digest(), fill.present_bytes());
     let is_running = fill.is_running();
-    // The partial file then contains nothing but reserved space.
-    let is_empty = is_running && fill.partial().is_some() && bytes == 0;
+    let is_incomplete = is_running || fill.is_failed();
+    let (partial, present) = (fill.partial(), fill.present());
     match result {
         Ok(()) => {
             state.metrics.ended("stored");
@@ -37,8 +38,8 @@ pub(super) async fn run(fill: Arc<Fill>, state: Arc<State>) {
             tracing::info!(%digest, bytes, elapsed_ms, "stopped a fill");
             fill.enter(Phase::Failed(FillError::Stopped));
         }
-        Err(error @ FillError::NoSpace) if is_running => {
-            state.metrics.ended("no-space");
+        Err(error) if is_running && error.permits_bypass() => {
+            state.metrics.ended(if matches!(error, FillError::NoSpace) { "no-space" } else { "disk-failed" });
             tracing::error!(%digest, %error, "serving a blob without storing it");
             fill.enter(Phase::Failed(error));
             return discard(&state, digest).await;
@@ -49,8 +50,18 @@ pub(super) async fn run(fill: Arc<Fill>, state: Arc<State>) {
             fill.enter(if is_running { Phase::Failed(error) } else { Phase::StoreFailed });
         }
     }
-    if is_empty {
-        discard(&state, digest).await;
+    match partial {
+        Some(_) if bytes == 0 => discard(&state, digest).await,
+        Some(partial) if is_incomplete => release_reservation(digest, &partial, present).await,
+        _ => {}
+    }
+}
+
+/// Frees the disk space that was reserved for bytes that have not arrived.
+async fn release_reservation(digest: &Digest, partial: &Partial, present: Segments) {
+    let released = partial.spawn_blocking(move |file| file.release_reservation(&present)).await;
+    if let Ok(Err(error)) = released {
+        tracing::warn!(%digest, %error, "failed to release reserved disk space");
     }
 }
 
@@ -93,7 +104,7 @@ async fn with_sources(
     sources: &mut Sources<'_>,
     permit: FillPermit<'_>,
 ) -> Result<(), FillError> {
-    let partial = open_partial(fill, state, size, sources).await?;
+    let partial = open_partial(fill, state, size).await?;
     let mut scheduler = Scheduler::new(fill, state, sources, partial.clone());
     loop {
         scheduler.download().await?;

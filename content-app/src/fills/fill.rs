@@ -41,8 +41,7 @@ pub(super) struct FillState {
     /// Claims of readers that wait for a download.
     pub(super) requests: VecDeque<Claim>,
     verifier: Arc<Verifier>,
-    origin: Option<Origin>,
-    /// The sources of the present bytes, by index.
+    /// The sources of the present bytes, by index: one entry for each response.
     contributors: Vec<usize>,
     /// Some bytes are from an earlier fill, whose source is unknown.
     is_resumed: bool,
@@ -68,17 +67,6 @@ pub(crate) enum Phase {
     Failed(FillError),
 }
 
-/// What the present bytes are compared with when further ones are requested from the same source.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    /// The index of the source.
-    pub(crate) source: usize,
-    /// The name of the source.
-    pub(crate) name: String,
-    /// The strong validator of the bytes (RFC 9110, section 8.8.1).
-    pub(crate) validator: String,
-}
-
 /// A copy of what is reported of a fill.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
@@ -100,7 +88,6 @@ impl Fill {
             plan: Plan::default(),
             requests: VecDeque::new(),
             verifier: Arc::new(Verifier::new(digest.algorithm())),
-            origin: None,
             contributors: Vec::new(),
             is_resumed: false,
             readers: 0,
@@ -177,11 +164,6 @@ impl Fill {
         self.read(|state| Arc::clone(&state.verifier))
     }
 
-    /// What further bytes of the same source are compared with.
-    pub(super) fn origin(&self) -> Option<Origin> {
-        self.read(|state| state.origin.clone())
-    }
-
     /// The segments that are present.
     pub(super) fn present(&self) -> Segments {
         self.read(|state| state.plan.present().clone())
@@ -207,17 +189,10 @@ impl Fill {
     }
 
     /// Sets the partial file, with the bytes that an earlier fill left in it.
-    pub(super) fn prepared(
-        &self,
-        partial: Partial,
-        present: Segments,
-        size: Option<u64>,
-        origin: Option<Origin>,
-    ) {
+    pub(super) fn prepared(&self, partial: Partial, present: Segments, size: Option<u64>) {
         self.update(|state| {
             state.is_resumed = !present.is_empty();
             state.plan = Plan::resume(present);
-            state.origin = origin;
             state.size = size;
             state.partial = Some(partial);
         });
@@ -234,10 +209,19 @@ impl Fill {
         });
     }
 
-    /// Sets the size in bytes, when a source is the first to send it.
+    /// Sets the size in bytes, when a source is the first to state it.
     pub(super) fn set_size(&self, size: u64) {
+        self.change_size(Some(size));
+    }
+
+    /// Forgets the size, when the source that stated it failed without a byte.
+    pub(super) fn forget_size(&self) {
+        self.change_size(None);
+    }
+
+    fn change_size(&self, size: Option<u64>) {
         let partial = self.update(|state| {
-            state.size = Some(size);
+            state.size = size;
             state.partial.clone()
         });
         if let Some(partial) = partial {
@@ -249,7 +233,9 @@ impl Fill {
     pub(super) fn contributors(&self) -> Contributors {
         self.read(|state| match state.contributors.as_slice() {
             [] if !state.is_resumed => Contributors::None,
-            [only] if !state.is_resumed => Contributors::One(*only),
+            [first, rest @ ..] if !state.is_resumed && rest.iter().all(|source| source == first) => {
+                Contributors::One { source: *first, responses: state.contributors.len() }
+            }
             _ => Contributors::Several,
         })
     }
@@ -259,16 +245,9 @@ impl Fill {
         self.read(|state| !state.contributors.is_empty())
     }
 
-    /// Records that a source sends bytes, and with which validator.
-    pub(super) fn add_contributor(&self, source: usize, origin: Option<Origin>) {
-        self.read(|state| {
-            if !state.contributors.contains(&source) {
-                state.contributors.push(source);
-            }
-            if origin.is_some() {
-                state.origin = origin;
-            }
-        });
+    /// Records that a source sends bytes in a response.
+    pub(super) fn add_contributor(&self, source: usize) {
+        self.read(|state| state.contributors.push(source));
     }
 
     /// Claims the next bytes in order. While all readers read ranges, the claim is one segment, so that the rest is
@@ -303,17 +282,21 @@ impl Fill {
         self.read(|state| state.plan.end_of(id))
     }
 
+    pub(super) fn position_of(&self, id: ClaimId) -> Option<u64> {
+        self.read(|state| state.plan.position_of(id))
+    }
+
     pub(super) fn release(&self, id: ClaimId) {
         self.update(|state| state.plan.release(id));
     }
 
-    /// Discards all bytes: they do not match the digest.
+    /// Discards all bytes and the size, which do not match the digest or contradict a source.
     pub(super) fn restart(&self) {
+        self.forget_size();
         self.update(|state| {
             state.plan.clear();
             state.requests.clear();
             state.verifier = Arc::new(Verifier::new(self.digest.algorithm()));
-            state.origin = None;
             state.contributors.clear();
             state.is_resumed = false;
             state.generation += 1;

@@ -19,6 +19,8 @@ pub(crate) struct Reader {
     version: watch::Receiver<u64>,
     /// The generation of the bytes that were given to this reader; set with the first ones.
     generation: Option<u32>,
+    /// The size that was given to this reader.
+    size: Option<u64>,
     mode: ReadMode,
 }
 
@@ -27,7 +29,7 @@ impl Reader {
     pub(crate) fn join(fill: Arc<Fill>, mode: ReadMode) -> Self {
         fill.add_reader(mode);
         let version = fill.subscribe();
-        Self { fill, version, generation: None, mode }
+        Self { fill, version, generation: None, size: None, mode }
     }
 
     /// The fill.
@@ -61,6 +63,7 @@ impl Reader {
                 _ => Ok(state.size),
             })?;
             if let Some(size) = size {
+                self.size = Some(size);
                 return Ok(size);
             }
             self.changed().await?;
@@ -74,7 +77,7 @@ impl Reader {
     /// of ranges where the policy says so.
     ///
     /// # Errors
-    /// The fill failed, or the bytes that this reader was given were discarded.
+    /// The fill failed, or the bytes or the size that this reader was given were discarded.
     pub(crate) async fn readable(&mut self, rest: &Range<u64>) -> Result<u64, FillError> {
         loop {
             self.version.borrow_and_update();
@@ -87,11 +90,14 @@ impl Reader {
 
     fn readable_now(&mut self, rest: &Range<u64>) -> Result<Option<u64>, FillError> {
         let (fill, mode) = (&self.fill, self.mode);
-        let generation = &mut self.generation;
+        let (generation, given) = (&mut self.generation, self.size);
         let mut is_requested = false;
         let end = fill.read(|state| {
             if generation.is_some_and(|mine| mine != state.generation) {
                 return Err(FillError::WrongDigest);
+            }
+            if given.zip(state.size).is_some_and(|(given, size)| given != size) {
+                return Err(FillError::WrongSize);
             }
             let is_verified = match &state.phase {
                 Phase::Failed(error) => return Err(error.clone()),
@@ -122,11 +128,6 @@ impl Reader {
         self.mode == ReadMode::Range
             && self.fill.policy.unverified_ranges == UnverifiedRanges::Serve
             && self.fill.is_running()
-    }
-
-    /// The generation of the bytes that this reader is given.
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation.unwrap_or_else(|| self.fill.read(|state| state.generation))
     }
 
     /// Whether the bytes that this reader was given were discarded since.

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     error::{DownloadError, FillError},
     read_mode::ReadMode,
-    source::{Source, Sources, UpstreamSource},
+    source::{Resumption, Source, Sources, UpstreamSource},
     state::State,
 };
 
@@ -169,6 +169,7 @@ impl<'a, 's> Scheduler<'a, 's> {
             index,
             claim,
             mode,
+            min_rate: if self.sources.has_alternative(index) { self.fill.policy.min_rate } else { 0 },
             cancel,
         });
         let task = self.running.spawn(async move { Ended { source: index, round, result: download.await } });
@@ -203,9 +204,11 @@ impl<'a, 's> Scheduler<'a, 's> {
                 self.count_resume(source);
             }
         }
-        if matches!(error, DownloadError::Changed) {
-            self.restart().await;
-        } else if error.is_of_source() && self.in_order.is_some() {
+        if error.is_of_source() && present == 0 && self.running.is_empty() {
+            // The size belongs to the source that stated it.
+            self.fill.forget_size();
+        }
+        if error.is_of_source() && self.in_order.is_some() {
             // One request too many for the source. The readers of the range wait for the other downloads.
             self.no_ranges_before = Instant::now() + self.fill.policy.backoff_max;
             return Ok(());
@@ -214,7 +217,10 @@ impl<'a, 's> Scheduler<'a, 's> {
             return Ok(());
         }
         self.round += 1;
-        let delay = self.sources.failed(index, &error, present > 0).await?;
+        let Resumption { delay, starts_over } = self.sources.failed(index, &error, present > 0).await?;
+        if starts_over {
+            self.restart().await;
+        }
         self.not_before = Instant::now() + delay;
         Ok(())
     }

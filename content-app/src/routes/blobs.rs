@@ -109,7 +109,9 @@ async fn fill(request: &BlobRequest, content: &Content) -> Result<HttpResponse, 
     let (mut reader, collapsed) =
         content.fills.join(&request.digest, |fill| Reader::join(Arc::clone(fill), mode));
     let size = match reader.size().await {
-        Err(FillError::NoSpace) => return bypass(request, content, None).await,
+        Err(error) if error.permits_bypass() => {
+            return bypass(request, content, reader.fill().size()).await;
+        }
         size => size?,
     };
     let answer = Answer::new(request, Known::Filling { size, collapsed });
@@ -118,7 +120,7 @@ async fn fill(request: &BlobRequest, content: &Content) -> Result<HttpResponse, 
     }
     reader.set_mode(if answer.is_whole() { ReadMode::Whole } else { ReadMode::Range });
     match reader.readable(&answer.range).await {
-        Err(FillError::NoSpace) => return bypass(request, content, Some(size)).await,
+        Err(error) if error.permits_bypass() => return bypass(request, content, Some(size)).await,
         readable => readable?,
     };
     let answer = if reader.is_unverified() { answer.unverified() } else { answer };

@@ -81,6 +81,7 @@ fn of_fill(error: &FillError) -> OciError {
         FillError::NoSpace => {
             unavailable("there is no space left for this blob").with_status(StatusCode::INSUFFICIENT_STORAGE)
         }
+        FillError::Disk(_) => unavailable("the blob cannot be stored, and its size is not known"),
         FillError::Database(_) => unavailable("the database is not available"),
         FillError::StorageUnavailable => unavailable("the storage of this blob is unavailable"),
         FillError::AlreadyStored => unavailable("the blob was stored meanwhile"),

@@ -50,7 +50,6 @@ async fn fill(request: &BlobRequest, content: &Content, fill: Arc<Fill>) -> Resu
         return Ok(writer::head_only(&answer));
     }
     reader.readable(&answer.range).await?;
-    let answer = answer.with_etag(format!("\"g{}\"", reader.generation()));
     let chunks = writer::peer_stream(Arc::clone(&content.state), reader, answer.range.clone());
     Ok(writer::with_body(&answer, chunks))
 }

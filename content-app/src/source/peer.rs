@@ -26,9 +26,9 @@ impl PeerSource {
         let SourceRequest { digest, start, end, size, mode, .. } = request;
         let end = end.filter(|end| Some(*end) != size || !mode.reads_to_end());
         let body = self.client.open(&self.node, digest, start, end).await.map_err(upstream_error)?;
-        let NodeBody { start, size, length, etag, stream } = body;
+        let NodeBody { start, size, length, stream } = body;
         let stream = stream.map_err(upstream_error).boxed();
-        Ok(BlobBody { start, size, length, validator: etag, stream })
+        Ok(BlobBody { start, size, length, stream })
     }
 }
 

@@ -18,16 +18,14 @@ pub(crate) struct SourceRequest<'a> {
     /// The size of the blob, where it is known.
     pub(crate) size: Option<u64>,
     pub(crate) mode: ReadMode,
-    /// The validator that earlier bytes of the same source came with.
-    pub(crate) validator: Option<&'a str>,
 }
 
 /// The answer of a source. Its bytes are not verified.
 pub(crate) struct SourceBody {
-    /// The size of the blob, where the source sends it.
+    /// The size of the blob, where the source states it.
     pub(crate) size: Option<u64>,
-    /// The strong validator of the bytes (RFC 9110, section 8.8.1).
-    pub(crate) validator: Option<String>,
+    /// The size is the length of a response without a range, which ends early if it is interrupted.
+    pub(crate) is_length: bool,
     /// The bytes from the requested start on. They may go beyond the requested end.
     pub(crate) stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
 }

@@ -6,6 +6,7 @@ use internal_api::{BlobPresence, Node};
 use oci_types::{Digest, Millis};
 use shared_models::db::blobs::{self, BlobSource, BlobState};
 use tokio_util::sync::CancellationToken;
+use upstream_client::UpstreamError;
 
 use super::{
     Choice, Contributors, Next, PeerSource, Source, UpstreamSource,
@@ -19,6 +20,15 @@ use crate::{
 
 const MIN_STORED_CHECK_DELAY: Duration = Duration::from_millis(250);
 const MAX_STORED_CHECK_DELAY: Duration = Duration::from_secs(5);
+
+/// How a fill continues after a failed download.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resumption {
+    /// The delay before the next download.
+    pub(crate) delay: Duration,
+    /// Whether all bytes are to be discarded: the sources contradict the size that they were received for.
+    pub(crate) starts_over: bool,
+}
 
 /// The sources of one fill.
 pub(crate) struct Sources<'a> {
@@ -55,7 +65,7 @@ impl<'a> Sources<'a> {
         let choice = if list.is_empty() && !recorded.is_empty() {
             Choice::unconfigured(policy.attempts)
         } else {
-            Choice::new(list.len(), policy.attempts)
+            Choice::new(&list.iter().map(Source::origin).collect::<Vec<_>>(), policy.attempts)
         };
         let delays = Delays::new(policy.backoff_min, policy.backoff_max);
         let mut sources = Self { state, digest, offset, list, choice, delays, role: None };
@@ -113,11 +123,6 @@ impl<'a> Sources<'a> {
         self.list.get(index)
     }
 
-    /// The index of the source with this name.
-    pub(crate) fn find(&self, name: &str) -> Option<usize> {
-        self.list.iter().position(|source| source.to_string() == name)
-    }
-
     /// The source that is next, and its index.
     ///
     /// # Errors
@@ -125,6 +130,11 @@ impl<'a> Sources<'a> {
     pub(crate) fn current(&self) -> Result<(usize, Source), FillError> {
         let index = self.choice.current()?;
         self.list.get(index).cloned().map(|source| (index, source)).ok_or(FillError::NoSource)
+    }
+
+    /// Whether a source of another upstream or peer can replace this one.
+    pub(crate) fn has_alternative(&self, index: usize) -> bool {
+        !self.choice.is_following() && self.choice.has_alternative(index)
     }
 
     /// Records that bytes arrived: earlier failures no longer count.
@@ -138,7 +148,7 @@ impl<'a> Sources<'a> {
         self.delays = Delays::new(policy.backoff_min, policy.backoff_max);
     }
 
-    /// Records a failure of a source, and returns the delay before the next download.
+    /// Records a failure of a source, and returns what follows.
     ///
     /// # Errors
     /// There were too many failures, or this node failed.
@@ -147,11 +157,18 @@ impl<'a> Sources<'a> {
         index: usize,
         error: &DownloadError,
         has_bytes: bool,
-    ) -> Result<Duration, FillError> {
-        match self.choice.failed(index, error, has_bytes)? {
-            Next::Ignore => return Ok(Duration::ZERO),
-            Next::Other => return Ok(self.state.config.fills.backoff_min),
-            Next::Retry => self.sync_role(),
+    ) -> Result<Resumption, FillError> {
+        let at_once = Resumption { delay: Duration::ZERO, starts_over: false };
+        let next = self.choice.failed(index, error, has_bytes);
+        if let (DownloadError::Upstream(UpstreamError::NotFound), Some(source)) =
+            (error, self.list.get(index))
+        {
+            self.deprioritize(source).await;
+        }
+        let next = next?;
+        match next {
+            Next::Ignore | Next::Other => return Ok(at_once),
+            Next::Retry | Next::StartOver => self.sync_role(),
             Next::ProbePeer => {
                 if let (Some(cluster), Some(following)) = (&self.state.cluster, self.following())
                     && cluster.peers.probe(&following.peer, self.digest).await == BlobPresence::Absent
@@ -160,7 +177,7 @@ impl<'a> Sources<'a> {
                 }
             }
         }
-        Ok(self.delays.next_delay())
+        Ok(Resumption { delay: self.delays.next_delay(), starts_over: next == Next::StartOver })
     }
 
     /// Waits until the followed node is lost; forever where none is followed.
@@ -186,8 +203,10 @@ impl<'a> Sources<'a> {
     pub(crate) async fn mismatched(&mut self, contributors: Contributors) -> Result<(), FillError> {
         let digest = self.digest;
         match contributors {
-            Contributors::One(index) => {
-                if let Some(source) = self.list.get(index) {
+            Contributors::One { source: index, responses } => {
+                if responses > 1 {
+                    tracing::warn!(%digest, "bytes of several responses do not match the digest, downloading again");
+                } else if let Some(source) = self.list.get(index) {
                     tracing::error!(%digest, %source, "a source sent bytes that do not match the digest");
                     self.deprioritize(source).await;
                 }

@@ -7,6 +7,7 @@ use shared_models::db::blobs::BlobSource;
 use upstream_client::{BlobBody, BlobRange, Priority, Upstream, UpstreamError};
 
 use super::request::SourceRequest;
+use crate::read_mode::ReadMode;
 
 /// A repository of an upstream.
 #[derive(Clone)]
@@ -36,11 +37,29 @@ impl UpstreamSource {
     }
 
     pub(super) async fn open(&self, request: SourceRequest<'_>) -> Result<BlobBody, UpstreamError> {
-        let SourceRequest { digest, start, end, size, validator, .. } = request;
+        let SourceRequest { digest, start, end, size, mode } = request;
         let end = end.filter(|end| Some(*end) != size);
-        let if_range = validator.filter(|_| start > 0);
-        let range = BlobRange { start, end, if_range };
-        self.upstream.open_blob(&self.repository, digest, range, Priority::Client).await
+        let open = |range| self.upstream.open_blob(&self.repository, digest, range, Priority::Client);
+        match open(BlobRange { start, end }).await {
+            // The source may serve the blob, but not its ranges.
+            Err(error) if start > 0 && mode != ReadMode::Range && is_refusal(&error) => {
+                tracing::info!(%digest, source = %self, %error, "range refused, requesting the whole blob");
+                open(BlobRange::default()).await
+            }
+            opened => opened,
+        }
+    }
+}
+
+/// Whether an error to a request for a range says nothing about a request without one.
+fn is_refusal(error: &UpstreamError) -> bool {
+    match error {
+        UpstreamError::NotFound
+        | UpstreamError::Denied
+        | UpstreamError::RangeNotSatisfiable
+        | UpstreamError::InvalidResponse(_) => true,
+        UpstreamError::Server { status } => !matches!(status, 502..=504),
+        _ => false,
     }
 }
 

@@ -86,7 +86,7 @@ impl FillStream {
     async fn next_or_bypass(mut self) -> Result<(Option<Bytes>, ClientStream), FillError> {
         match self.next().await {
             Ok(chunk) => Ok((chunk, ClientStream::Fill(self))),
-            Err(FillError::NoSpace) => {
+            Err(error) if error.permits_bypass() => {
                 let mut bypass = Box::new(self.bypass().await?);
                 Ok((bypass.next().await?, ClientStream::Bypass(bypass)))
             }
@@ -117,7 +117,7 @@ impl FillStream {
     /// Continues from an upstream. The bytes that the client has are hashed again, so that the whole is verified.
     async fn bypass(self) -> Result<Bypass, FillError> {
         let (fill, rest) = (self.reader.fill(), self.rest.clone());
-        tracing::warn!(digest = %fill.digest(), offset = rest.start, "no space left, continuing without storing");
+        tracing::warn!(digest = %fill.digest(), offset = rest.start, "failed to store a blob, continuing without storing it");
         let hasher = match (self.reader.mode(), self.partial) {
             (ReadMode::Range | ReadMode::Rest, _) => None,
             (ReadMode::Whole, None) => Some(Hasher::new(fill.digest().algorithm())),

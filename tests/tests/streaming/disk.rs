@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
+use bytes::Bytes;
 use reqwest::StatusCode;
 use tempfile::TempDir;
 use tidegate_tests::{
@@ -11,9 +12,9 @@ use tidegate_tests::{
     world::{TestWorld, WorldBuilder},
 };
 
-use crate::cold::{Cold, MIB, NAME, REPOSITORY, image, sections, within};
+use crate::cold::{Cold, MIB, NAME, REPOSITORY, count, image, sections, within};
 
-const NO_SPACE: &str = "tidegate; fwd=bypass; detail=no-space";
+const NOT_STORED: &str = "tidegate; fwd=bypass; detail=not-stored";
 
 /// A file system of a given size, mounted until this is dropped: before the folder that it lies in, which could not be
 /// removed otherwise.
@@ -45,7 +46,9 @@ fn world(upstream: &ChaosUpstream, mebibytes: usize) -> (Small, WorldBuilder) {
     let dir = TempDir::with_prefix("tdg-").unwrap();
     let small = Small::mount(&dir, mebibytes);
     let database = format!("[database]\nurl = \"sqlite://{}\"\n", dir.path().join("outside.db").display());
-    let builder = TestWorld::builder().in_dir(dir).sections(&database).sections(&sections(""));
+    let storage = "[storage]\nkeep_free = \"0\"\n";
+    let builder =
+        TestWorld::builder().in_dir(dir).sections(&database).sections(storage).sections(&sections(""));
     (small, builder.upstream("up", upstream, ""))
 }
 
@@ -70,10 +73,10 @@ async fn assert_nothing_left(cold: &Cold) {
 async fn a_blob_that_does_not_fit_is_streamed_past_the_disk() {
     let (cold, _small) = with_space(20 * MIB, 8).await;
     let whole = cold.get(&[]).await;
-    assert_eq!((whole.status, whole.header("cache-status")), (StatusCode::OK, NO_SPACE));
+    assert_eq!((whole.status, whole.header("cache-status")), (StatusCode::OK, NOT_STORED));
     assert!(whole.body == cold.bytes);
     let window = cold.range("bytes=10000000-10000999").await;
-    assert_eq!((window.status, window.header("cache-status")), (StatusCode::PARTIAL_CONTENT, NO_SPACE));
+    assert_eq!((window.status, window.header("cache-status")), (StatusCode::PARTIAL_CONTENT, NOT_STORED));
     assert!(window.body == cold.bytes[10_000_000..10_001_000]);
     assert_eq!(cold.range("bytes=99999999-").await.status, StatusCode::RANGE_NOT_SATISFIABLE);
     assert_nothing_left(&cold).await;
@@ -91,7 +94,7 @@ async fn past_the_disk_a_download_that_breaks_is_resumed_and_wrong_bytes_are_not
     for (range, status) in [("bytes=0-", 206), (all.as_str(), 206), ("bytes=0-1,5-6", 200)] {
         cold.on_blob(1, [Fault::WrongByteAt(half)]);
         let wrong = cold.raw(&[("range", range)]).await;
-        assert_eq!((wrong.status, wrong.header("cache-status")), (status, NO_SPACE), "{range}");
+        assert_eq!((wrong.status, wrong.header("cache-status")), (status, NOT_STORED), "{range}");
         assert!(!wrong.rest().await.complete, "{range}");
     }
     cold.assert_served().await;
@@ -125,9 +128,136 @@ async fn when_there_is_space_again_the_blob_is_stored() {
     let (cold, _small) = with_space(6 * MIB, 8).await;
     let ballast = cold.world.data_dir().join("ballast");
     std::fs::write(&ballast, vec![0; 5 * MIB]).unwrap();
-    assert_eq!(cold.get(&[]).await.header("cache-status"), NO_SPACE);
+    assert_eq!(cold.get(&[]).await.header("cache-status"), NOT_STORED);
     assert_nothing_left(&cold).await;
     std::fs::remove_file(&ballast).unwrap();
-    assert_eventually!(cold.get(&[]).await.header("cache-status") != NO_SPACE);
+    assert_eventually!(cold.get(&[]).await.header("cache-status") != NOT_STORED);
+    cold.assert_stored().await;
+}
+
+/// An image whose manifest states another size for its layer.
+fn manifest_with_size(size: usize, stated: usize) -> Bytes {
+    let text = String::from_utf8(image(size).manifest.to_vec()).unwrap();
+    let (before, after) = (format!("\"size\":{size}"), format!("\"size\":{stated}"));
+    assert_eq!(text.matches(&before).count(), 1, "{text}");
+    Bytes::from(text.replace(&before, &after))
+}
+
+/// The free space of the file system of the data directory, in bytes.
+fn free(world: &TestWorld) -> u64 {
+    let disk = rustix::fs::statvfs(world.data_dir()).unwrap();
+    disk.f_bavail * disk.f_frsize
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_only_a_manifest_states_reserves_no_space() {
+    let upstream = ChaosUpstream::start().await;
+    let (_small, builder) = world(&upstream, 40);
+    let (manifest, media_type) = (manifest_with_size(1000, 30 * MIB), image(1000).media_type);
+    let Layer { digest, bytes } = image(1000).layers[0].clone();
+    upstream.put_image(REPOSITORY, "1", &image(1000));
+    upstream.put_manifest(REPOSITORY, "large", &media_type, manifest);
+    let world = builder.start().await;
+    assert_eq!(world.get(&format!("/v2/{NAME}/manifests/large")).await.status, StatusCode::OK);
+    let url = world.content_url(NAME, &digest).await;
+    upstream.on(Rule::on("GET", &digest).times(1).then(Fault::Delay(Duration::MAX)));
+    let cold = Cold { upstream, world, digest, bytes, url };
+    let before = free(&cold.world);
+    let waiting = tokio::spawn(cold.world.client().get(&cold.url).send());
+    assert_eventually!(cold.asked().len() == 1);
+    assert!(free(&cold.world) + count(MIB) > before, "space is reserved before the upstream answers");
+    waiting.abort();
+    cold.idle().await;
+    assert!(free(&cold.world) + count(MIB) > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_ends_without_its_blob_frees_the_reserved_space() {
+    let upstream = ChaosUpstream::start().await;
+    let (small, builder) = world(&upstream, 40);
+    let (cold, _small) = (Cold::build(30 * MIB, upstream, builder).await, small);
+    cold.on_blob(1, [Fault::StallForever(count(MIB))]);
+    let before = free(&cold.world);
+    let client = cold.raw(&[]).await;
+    assert_eventually!(before - free(&cold.world) > count(29 * MIB));
+    drop(client);
+    cold.idle().await;
+    assert_eventually!(before - free(&cold.world) < count(3 * MIB));
+    cold.assert_served().await;
+    cold.assert_stored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_space_that_is_to_stay_free_stays_free() {
+    for size_is_known in [true, false] {
+        let dir = TempDir::with_prefix("tdg-").unwrap();
+        let _small = Small::mount(&dir, 40);
+        let upstream = ChaosUpstream::start().await;
+        let database = format!("[database]\nurl = \"sqlite://{}\"\n", dir.path().join("x.db").display());
+        let builder = TestWorld::builder().in_dir(dir).sections("[storage]\nkeep_free = \"20MiB\"\n");
+        let builder = builder.sections(&database).sections(&sections("")).upstream("up", &upstream, "");
+        upstream.put_image(REPOSITORY, "1", &image(30 * MIB));
+        if !size_is_known {
+            upstream.on(Rule::on("*", "/blobs/").then(Fault::NoContentLength));
+        }
+        let world = builder.start().await;
+        let Layer { digest, bytes } = image(30 * MIB).layers[0].clone();
+        let url = world.content_url(NAME, &digest).await;
+        let cold = Cold { upstream, world, digest, bytes, url };
+        let client = cold.raw(&[]).await;
+        if size_is_known {
+            let rest = client.rest().await;
+            assert!(rest.complete && rest.bytes == cold.bytes);
+        } else {
+            assert_eq!(client.status, 507, "a blob whose size is not known is not streamed past the disk");
+        }
+        assert!(free(&cold.world) >= count(20 * MIB), "{} bytes are free", free(&cold.world));
+        cold.idle().await;
+        assert!(!cold.world.blob_path(&cold.digest).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_file_of_a_wrong_size_is_never_served_and_is_downloaded_again() {
+    for size in [0, MIB - 1, MIB + 1] {
+        let cold = Cold::start(MIB).await;
+        cold.assert_served().await;
+        cold.assert_stored().await;
+        let cold = cold.restart("").await;
+        let mut bytes = cold.bytes.to_vec();
+        bytes.resize(size, 7);
+        std::fs::write(cold.world.blob_path(&cold.digest), bytes).unwrap();
+        cold.assert_served().await;
+        cold.assert_stored().await;
+        let kept = std::fs::read_dir(cold.world.data_dir().join("quarantine")).unwrap().count();
+        assert_eq!(kept, 1, "{size}");
+        assert_eventually!(cold.world.rows("blobs WHERE state = 1") == 1, "{size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_disk_that_became_read_only_blobs_are_streamed_without_being_stored() {
+    let (cold, small) = with_space(MIB, 8).await;
+    let remounted = |options: &str| {
+        let status = Command::new("mount").args(["-o", options]).arg(&small.at).status().unwrap();
+        assert!(status.success());
+    };
+    remounted("remount,ro");
+    let answer = cold.get(&[]).await;
+    assert_eq!((answer.status, answer.header("cache-status")), (StatusCode::OK, NOT_STORED));
+    assert!(answer.body == cold.bytes);
+    assert!(cold.world.metric("tidegate_fills_total{outcome=\"disk-failed\"}").await >= 1.0);
+    remounted("remount,rw");
+    assert_eventually!(cold.get(&[]).await.header("cache-status") != NOT_STORED);
+    cold.assert_stored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_were_removed_are_created_again() {
+    let cold = Cold::start(MIB).await;
+    for folder in ["partial", "blobs"] {
+        std::fs::remove_dir_all(cold.world.data_dir().join(folder)).unwrap();
+    }
+    cold.assert_served().await;
     cold.assert_stored().await;
 }

@@ -72,7 +72,7 @@ async fn many_layers_of_stated_size_zero_leave_places_for_other_downloads() {
         cold.upstream.on(Rule::on("*", &digest).then(Fault::ShorterBy(7)));
         let answer = cold.world.blob(NAME, &digest).await;
         assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{answer:?}");
-        assert!(cold.upstream.count("GET", &digest) <= 1, "an empty body is asked for again");
+        assert!(cold.upstream.count("GET", &digest) <= 3, "{} requests", cold.upstream.count("GET", &digest));
     }
     cold.idle().await;
     cold.assert_served().await;

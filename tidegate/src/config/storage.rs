@@ -34,6 +34,9 @@ pub struct StorageTier {
     pub kind: StorageKind,
     /// Whether clients are redirected to presigned URLs of the object store.
     pub redirect: bool,
+    /// The free space of the disk that downloads leave, in bytes.
+    #[serde(with = "settings::size")]
+    pub keep_free: u64,
     /// The directory of fills and of the local cache in front of the object store. `None`: the data directory.
     #[serde(deserialize_with = "super::path::option")]
     pub cache_dir: Option<PathBuf>,
@@ -44,7 +47,13 @@ pub struct StorageTier {
 
 impl Default for StorageTier {
     fn default() -> Self {
-        Self { kind: StorageKind::Local, redirect: true, cache_dir: None, cache_size: None }
+        Self {
+            kind: StorageKind::Local,
+            redirect: true,
+            keep_free: 256 * 1024 * 1024,
+            cache_dir: None,
+            cache_size: None,
+        }
     }
 }
 

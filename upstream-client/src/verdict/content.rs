@@ -18,8 +18,6 @@ pub(crate) struct Content {
     pub(crate) start: u64,
     /// Length of the body in bytes.
     pub(crate) length: Option<u64>,
-    /// A strong `ETag`, for `If-Range`.
-    pub(crate) validator: Option<String>,
 }
 
 impl Content {
@@ -49,7 +47,7 @@ impl Content {
 
     pub(super) fn blob(headers: &HeaderMap) -> Self {
         let size = content_length(headers);
-        Self { size, length: size, validator: strong_etag(headers), ..Self::default() }
+        Self { size, length: size, ..Self::default() }
     }
 
     /// `None` when the response contains another range than the requested one. It may end early.
@@ -62,7 +60,6 @@ impl Content {
             size,
             start: range.start,
             length: Some(range.end - range.start),
-            validator: strong_etag(headers),
             ..Self::default()
         })
     }
@@ -105,9 +102,4 @@ fn media_type(headers: &HeaderMap) -> Option<MediaType> {
 /// An invalid digest is ignored.
 fn declared_digest(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get("docker-content-digest")?.to_str().ok()?.trim()).ok()
-}
-
-fn strong_etag(headers: &HeaderMap) -> Option<String> {
-    let tag = headers.get(header::ETAG)?.to_str().ok()?;
-    (tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"')).then(|| tag.to_owned())
 }

@@ -15,9 +15,6 @@ fn ranged(request: &Request) -> Reply {
     let Some(range) = request.header("range").and_then(|range| range.strip_prefix("bytes=")) else {
         return respond(200).body(BLOB);
     };
-    if request.header("if-range").is_some_and(|validator| validator != "\"v1\"") {
-        return respond(200).body(BLOB);
-    }
     let (first, last) = range.split_once('-').unwrap();
     let first: usize = first.parse().unwrap();
     let last = last.parse().unwrap_or(BLOB.len() - 1).min(BLOB.len() - 1);
@@ -28,7 +25,7 @@ fn ranged(request: &Request) -> Reply {
 }
 
 async fn open(upstream: &Upstream, start: u64, end: Option<u64>) -> Result<BlobBody, UpstreamError> {
-    let range = BlobRange { start, end, if_range: None };
+    let range = BlobRange { start, end };
     upstream.open_blob(&repository("a"), &digest(BLOB), range, Client).await
 }
 
@@ -39,7 +36,6 @@ async fn a_whole_blob_is_requested_without_a_range_and_unencoded() {
     let upstream = Upstream::new(server.config(), counts.clone()).unwrap();
     let body = open(&upstream, 0, None).await.unwrap();
     assert_eq!((body.start, body.size, body.length), (0, Some(10), Some(10)));
-    assert_eq!(body.validator.as_deref(), Some("\"v1\""));
     assert_eq!(collect(body).await, (BLOB.to_vec(), None));
     let request = server.requests().remove(0);
     assert_eq!(request.target, format!("/v2/a/blobs/{}", digest(BLOB)));
@@ -68,7 +64,7 @@ async fn a_range_of_a_blob_begins_at_the_requested_offset() {
 }
 
 #[tokio::test]
-async fn a_broken_download_is_resumed_with_its_validator() {
+async fn a_broken_download_is_resumed_by_range() {
     let server = Server::start(|request| match request.header("range") {
         None => ranged(request).cut_after(6),
         Some(_) => ranged(request),
@@ -76,24 +72,22 @@ async fn a_broken_download_is_resumed_with_its_validator() {
     .await;
     let (upstream, a) = (server.upstream(), repository("a"));
     let body = open(&upstream, 0, None).await.unwrap();
-    let validator = body.validator.clone();
     let (first, error) = collect(body).await;
     assert_eq!(first, b"012345");
     assert!(matches!(error, Some(UpstreamError::Unreachable(_))), "{error:?}");
-    let from_6 = |if_range| BlobRange { start: 6, end: None, if_range };
-    let rest = upstream.open_blob(&a, &digest(BLOB), from_6(validator.as_deref()), Client).await.unwrap();
+    let from_6 = BlobRange { start: 6, end: None };
+    let rest = upstream.open_blob(&a, &digest(BLOB), from_6, Client).await.unwrap();
     assert_eq!(rest.start, 6);
     assert_eq!(collect(rest).await.0, b"6789");
-    assert_eq!(server.requests()[1].header("if-range"), Some("\"v1\""));
-    let changed = upstream.open_blob(&a, &digest(BLOB), from_6(Some("\"v0\"")), Client).await.unwrap();
-    assert_eq!((changed.start, changed.length), (0, Some(10)));
+    // An entity tag may differ between the servers of one name: the digest decides.
+    assert_eq!(server.requests()[1].header("if-range"), None);
 }
 
 #[tokio::test]
 async fn an_upstream_that_ignores_ranges_sends_from_the_start() {
     let server = Server::start(|_| reply(200).header("etag", "W/\"weak\"").body(BLOB)).await;
     let body = open(&server.upstream(), 4, Some(6)).await.unwrap();
-    assert_eq!((body.start, body.size, body.validator.as_deref()), (0, Some(10), None));
+    assert_eq!((body.start, body.size), (0, Some(10)));
     assert_eq!(collect(body).await.0, BLOB);
 }
 

@@ -8,7 +8,9 @@ use std::{
 
 use upstream_client::{Priority::Client, Upstream, UpstreamConfig, UpstreamError};
 
-use crate::support::{Server, advance, in_turn, reference, reply, repository, silence, upstream};
+use crate::support::{
+    Server, advance, hang_up, in_turn, reference, reply, repository, silence, unavailable, upstream,
+};
 
 const OPEN_DURATION: Duration = Duration::from_secs(3600);
 
@@ -16,7 +18,9 @@ const OPEN_DURATION: Duration = Duration::from_secs(3600);
 async fn registry(status: u16) -> (Server, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(status));
     let current = Arc::clone(&status);
-    let server = Server::start(move |_| reply(current.load(Ordering::SeqCst)).body("{}")).await;
+    let server =
+        Server::start(move |_| reply(current.load(Ordering::SeqCst)).header("retry-after", 1).body("{}"))
+            .await;
     (server, status)
 }
 
@@ -32,10 +36,10 @@ async fn get(upstream: &Upstream) -> Result<(), UpstreamError> {
 
 #[tokio::test]
 async fn nothing_is_sent_after_consecutive_failures() {
-    let (server, _) = registry(500).await;
+    let (server, _) = registry(503).await;
     let upstream = upstream(config(&server));
     for _ in 0..3 {
-        assert_eq!(get(&upstream).await, Err(UpstreamError::Server { status: 500 }));
+        assert_eq!(get(&upstream).await, Err(UpstreamError::Server { status: 503 }));
     }
     assert!(upstream.status().circuit_open_for.is_some_and(|wait| wait > OPEN_DURATION / 2));
     let blocked = get(&upstream).await.unwrap_err();
@@ -58,13 +62,13 @@ async fn a_refusal_is_not_a_failure() {
 
 #[tokio::test]
 async fn one_probe_closes_the_circuit() {
-    let (server, status) = registry(500).await;
+    let (server, status) = registry(503).await;
     let upstream = upstream(config(&server));
     for _ in 0..3 {
         get(&upstream).await.unwrap_err();
     }
     advance(OPEN_DURATION).await;
-    assert_eq!(get(&upstream).await, Err(UpstreamError::Server { status: 500 }));
+    assert_eq!(get(&upstream).await, Err(UpstreamError::Server { status: 503 }));
     assert!(matches!(get(&upstream).await, Err(UpstreamError::CircuitOpen { .. })));
     advance(OPEN_DURATION).await;
     status.store(200, Ordering::SeqCst);
@@ -76,7 +80,8 @@ async fn one_probe_closes_the_circuit() {
 
 #[tokio::test]
 async fn a_cancelled_probe_is_followed_by_another() {
-    let server = in_turn(vec![reply(500), reply(500), reply(500), silence(), reply(200).body("{}")]).await;
+    let server =
+        in_turn(vec![unavailable(), unavailable(), unavailable(), silence(), reply(200).body("{}")]).await;
     let upstream = upstream(config(&server));
     for _ in 0..3 {
         get(&upstream).await.unwrap_err();
@@ -87,4 +92,28 @@ async fn a_cancelled_probe_is_followed_by_another() {
         _ = get(&upstream) => panic!("there is no response"),
     }
     get(&upstream).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_concerns_one_repository_or_another_host_leaves_the_circuit_closed() {
+    let dead = Server::start(|_| hang_up()).await;
+    let elsewhere = dead.url.clone();
+    let answers: [(&str, Box<dyn Fn() -> crate::support::Reply + Send + Sync>); 4] = [
+        ("500 for one repository", Box::new(|| reply(500))),
+        ("502 for one repository", Box::new(|| reply(502).header("retry-after", 1))),
+        (
+            "a cache in front of a dead upstream",
+            Box::new(|| unavailable().header("cache-status", "tidegate; fwd=miss; detail=upstream-failed")),
+        ),
+        ("a redirect to a dead host", Box::new(move || reply(307).header("location", &elsewhere))),
+    ];
+    for (name, answer) in answers {
+        let server = Server::start(move |_| answer()).await;
+        let upstream = upstream(config(&server));
+        for _ in 0..4 {
+            let failed = get(&upstream).await.unwrap_err();
+            assert!(!matches!(failed, UpstreamError::CircuitOpen { .. }), "{name}: {failed}");
+        }
+        assert_eq!(upstream.status().circuit_open_for, None, "{name}");
+    }
 }

@@ -7,7 +7,7 @@ use upstream_client::{
     Upstream, UpstreamError,
 };
 
-use crate::support::{advance, in_turn, reference, reply, repository, upstream};
+use crate::support::{advance, in_turn, reference, reply, repository, unavailable, upstream};
 
 async fn head(upstream: &Upstream, priority: Priority) -> Result<(), UpstreamError> {
     upstream.head_manifest(&repository("a"), &reference("t"), priority).await.map(|_| ())
@@ -60,7 +60,7 @@ async fn a_quota_that_one_process_observed_counts_for_the_reserve_of_the_other()
 
 #[tokio::test]
 async fn a_circuit_that_one_process_opened_opens_for_the_others_without_a_later_success() {
-    let server = in_turn(vec![reply(200), reply(500), reply(200)]).await;
+    let server = in_turn(vec![reply(200), unavailable(), reply(200)]).await;
     let mut config = server.config();
     (config.breaker_failures, config.breaker_open_for) = (1, Duration::from_secs(3600));
     let [one, other, third] = [(); 3].map(|()| upstream(config.clone()));

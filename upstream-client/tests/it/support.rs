@@ -58,12 +58,17 @@ pub(crate) struct Reply {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     fault: Fault,
-    /// The number of requests that the server has to receive before it sends this response.
-    requests: usize,
+    /// The response is sent when this is true.
+    ready: watch::Receiver<bool>,
 }
 
 pub(crate) fn reply(status: u16) -> Reply {
-    Reply { status, headers: Vec::new(), body: Vec::new(), fault: Fault::None, requests: 0 }
+    Reply { status, headers: Vec::new(), body: Vec::new(), fault: Fault::None, ready: watch::channel(true).1 }
+}
+
+/// 503 that is not retried at once.
+pub(crate) fn unavailable() -> Reply {
+    reply(503).header("retry-after", 1)
 }
 
 /// No response; the connection stays open.
@@ -97,9 +102,9 @@ impl Reply {
         self
     }
 
-    /// Holds the response back until the server has received `requests` requests.
-    pub(crate) fn after_requests(mut self, requests: usize) -> Self {
-        self.requests = requests;
+    /// Delays the response until `ready` is true.
+    pub(crate) fn when(mut self, ready: watch::Receiver<bool>) -> Self {
+        self.ready = ready;
         self
     }
 
@@ -227,8 +232,8 @@ async fn serve(
         request.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     received.send_modify(|requests| requests.push(request.clone()));
-    let reply = answer(&request);
-    received.subscribe().wait_for(|requests| requests.len() >= reply.requests).await.unwrap();
+    let mut reply = answer(&request);
+    reply.ready.wait_for(|ready| *ready).await.unwrap();
     reply.send(&mut stream, request.method == "HEAD").await?;
     stream.shutdown().await
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
 use upstream_client::{Priority::Client, Upstream, UpstreamError};
 
 use crate::support::{Reply, Request, Server, login, reference, reply, repository, upstream};
@@ -22,20 +23,20 @@ fn challenge(request: &Request) -> Reply {
 
 /// Issues `token-1`, `token-2`, … in the form `issued`, and accepts the tokens that `accepts` does.
 async fn registry(accepts: impl Fn(&str) -> bool + Send + Sync + 'static, issued: &'static str) -> Server {
-    registry_that_waits(accepts, issued, 0).await
+    registry_that_waits(accepts, issued, watch::channel(true).1).await
 }
 
-/// The same, which issues no token before it has received `requests` requests.
+/// The same, which issues no token before `ready` is true.
 async fn registry_that_waits(
     accepts: impl Fn(&str) -> bool + Send + Sync + 'static,
     issued: &'static str,
-    requests: usize,
+    ready: watch::Receiver<bool>,
 ) -> Server {
     let count = AtomicUsize::new(0);
     Server::start(move |request| {
         if request.target.starts_with("/token") {
             let token = format!("token-{}", count.fetch_add(1, Ordering::SeqCst) + 1);
-            return reply(200).body(issued.replace("TOKEN", &token)).after_requests(requests);
+            return reply(200).body(issued.replace("TOKEN", &token)).when(ready.clone());
         }
         match request.authorization().and_then(|header| header.strip_prefix("Bearer ")) {
             Some(token) if accepts(token) => reply(200).body("{}"),
@@ -78,11 +79,17 @@ async fn the_login_goes_to_the_realm_and_the_token_to_the_registry() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_concurrent_requests_fetch_one_token() {
-    let server = registry_that_waits(|_| true, r#"{"token":"TOKEN"}"#, 20 + 1).await;
+    let (ready, is_ready) = watch::channel(false);
+    let server = registry_that_waits(|_| true, r#"{"token":"TOKEN"}"#, is_ready).await;
     let upstream = server.upstream();
-    let pull = |upstream: Upstream| tokio::spawn(async move { get(&upstream, "a").await });
-    for pulled in futures::future::join_all((0..20).map(|_| pull(upstream.clone()))).await {
-        pulled.unwrap().unwrap();
+    let mut pulls: Vec<_> = (0..20).map(|_| Box::pin(get(&upstream, "a"))).collect();
+    // Each has begun: it has sent its request, or waits for the token that another one requests.
+    for pull in &mut pulls {
+        assert!(futures::poll!(pull).is_pending());
+    }
+    ready.send_replace(true);
+    for pulled in futures::future::join_all(pulls).await {
+        pulled.unwrap();
     }
     assert_eq!(server.count("/token"), 1);
 }

@@ -11,7 +11,7 @@ fn partial_file(directory: &TempDir) -> PartialFile {
     let LockAttempt::Acquired(lock) = PartialLock::try_acquire(directory.path()).unwrap() else {
         panic!("the directory is locked")
     };
-    PartialFile::open(&PartialId::Blob(Digest::sha256(b"x")), directory.path(), None, lock).unwrap()
+    PartialFile::open(&PartialId::Blob(Digest::sha256(b"x")), directory.path(), None, 0, lock).unwrap()
 }
 
 fn map_of(segments: Segments) -> SegmentMap {
@@ -40,15 +40,47 @@ fn a_partial_file_is_sparse_and_has_the_size_that_was_set() {
     let directory = TempDir::new().unwrap();
     let file = partial_file(&directory);
     assert_eq!(file.size(), None);
-    file.set_size(1 << 40);
-    file.write_at((1 << 40) - 1, b"x").unwrap();
+    file.set_size(Some(1 << 20));
+    file.write_at((1 << 20) - 1, b"x").unwrap();
     assert_eq!(file.size(), Some(file.length().unwrap()));
     let mut byte = [7];
     assert_eq!(file.read_at(9, &mut byte).unwrap(), 1);
     assert_eq!(byte, [0]);
-    assert_eq!(file.read_at(1 << 40, &mut byte).unwrap(), 0);
+    assert_eq!(file.read_at(1 << 20, &mut byte).unwrap(), 0);
     file.reserve(0).unwrap();
     assert_eq!(file.id().digest(), Some(&Digest::sha256(b"x")));
+}
+
+#[test]
+fn reserved_space_that_was_not_written_is_released() {
+    let directory = TempDir::new().unwrap();
+    let file = partial_file(&directory);
+    let allocated = || file.data.metadata().unwrap().blocks() * 512;
+    file.reserve(1 << 20).unwrap();
+    file.write_at(0, &[1; 4096]).unwrap();
+    file.write_at(512 * 1024, &[2; 4096]).unwrap();
+    assert!(allocated() >= 1 << 20);
+    let present: Segments = [0..4096, 512 * 1024..512 * 1024 + 4096].into_iter().collect();
+    file.release_reservation(&present).unwrap();
+    assert!(allocated() <= 64 * 1024, "{}", allocated());
+    let mut bytes = [0; 2];
+    file.read_at(512 * 1024, &mut bytes).unwrap();
+    assert_eq!(bytes, [2, 2]);
+}
+
+#[test]
+fn a_reservation_leaves_the_free_space_of_the_disk_that_is_to_be_kept() {
+    let directory = TempDir::new().unwrap();
+    let lock = match PartialLock::try_acquire(directory.path()).unwrap() {
+        LockAttempt::Acquired(lock) => lock,
+        _ => panic!("the directory is locked"),
+    };
+    let id = PartialId::Blob(Digest::sha256(b"x"));
+    let file = PartialFile::open(&id, directory.path(), None, u64::MAX, lock).unwrap();
+    for refused in [file.reserve(1), file.check_room(1), file.write_at(0, b"x")] {
+        assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "{refused:?}");
+    }
+    assert_eq!(file.length().unwrap(), 0);
 }
 
 #[test]
