@@ -164,10 +164,13 @@ impl Disk {
         })
     }
 
-    /// Writes a small file and renames it as a commit does.
+    /// Writes a small file and renames it as a commit does. Directories that were removed are created again.
     pub(crate) fn probe(&self) -> Result<(), StoreError> {
         let _probing = self.probing.lock();
         let (written, renamed) = self.layout.probe();
+        for path in [&written, &renamed] {
+            path.parent().map_or(Ok(()), create_directories)?;
+        }
         fs::write(&written, b"probe").context("write", &written)?;
         // Another process with the same data directory may have renamed or removed it, which shows the same.
         ignore_not_found(fs::rename(&written, &renamed)).context("rename", &written)?;

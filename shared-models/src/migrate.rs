@@ -5,13 +5,14 @@ mod tests;
 
 use std::time::Duration;
 
-use diesel::{Connection, OptionalExtension, QueryDsl, SqliteConnection, connection::SimpleConnection};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, async_connection_wrapper::AsyncConnectionWrapper};
+use diesel::{
+    Connection, QueryDsl, SqliteConnection, connection::SimpleConnection, migration::MigrationSource,
+};
+use diesel_async::{AsyncPgConnection, async_connection_wrapper::AsyncConnectionWrapper};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
-use futures::FutureExt;
 use tokio::time::Instant;
 
-use crate::db::{Db, DbConfig, DbError, Server, on, sqlite_path};
+use crate::db::{Db, DbConfig, DbError, Server, load, sqlite_path};
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
@@ -43,25 +44,32 @@ pub fn expected_version() -> &'static str {
 ///
 /// # Errors
 /// [`DbError::Config`] for a URL that is not understood, [`DbError::Unavailable`] when the database can't be reached or
-/// another takes too long, [`DbError::Broken`] when a migration fails.
+/// another takes too long, [`DbError::Schema`] when the schema is that of a newer version, [`DbError::Broken`] when a
+/// migration fails.
 pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, DbError> {
     // Opening makes the file and its folder, and says what is wrong with the URL.
-    Db::connect(config).await?.ping().await?;
-    apply(config, Direction::Up).await
+    let db = Db::connect(config).await?;
+    db.ping().await?;
+    match schema_state(&db).await {
+        Err(error @ DbError::Schema(_)) => Err(error),
+        // Without a table of migrations, the query fails.
+        _ => apply(config, Direction::Up).await,
+    }
 }
 
 /// Waits until the schema that this program expects is there, for another process applies it. Says in the log what it
 /// waits for. The database need not be up yet.
 ///
 /// # Errors
-/// [`DbError::Unavailable`] after `timeout`.
+/// [`DbError::Unavailable`] after `timeout`; [`DbError::Schema`].
 pub async fn wait_for_schema(db: &Db, timeout: Duration) -> Result<(), DbError> {
     let end = Instant::now() + timeout;
     let mut told = false;
     loop {
-        let missing = match is_there(db).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => format!("it has no schema version {EXPECTED} yet"),
+        let missing = match schema_state(db).await {
+            Ok(SchemaState::Current) => return Ok(()),
+            Ok(SchemaState::Behind) => format!("it has no schema version {EXPECTED} yet"),
+            Err(error @ DbError::Schema(_)) => return Err(error),
             Err(error) => error.to_string(),
         };
         if Instant::now() >= end {
@@ -78,17 +86,48 @@ pub async fn wait_for_schema(db: &Db, timeout: Duration) -> Result<(), DbError> 
     }
 }
 
-async fn is_there(db: &Db) -> Result<bool, DbError> {
-    db.read(|conn| {
-        async move {
-            use __diesel_schema_migrations as m;
-            let query = m::table.find(EXPECTED).select(m::version);
-            let version: Option<String> = on!(conn, |c| query.first(c)).optional()?;
-            Ok(version.is_some())
-        }
-        .boxed()
-    })
-    .await
+/// The migrations of the database, compared with those of this program.
+#[derive(Debug, PartialEq, Eq)]
+enum SchemaState {
+    Current,
+    /// Some are missing, all later than those that were applied.
+    Behind,
+}
+
+/// # Errors
+/// [`DbError::Schema`]: another version of the program has applied further migrations, or one in the middle is missing.
+fn state(applied: &[String], known: &[String]) -> Result<SchemaState, DbError> {
+    if let Some(newer) = applied.iter().find(|version| !known.contains(version)) {
+        return Err(DbError::Schema(format!(
+            "the database has the schema version {newer}, and this program knows versions up to {EXPECTED}: \
+             use a newer version of the program"
+        )));
+    }
+    let missing: Vec<_> = known.iter().filter(|version| !applied.contains(version)).collect();
+    let Some(first) = missing.first() else { return Ok(SchemaState::Current) };
+    if applied.iter().any(|version| version > *first) {
+        return Err(DbError::Schema(format!(
+            "the migration {first} of the database is missing, although later ones were applied: \
+             restore the database from a backup"
+        )));
+    }
+    Ok(SchemaState::Behind)
+}
+
+async fn schema_state(db: &Db) -> Result<SchemaState, DbError> {
+    use __diesel_schema_migrations as m;
+    let applied: Vec<String> = load!(db, m::table.order(m::version).select(m::version))?;
+    state(&applied, &known_versions()?)
+}
+
+/// The versions of the migrations of this program, in order.
+fn known_versions() -> Result<Vec<String>, DbError> {
+    let migrations = MigrationSource::<diesel::sqlite::Sqlite>::migrations(&SQLITE)
+        .map_err(|error| DbError::Broken(error.to_string()))?;
+    let mut versions: Vec<_> =
+        migrations.iter().map(|migration| migration.name().version().to_string()).collect();
+    versions.sort();
+    Ok(versions)
 }
 
 #[derive(Clone, Copy)]

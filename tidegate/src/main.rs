@@ -1,7 +1,10 @@
 //! The `tidegate` command.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the output of a command")]
+#![expect(clippy::print_stdout, reason = "the output of a command")]
 
-use std::process::ExitCode;
+use std::{
+    io::{Write as _, stderr, stdout},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use shared_models::migrate;
@@ -18,7 +21,8 @@ use tidegate::{
 #[tokio::main]
 async fn main() -> ExitCode {
     if let Err(error) = run(Cli::parse()).await {
-        eprintln!("tidegate: {error:#}");
+        // An output that cannot be written must not turn the error into a panic.
+        let _ = writeln!(stderr(), "tidegate: {error:#}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
@@ -53,6 +57,9 @@ async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
         process = Process::start(mode, &settings) => process?,
         () = signals.received() => return Ok(()),
     };
-    println!("{}", banner::banner(mode, process.listening(), &settings));
+    // A service runs without its banner, for instance when the output is a full disk.
+    if let Err(error) = writeln!(stdout(), "{}", banner::banner(mode, process.listening(), &settings)) {
+        tracing::warn!(%error, "failed to write to standard output");
+    }
     process.run(signals.received()).await
 }

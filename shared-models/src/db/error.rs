@@ -18,6 +18,9 @@ pub enum DbError {
     /// A defect: a row that can't be read, a statement that the database doesn't take (500).
     #[error("the database gave an unexpected answer: {0}")]
     Broken(String),
+    /// The database has a schema that this program cannot work with.
+    #[error("{0}")]
+    Schema(String),
     /// The configured URL or path can't be used.
     #[error("the database is not configured well: {0}")]
     Config(String),

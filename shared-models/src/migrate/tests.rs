@@ -5,7 +5,9 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection as _};
 use diesel_migrations::EmbeddedMigrations;
 use futures::FutureExt;
 
-use super::{Direction, apply, expected_version, migrate, wait_for_schema};
+use super::{
+    Direction, SchemaState, apply, expected_version, known_versions, migrate, state, wait_for_schema,
+};
 use crate::db::{
     Conn, Db, DbConfig, DbError, blobs,
     jobs::{self, JobState},
@@ -250,6 +252,50 @@ async fn a_database_of_the_first_version_keeps_its_content_over_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_the_first_version_keeps_its_content_over_postgres() {
     a_database_of_the_first_version_keeps_its_content(&postgres_config(), "BYTEA").await;
+}
+
+#[test]
+fn a_schema_is_current_behind_or_refused_with_one_sentence() {
+    let versions = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let known = versions("00001 00002 00003");
+    for (applied, expected) in [
+        ("00001 00002 00003", Ok(SchemaState::Current)),
+        ("", Ok(SchemaState::Behind)),
+        ("00001 00002", Ok(SchemaState::Behind)),
+        ("00001 00003", Err("the migration 00002 of the database is missing")),
+        ("00001 00002 00003 00004", Err("the database has the schema version 00004")),
+    ] {
+        let state = state(&versions(applied), &known);
+        match (state, expected) {
+            (Ok(state), Ok(expected)) => assert_eq!(state, expected, "{applied}"),
+            (Err(DbError::Schema(message)), Err(start)) => {
+                assert!(message.starts_with(start), "{message}");
+                assert!(!message.contains('\n'), "{message}");
+            }
+            (state, expected) => panic!("{applied}: {state:?} instead of {expected:?}"),
+        }
+    }
+    assert_eq!(known_versions().unwrap(), VERSIONS);
+}
+
+async fn a_newer_schema_is_refused_and_left_alone(config: &DbConfig) {
+    migrate(config).await.unwrap();
+    let db = Db::connect(config).await.unwrap();
+    execute(&db, "INSERT INTO __diesel_schema_migrations (version) VALUES ('99999')".to_owned()).await;
+    for refused in [migrate(config).await.map(drop), wait_for_schema(&db, Duration::from_secs(60)).await] {
+        assert!(matches!(refused, Err(DbError::Schema(_))), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_refused_over_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    a_newer_schema_is_refused_and_left_alone(&sqlite_config(&folder)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_is_refused_over_postgres() {
+    a_newer_schema_is_refused_and_left_alone(&postgres_config()).await;
 }
 
 async fn many_migrate_at_once(config: &DbConfig) {

@@ -30,10 +30,12 @@ async fn health_is_what_the_process_says_of_itself() {
     let other = format!("{}/nowhere", process.url());
     assert_eq!(unhealthy(["--url", &other]).await, format!("tidegate: {other} responded with 404\n"));
 
-    std::fs::remove_dir_all(process.data_dir().join("partial")).unwrap();
+    // A folder that was removed is created again; a file in its place is a failure.
+    let partial = process.data_dir().join("partial");
+    std::fs::remove_dir_all(&partial).unwrap();
+    std::fs::write(&partial, "").unwrap();
     let said = unhealthy(["--internal-listen", &internal]).await;
-    let expected =
-        format!("tidegate: http://{internal}/readyz responded with 503: storage: failed to write ");
+    let expected = format!("tidegate: http://{internal}/readyz responded with 503: storage: failed to ");
     assert!(said.starts_with(&expected), "{said}");
 
     process.kill9();

@@ -11,6 +11,7 @@ mod containers_home;
 mod dockerd;
 mod health;
 mod image;
+mod outputs;
 mod podman;
 mod pull;
 mod request_counts;

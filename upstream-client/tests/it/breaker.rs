@@ -98,17 +98,17 @@ async fn a_cancelled_probe_is_followed_by_another() {
 async fn what_concerns_one_repository_or_another_host_leaves_the_circuit_closed() {
     let dead = Server::start(|_| hang_up()).await;
     let elsewhere = dead.url.clone();
-    let answers: [(&str, Box<dyn Fn() -> crate::support::Reply + Send + Sync>); 4] = [
-        ("500 for one repository", Box::new(|| reply(500))),
-        ("502 for one repository", Box::new(|| reply(502).header("retry-after", 1))),
+    let answers = [
+        ("500 for one repository", reply(500)),
+        ("502 for one repository", reply(502).header("retry-after", 1)),
         (
             "a cache in front of a dead upstream",
-            Box::new(|| unavailable().header("cache-status", "tidegate; fwd=miss; detail=upstream-failed")),
+            unavailable().header("cache-status", "tidegate; fwd=miss; detail=upstream-failed"),
         ),
-        ("a redirect to a dead host", Box::new(move || reply(307).header("location", &elsewhere))),
+        ("a redirect to a dead host", reply(307).header("location", &elsewhere)),
     ];
     for (name, answer) in answers {
-        let server = Server::start(move |_| answer()).await;
+        let server = Server::start(move |_| answer.clone()).await;
         let upstream = upstream(config(&server));
         for _ in 0..4 {
             let failed = get(&upstream).await.unwrap_err();

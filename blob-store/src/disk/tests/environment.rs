@@ -56,7 +56,12 @@ async fn a_store_that_cannot_write_fails_its_check() {
     let store = open(&root);
     let checks = check_concurrently(&store, 8).await;
     assert!(checks.iter().all(Result::is_ok), "{checks:?}");
-    fs::remove_dir_all(store.disk().layout.partials()).unwrap();
+    let partials = store.disk().layout.partials();
+    fs::remove_dir_all(&partials).unwrap();
+    store.check().await.unwrap();
+    assert!(partials.is_dir(), "it is created again");
+    fs::remove_dir_all(&partials).unwrap();
+    fs::write(&partials, "").unwrap();
     assert!(matches!(store.check().await, Err(StoreError::Io { .. })));
 
     let file = root.path().join("file");
