@@ -1,11 +1,15 @@
 //! Limits of what runs at once on a node.
 
+mod slot;
+
 use std::{collections::HashMap, sync::Arc};
 
 use shared_models::db::blobs::BlobSource;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{config::FillPolicy, error::FillError};
+
+pub(crate) use slot::Slot;
 
 /// Verified blobs that wait at a time until the object store takes them. The fill of a further one fails; its partial
 /// file is resumed at the next request for the blob.
@@ -53,9 +57,9 @@ impl Limits {
         Ok(FillPermit { _of_upstream: of_upstream, _of_node: of_node })
     }
 
-    /// Waits for a permit of one upstream; `None` where it is not configured.
-    pub(crate) async fn acquire_upstream(&self, name: &str) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(self.per_upstream.get(name)?).acquire_owned().await.ok()
+    /// Waits for a permit of one upstream, which is released while it is not used; `None` where it is not configured.
+    pub(crate) async fn acquire_slot(&self, name: &str) -> Option<Slot> {
+        Some(Slot::acquire(Arc::clone(self.per_upstream.get(name)?)).await)
     }
 
     /// A permit for a verified blob that waits for its storage.

@@ -1,6 +1,6 @@
 //! The server around a service's routes.
 
-use std::{future::Future, io, net::TcpListener, time::Duration};
+use std::{any::Any, future::Future, io, net::TcpListener, time::Duration};
 
 use actix_web::{
     App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer,
@@ -10,6 +10,7 @@ use actix_web::{
         Method, StatusCode,
         header::{ALLOW, HeaderValue},
     },
+    rt::net::TcpStream,
     web,
 };
 
@@ -35,6 +36,8 @@ pub struct Options {
     pub workers: usize,
     /// How long requests in flight may take after shutdown was asked for.
     pub shutdown_timeout: Duration,
+    /// How long a client may take nothing of a response. The kernel closes the connection then.
+    pub write_timeout: Duration,
     /// How much of an answer is gathered before it is written to the socket, in bytes.
     pub write_buffer: usize,
 }
@@ -44,6 +47,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// How long a client may take to send its request head.
 const REQUEST_HEAD_LIMIT: Duration = Duration::from_secs(15);
+
+/// Sets the time after which the kernel closes a connection whose peer acknowledges nothing or has a full receive buffer.
+fn limit_writes(connection: &dyn Any, limit: Duration) {
+    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, limit) {
+        tracing::debug!(%error, "failed to limit the time of writes to a connection");
+    }
+}
 
 /// Serves until `shutdown` resolves, then lets requests in flight finish within the limit.
 ///
@@ -59,12 +71,14 @@ where
     C: Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
 {
     let Listen { listener, configure, service } = listen;
+    let write_timeout = options.write_timeout;
     let server = HttpServer::new(move || {
         App::new()
             .wrap(Access { service, metrics: metrics.clone() })
             .configure(configure.clone())
             .default_service(web::to(async |request: HttpRequest| unmatched(&request)))
     })
+    .on_connect(move |connection, _| limit_writes(connection, write_timeout))
     .workers(options.workers)
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(REQUEST_HEAD_LIMIT)

@@ -52,12 +52,17 @@ pub(crate) struct Caches {
 /// The maximum number of entries of each cache that is not bounded in bytes.
 const MAX_ENTRIES: u64 = 100_000;
 
-/// The maximum number of pages of tag lists, and the maximum lifetime of one.
-const MAX_TAG_LISTS: u64 = 1_000;
+/// The maximum lifetime of a page of a tag list.
 const MAX_TAG_LIST_AGE: Duration = Duration::from_secs(3600);
 
 impl Caches {
-    pub(crate) fn new(manifest_bytes: u64, max_age: Duration, negative_ttl: Duration) -> Self {
+    /// Caches of manifests and tag lists of at most these sizes in bytes.
+    pub(crate) fn new(
+        manifest_bytes: u64,
+        tag_list_bytes: u64,
+        max_age: Duration,
+        negative_ttl: Duration,
+    ) -> Self {
         let size = |_: &Digest, manifest: &Arc<StoredManifest>| {
             u32::try_from(manifest.body.len()).unwrap_or(u32::MAX)
         };
@@ -67,9 +72,21 @@ impl Caches {
             manifest_links: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
             blobs: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
             missing: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(negative_ttl).build(),
-            tag_lists: Cache::builder().max_capacity(MAX_TAG_LISTS).time_to_live(MAX_TAG_LIST_AGE).build(),
+            tag_lists: Cache::builder()
+                .weigher(|key, (_, page): &(Instant, Arc<Page<Tag>>)| tag_list_bytes_of(key, page))
+                .max_capacity(tag_list_bytes)
+                .time_to_live(MAX_TAG_LIST_AGE)
+                .build(),
         }
     }
+}
+
+/// The memory that a page of a tag list takes, in bytes.
+fn tag_list_bytes_of((repository, request): &TagListKey, page: &Page<Tag>) -> u32 {
+    let text = |text: &str| text.len() + size_of::<String>();
+    let key = text(repository.as_str()) + request.last.as_ref().map_or(0, |last| text(last.as_str()));
+    let items: usize = page.items.iter().map(|tag| text(tag.as_str())).sum();
+    u32::try_from(size_of::<Page<Tag>>() + key + items).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -81,7 +98,7 @@ mod tests {
 
     #[tokio::test]
     async fn entries_are_found_by_borrowed_keys() {
-        let caches = Caches::new(0, Duration::from_secs(60), Duration::ZERO);
+        let caches = Caches::new(0, 0, Duration::from_secs(60), Duration::ZERO);
         let [one, other] = ["a/one", "a/other"]
             .map(|name| Repository::Hosted { name: RepositoryName::parse(name).unwrap() }.key());
         let [digest, unknown] = [Digest::sha256(b"x"), Digest::sha256(b"y")];
@@ -89,5 +106,20 @@ mod tests {
         assert!(caches.manifest_links.contains_key(&KeyRef(&one, &digest)));
         assert!(!caches.manifest_links.contains_key(&KeyRef(&other, &digest)));
         assert!(!caches.manifest_links.contains_key(&KeyRef(&one, &unknown)));
+    }
+
+    #[tokio::test]
+    async fn tag_lists_are_bounded_in_bytes_whatever_their_number() {
+        let caches = Caches::new(0, 100_000, Duration::from_secs(60), Duration::ZERO);
+        let repository = Repository::Hosted { name: RepositoryName::parse("a").unwrap() }.key();
+        let tag = |number: usize| Tag::parse(&format!("tag-{number:020}")).unwrap();
+        for number in 0..50 {
+            let page = Page { items: (0..100).map(tag).collect(), next_last: None };
+            let key = (repository.clone(), PageRequest { n: None, last: Some(tag(number)) });
+            caches.tag_lists.insert(key, (Instant::now(), Arc::new(page))).await;
+        }
+        caches.tag_lists.run_pending_tasks().await;
+        let (count, bytes) = (caches.tag_lists.entry_count(), caches.tag_lists.weighted_size());
+        assert!((10..25).contains(&count) && bytes <= 100_000, "{count} lists of {bytes} bytes");
     }
 }

@@ -51,6 +51,9 @@ pub struct ApiSettings {
     /// The memory for manifests, in bytes.
     #[serde(with = "settings::size")]
     pub manifest_cache_bytes: u64,
+    /// The memory for cached tag lists, in bytes.
+    #[serde(with = "settings::size")]
+    pub tag_list_cache_bytes: u64,
     /// The lifetime of a cached 404 of an upstream.
     #[serde(with = "settings::duration")]
     pub negative_ttl: Duration,
@@ -71,6 +74,7 @@ impl Default for ApiSettings {
             public_url: None,
             max_page_size: 1000,
             manifest_cache_bytes: 64 * 1024 * 1024,
+            tag_list_cache_bytes: 16 * 1024 * 1024,
             negative_ttl: Duration::from_secs(10),
             revalidate_wait: Duration::from_secs(2),
             pending_ttl: Duration::from_hours(24),

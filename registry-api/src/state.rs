@@ -72,7 +72,12 @@ impl AppState {
         Ok(Self {
             authorize,
             resolver: Resolver::new(upstreams, namespaces),
-            caches: Caches::new(settings.manifest_cache_bytes, settings.cache_max_age, settings.negative_ttl),
+            caches: Caches::new(
+                settings.manifest_cache_bytes,
+                settings.tag_list_cache_bytes,
+                settings.cache_max_age,
+                settings.negative_ttl,
+            ),
             flights: Flights {
                 tags: SingleFlight::new(runtime.clone()),
                 manifests: SingleFlight::new(runtime.clone()),

@@ -21,6 +21,9 @@ use crate::{
 /// client, together with one chunk of the body.
 const WRITE_BUFFER_SIZE: usize = 16 * 1024;
 
+/// How long a client may take nothing of a response.
+const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// The time limit of running requests on the internal listener after the services have stopped.
 const INTERNAL_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -84,6 +87,7 @@ impl Process {
             options: Options {
                 workers: services::workers(mode, settings).unwrap_or_else(cpus),
                 shutdown_timeout: services::shutdown_timeout(mode, settings),
+                write_timeout: WRITE_TIMEOUT,
                 write_buffer: WRITE_BUFFER_SIZE,
             },
             metrics,

@@ -45,7 +45,7 @@ impl Transport {
         let hop = Hop { url: &request.url, host: self.host_of(&request.url), redirects: 0 };
         let response = self.exchange(&request, hop, self.login().as_ref(), GrantInHand::Login).await?;
         let (_, response) = response.content()?;
-        let body = self.read_body(response, MAX_TOKEN_RESPONSE).await?;
+        let (body, _memory) = self.read_body(response, MAX_TOKEN_RESPONSE).await?;
         Ok(Grant::from_token_response(&body)?)
     }
 

@@ -9,22 +9,25 @@ use tokio::time::timeout;
 
 use crate::{
     UpstreamError,
+    admission::MemoryPermit,
     error::{AttemptError, host_and_port},
     transport::Transport,
     verdict::content_length,
 };
 
 impl Transport {
-    /// Reads a whole body of at most `limit` bytes.
+    /// Reads a whole body of at most `limit` bytes, when there is memory for it.
     pub(crate) async fn read_body(
         &self,
         mut response: Response,
         limit: usize,
-    ) -> Result<Bytes, AttemptError> {
+    ) -> Result<(Bytes, MemoryPermit), AttemptError> {
         let announced = content_length(response.headers()).and_then(|length| usize::try_from(length).ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(UpstreamError::TooLarge.into());
         }
+        let memory =
+            self.admission.memory(u64::try_from(announced.unwrap_or(limit)).unwrap_or(u64::MAX)).await;
         let mut body = BytesMut::with_capacity(announced.unwrap_or_default());
         while let Some(chunk) = self.next_chunk(&mut response).await? {
             if body.len().saturating_add(chunk.len()) > limit {
@@ -32,7 +35,7 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body.freeze())
+        Ok((body.freeze(), memory))
     }
 
     /// The next chunk of a body, within the read timeout. The timeout does not run between two calls.

@@ -76,6 +76,15 @@ pub struct UpstreamConfig {
     /// How long the circuit breaker stays open.
     #[serde(default = "default::breaker_open_for", with = "settings::duration")]
     pub breaker_open_for: Duration,
+    /// The maximum number of concurrent requests whose response has not begun, metadata included.
+    #[serde(default = "default::max_requests", deserialize_with = "settings::positive")]
+    pub max_requests: usize,
+    /// The maximum number of requests that wait for one of them. Further ones fail at once.
+    #[serde(default = "default::max_queued_requests")]
+    pub max_queued_requests: usize,
+    /// The memory for manifests and tag lists that are being received and recorded, in bytes.
+    #[serde(default = "default::metadata_memory", with = "settings::size::positive")]
+    pub metadata_memory: u64,
     /// The part of the upstream's rate limit that is reserved for client requests. 0: none.
     #[serde(default)]
     pub ratelimit_reserve: u64,
@@ -99,6 +108,18 @@ mod default {
 
     pub(super) fn max_manifest_bytes() -> usize {
         super::MAX_MANIFEST_BYTES
+    }
+
+    pub(super) fn max_requests() -> usize {
+        64
+    }
+
+    pub(super) fn max_queued_requests() -> usize {
+        256
+    }
+
+    pub(super) fn metadata_memory() -> u64 {
+        64 * 1024 * 1024
     }
 
     pub(super) fn breaker_failures() -> u32 {
@@ -155,6 +176,9 @@ impl UpstreamConfig {
             read_timeout: default::read_timeout(),
             answer_timeout: default::answer_timeout(),
             max_manifest_bytes: default::max_manifest_bytes(),
+            max_requests: default::max_requests(),
+            max_queued_requests: default::max_queued_requests(),
+            metadata_memory: default::metadata_memory(),
             breaker_failures: default::breaker_failures(),
             breaker_open_for: default::breaker_open_for(),
             ratelimit_reserve: 0,

@@ -56,6 +56,9 @@ pub enum UpstreamError {
         /// Time until the next request is permitted.
         retry_after: Duration,
     },
+    /// Too many requests to the upstream are in progress: no request was sent.
+    #[error("too many requests to upstream are in progress")]
+    Busy,
     /// The upstream is configured as offline: no request was sent.
     #[error("upstream is configured as offline")]
     Offline,

@@ -11,6 +11,7 @@ impl From<&UpstreamError> for UpstreamFailure {
             UpstreamError::Denied => Self::Denied,
             UpstreamError::RateLimited { retry_after } => Self::RateLimited { retry_after: *retry_after },
             UpstreamError::Timeout => Self::Timeout,
+            UpstreamError::Busy => Self::Unavailable { retry_after: None },
             UpstreamError::CircuitOpen { retry_after } => {
                 Self::Unavailable { retry_after: Some(*retry_after) }
             }

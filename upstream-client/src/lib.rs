@@ -13,6 +13,7 @@
 //! A call ([`Upstream::get_manifest`] …) passes through `transport` (may it be made?), `retry` (its attempts), `exchange`
 //! (authorization, redirects, each HTTP exchange) and `verdict` (what a response proves).
 
+mod admission;
 mod authorization;
 mod blob;
 mod body;
@@ -43,6 +44,7 @@ mod transport;
 mod upstream;
 mod verdict;
 
+pub use admission::MemoryPermit;
 pub use blob::{BlobBody, BlobHead, BlobRange};
 pub use config::{Credentials, UpstreamConfig, UpstreamConfigError};
 pub use docker_hub::DOCKER_HUB_HOSTS;

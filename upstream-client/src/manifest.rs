@@ -5,6 +5,7 @@ use oci_types::{Algorithm, Digest, MediaType, Reference, RepositoryName};
 
 use crate::{
     Priority, Upstream, UpstreamError,
+    admission::MemoryPermit,
     error::AttemptError,
     request::{RequestKind, UpstreamRequest},
     verdict::{Content, Verdict},
@@ -23,7 +24,7 @@ pub struct ManifestHead {
 }
 
 /// A manifest, byte for byte as the upstream sent it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct FetchedManifest {
     /// Digest of the body, with the algorithm of the requested digest, or SHA-256 for a tag.
     pub digest: Digest,
@@ -31,6 +32,8 @@ pub struct FetchedManifest {
     pub media_type: Option<MediaType>,
     /// The bytes, never decoded and encoded again.
     pub body: Bytes,
+    /// The memory of the body, to be kept until the manifest is recorded.
+    pub memory: MemoryPermit,
 }
 
 impl Upstream {
@@ -81,12 +84,13 @@ impl Upstream {
         reference: &Reference,
     ) -> Result<FetchedManifest, AttemptError> {
         let (content, response) = self.transport.send(request).await?.content()?;
-        let body = self.transport.read_body(response, self.transport.config.max_manifest_bytes).await?;
+        let limit = self.transport.config.max_manifest_bytes;
+        let (body, memory) = self.transport.read_body(response, limit).await?;
         if body.is_empty() {
             return Err(UpstreamError::invalid_response("empty manifest").into());
         }
         let digest = verified_digest(&body, reference, content.digest.as_ref())?;
-        Ok(FetchedManifest { digest, media_type: content.media_type, body })
+        Ok(FetchedManifest { digest, media_type: content.media_type, body, memory })
     }
 }
 

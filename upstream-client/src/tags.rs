@@ -54,7 +54,7 @@ impl Upstream {
     async fn try_list_tags(&self, request: &UpstreamRequest) -> Result<TagPage, AttemptError> {
         let (_, response) = self.transport.send(request).await?.content()?;
         let next = next_page(&request.url, response.headers());
-        let body = self.transport.read_body(response, MAX_PAGE_BYTES).await?;
+        let (body, _memory) = self.transport.read_body(response, MAX_PAGE_BYTES).await?;
         let list: TagList = serde_json::from_slice(&body)
             .map_err(|error| UpstreamError::invalid_response("malformed tag list").with_source(error))?;
         let names = list.tags.unwrap_or_default();

@@ -5,7 +5,9 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 use circuit_breaker::{CircuitBreaker, Transition};
 
 use crate::{
-    Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError, clock,
+    Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
+    admission::Admission,
+    clock,
     error::AttemptError,
     grants::Grants,
     http_clients::HttpClients,
@@ -33,6 +35,7 @@ pub(crate) struct Transport {
     pub(crate) token_realms: TokenRealms,
     pub(crate) grants: Grants,
     pub(crate) breaker: CircuitBreaker,
+    pub(crate) admission: Admission,
     pub(crate) rate_limit: RateLimitState,
     pub(crate) last_change: LastChange,
     pub(crate) observer: Arc<dyn Observer>,
@@ -49,6 +52,7 @@ impl Transport {
             token_realms: TokenRealms::new(config.url.clone(), &config.realms)?,
             grants: Grants::new(),
             breaker: CircuitBreaker::new(config.breaker_failures, config.breaker_open_for),
+            admission: Admission::new(&config),
             rate_limit: RateLimitState::default(),
             last_change: LastChange::default(),
             observer,
@@ -76,6 +80,10 @@ impl Transport {
         {
             return Err(UpstreamError::RateLimited { retry_after: Some(wait) });
         }
+        if let Some(retry_after) = self.breaker.remaining(clock::now()) {
+            return Err(UpstreamError::CircuitOpen { retry_after });
+        }
+        let _admitted = self.admission.request(limit).await?;
         let permit = self.breaker.admit(clock::now())?;
         let (result, host) = LAST_HOST
             .scope(Cell::new(HopHost::Upstream), async {

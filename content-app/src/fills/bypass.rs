@@ -6,12 +6,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use oci_types::{Digest, Hasher};
 use shared_models::db::blobs;
-use tokio::sync::OwnedSemaphorePermit;
 use upstream_client::UpstreamError;
 
 use crate::{
     backoff::Delays,
     error::{DownloadError, FillError},
+    limits::Slot,
     read_mode::ReadMode,
     source::{Choice, Next, Source, SourceRequest, UpstreamSource, byte_length},
     state::State,
@@ -37,8 +37,8 @@ pub(crate) struct Bypass {
 struct Body {
     source: usize,
     stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
-    /// Held while the upstream sends.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Of the upstream, while the client reads.
+    slot: Option<Slot>,
 }
 
 impl Bypass {
@@ -145,6 +145,9 @@ impl Bypass {
                 None => self.open_source().await?,
             };
             let source = body.source;
+            if let Some(slot) = &body.slot {
+                slot.touch().await;
+            }
             match body.stream.next().await {
                 Some(Ok(mut piece)) => {
                     piece.truncate(usize::try_from(self.rest.end - self.rest.start).unwrap_or(usize::MAX));
@@ -164,7 +167,7 @@ impl Bypass {
         loop {
             let index = self.choice.current()?;
             let Some(source) = self.sources.get(index) else { return Err(FillError::NoSource) };
-            let permit = self.state.limits.acquire_upstream(source.upstream()).await;
+            let slot = self.state.limits.acquire_slot(source.upstream()).await;
             let source = Source::Upstream(source.clone());
             let request = SourceRequest {
                 digest: &self.digest,
@@ -175,7 +178,7 @@ impl Bypass {
             };
             match source.open(request).await {
                 Ok(body) if body.size.is_none_or(|size| size == self.size) => {
-                    return Ok(Body { source: index, stream: body.stream, _permit: permit });
+                    return Ok(Body { source: index, stream: body.stream, slot });
                 }
                 Ok(_) => self.failed(index, DownloadError::WrongSize).await?,
                 Err(error) => self.failed(index, error.into()).await?,

@@ -324,6 +324,7 @@ fn scope(error: &UpstreamError, has_bytes: bool) -> Scope {
         // The readers of a fill with bytes wait for the circuit; others get an early error.
         UpstreamError::CircuitOpen { .. } if !has_bytes => Scope::OriginForGood,
         UpstreamError::CircuitOpen { .. }
+        | UpstreamError::Busy
         | UpstreamError::Timeout
         | UpstreamError::Unreachable(_)
         | UpstreamError::Server { status: 502..=504 } => Scope::Origin,

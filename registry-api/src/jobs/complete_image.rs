@@ -22,6 +22,10 @@ use crate::{
 /// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 3;
 
+/// The maximum number of manifests, and of blobs, that one job fetches. Clients fetch the rest.
+const MAX_MANIFESTS: usize = 1_000;
+const MAX_BLOBS: usize = 10_000;
+
 /// The maximum number of concurrent fills of an image.
 const MAX_CONCURRENT_FILLS: usize = 3;
 
@@ -51,9 +55,15 @@ async fn collect_blobs(
     let mut seen = HashSet::new();
     let mut blobs = Vec::new();
     let mut level = vec![root];
+    let mut fetched = 0;
     for _ in 0..=MAX_DEPTH {
         let mut next = Vec::new();
         for digest in level.into_iter().filter(|digest| seen.insert(digest.clone())).collect::<Vec<_>>() {
+            if fetched == MAX_MANIFESTS || blobs.len() >= MAX_BLOBS {
+                tracing::info!(repository = %target.repository, "completing a part of a large image");
+                break;
+            }
+            fetched += 1;
             let manifest = manifest(state, target, &digest).await?;
             blobs.extend(manifest.blobs().map(|item| item.digest.clone()));
             let filter = PlatformFilter::of(state, target).await?;

@@ -11,7 +11,7 @@ use shared_models::db::{
     record::TagCheck,
     repositories::RepositoryKey,
 };
-use upstream_client::Priority;
+use upstream_client::{FetchedManifest, Priority};
 
 use super::{
     complete,
@@ -154,9 +154,10 @@ pub(crate) async fn fetch(
         .get_manifest(&target.upstream_name, reference, priority)
         .await
         .map_err(|error| failed(&error, UpstreamFailure::from(&error)))?;
-    let parsed = Manifest::parse(&fetched.body, fetched.media_type.as_ref())
+    let FetchedManifest { digest, media_type, body, memory: _memory } = fetched;
+    let parsed = Manifest::parse(&body, media_type.as_ref())
         .map_err(|error| failed(&error, UpstreamFailure::BadGateway))?;
-    let manifest = NewManifest { digest: fetched.digest, parsed, body: fetched.body };
+    let manifest = NewManifest { digest, parsed, body };
     record::fetched(state, target, manifest, tag).await
 }
 

@@ -62,8 +62,9 @@ async fn fetch(state: &AppState, target: &Target, key: TagListKey) -> TagListRes
     let last = last.as_ref().map(Tag::as_str);
     match target.upstream.client.list_tags(&target.upstream_name, *n, last, Priority::Client).await {
         Ok(list) => {
-            // Some upstreams ignore `n`.
-            let page = Arc::new(Page::truncated(list.tags, *n, list.next_last));
+            // Some upstreams ignore `n`, and a request without it may have any number of tags.
+            let n = n.unwrap_or(state.config.settings.max_page_size);
+            let page = Arc::new(Page::truncated(list.tags, Some(n), list.next_last));
             state.caches.tag_lists.insert(key, (Instant::now(), Arc::clone(&page))).await;
             Ok(page)
         }

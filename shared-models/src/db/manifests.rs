@@ -121,12 +121,17 @@ pub async fn platform_of(db: &Db, digest: &Digest) -> Result<Option<Platform>, D
     Ok(row.map(|(os, architecture, variant)| Platform { os, architecture, variant }))
 }
 
-/// The descriptors of manifests, in the order of the manifests' digests, then in that of each manifest.
-pub(super) async fn descriptors(conn: &mut Conn, manifests: &[Digest]) -> Result<Vec<Descriptor>, DbError> {
+/// Up to `limit` descriptors of manifests, in the order of the manifests' digests, then in that of each manifest.
+pub(super) async fn descriptors(
+    conn: &mut Conn,
+    manifests: &[Digest],
+    limit: usize,
+) -> Result<Vec<Descriptor>, DbError> {
     use manifest_descriptors as d;
     let query = d::table
         .filter(d::manifest.eq_any(manifests))
         .order((d::manifest, d::position))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .select(columns::<DescriptorRow>());
     let rows: Vec<DescriptorRow> = on!(conn, |c| query.load(c))?;
     Ok(rows.into_iter().map(Descriptor::from).collect())

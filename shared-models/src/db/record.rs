@@ -22,7 +22,10 @@ pub use super::{
 const MAX_DEPTH: usize = 3;
 
 /// The maximum number of manifests in one statement.
-const LEVEL_CHUNK: usize = 500;
+const LEVEL_CHUNK: usize = 50;
+
+/// The maximum number of manifests and blobs that one manifest links: what is beyond is confirmed when it is requested.
+const MAX_LINKS: usize = 2 * MAX_DESCRIPTORS;
 
 #[derive(Insertable)]
 #[diesel(table_name = repository_manifests)]
@@ -99,7 +102,8 @@ pub async fn adopt(
                 return Ok(None);
             }
             let repository_id = repositories::ensure(conn, &repository, now).await?;
-            let descriptors = manifests::descriptors(conn, std::slice::from_ref(&digest)).await?;
+            let descriptors =
+                manifests::descriptors(conn, std::slice::from_ref(&digest), MAX_DESCRIPTORS).await?;
             let content = content(conn, &digest, descriptors).await?;
             link(conn, repository_id, &repository, content, &digest, now).await?;
             let tag = point(conn, repository_id, tag.as_ref(), &digest).await?;
@@ -122,7 +126,7 @@ async fn point(
     }
 }
 
-/// `root` and the content below it, as far as the bytes of its manifests are in the database.
+/// `root` and the content below it, as far as the bytes of its manifests are in the database, and at most [`MAX_LINKS`].
 async fn content(
     conn: &mut Conn,
     root: &Digest,
@@ -136,14 +140,18 @@ async fn content(
             if descriptor.is_fetched_blob() {
                 content.blobs.entry(descriptor.digest).or_insert(Some(descriptor.size));
             } else if descriptor.role == DescriptorRole::Manifest
-                && content.manifests.len() <= MAX_DESCRIPTORS
                 && content.manifests.insert(descriptor.digest.clone())
             {
                 level.push(descriptor.digest);
             }
         }
         for some in level.chunks(LEVEL_CHUNK) {
-            descriptors.extend(manifests::descriptors(conn, some).await?);
+            let links = content.manifests.len() + content.blobs.len() + descriptors.len();
+            let room = MAX_LINKS.saturating_sub(links);
+            if room == 0 {
+                break;
+            }
+            descriptors.extend(manifests::descriptors(conn, some, room).await?);
         }
     }
     Ok(content)

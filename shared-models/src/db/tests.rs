@@ -172,7 +172,9 @@ pub(crate) async fn links_manifest(db: &Db, repository: &str, digest: &Digest) -
 /// The descriptors of a manifest.
 pub(crate) async fn descriptors(db: &Db, manifest: &Digest) -> Vec<Descriptor> {
     let manifest = manifest.clone();
-    db.read(move |conn| async move { super::manifests::descriptors(conn, &[manifest]).await }.boxed())
-        .await
-        .unwrap()
+    db.read(move |conn| {
+        async move { super::manifests::descriptors(conn, &[manifest], usize::MAX).await }.boxed()
+    })
+    .await
+    .unwrap()
 }

@@ -24,7 +24,7 @@ async fn the_circuit_opens_after_failures_in_a_row_and_one_probe_closes_it() {
     let keys = "tag_ttl = \"0\"\nbreaker_failures = 3\nbreaker_open_for = \"5s\"";
     let world = TestWorld::builder().upstream("up", &upstream, keys).start().await;
     world.get(&manifest("known")).await;
-    upstream.on(Rule::on("*", "").then(Fault::Empty(500)));
+    upstream.on(Rule::on("*", "").then(unavailable()));
     for _ in 0..3 {
         assert_error(&Method::GET, &world.get(&manifest("1")).await, 502, "UNKNOWN");
     }
@@ -53,7 +53,7 @@ async fn a_probe_that_fails_opens_the_circuit_again() {
     let (upstream, _) = with_image().await;
     let keys = "breaker_failures = 1\nbreaker_open_for = \"2s\"";
     let world = TestWorld::builder().upstream("up", &upstream, keys).start().await;
-    upstream.on(Rule::on("*", "").then(Fault::Empty(500)));
+    upstream.on(Rule::on("*", "").then(unavailable()));
     for asked in 1..=3 {
         assert_eventually!(world.get(&manifest("1")).await.status == 502);
         assert_eq!(upstream.requests().len(), asked);
@@ -154,4 +154,95 @@ async fn below_the_reserve_only_clients_go_upstream() {
     // A client may.
     assert_image(&Method::GET, &world.get(&manifest(&image.digest)).await, &image);
     assert_eq!(world.blob(NAME, &image.config.0).await.body, image.config.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_to_an_upstream_are_limited_and_wait_in_a_bounded_queue() {
+    let (upstream, _) = with_image().await;
+    let keys = "max_requests = 4\nmax_queued_requests = 8\nanswer_timeout = \"1m\"";
+    let world = TestWorld::builder().upstream("up", &upstream, keys).start().await;
+    upstream.on(Rule::on("*", "").then(Fault::Delay(Duration::MAX)));
+    let world = std::sync::Arc::new(world);
+    let mut asked = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let world = std::sync::Arc::clone(&world);
+        asked.spawn(async move { world.head(&manifest(&format!("t{number}"))).await.status.as_u16() });
+    }
+    for _ in 0..40 - 4 - 8 {
+        assert_eq!(asked.join_next().await.unwrap().unwrap(), 503);
+    }
+    assert_eq!(upstream.requests().len(), 4);
+    // The clients hang up: the queue is served all the same, one after another.
+    asked.abort_all();
+    upstream.clear_rules();
+    upstream.stop();
+    upstream.restart().await;
+    assert_eventually!(world.get(&manifest("1")).await.status == 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_list_is_cut_to_the_maximum_whatever_the_upstream_sends() {
+    let (upstream, image) = with_image().await;
+    for number in 0..30 {
+        upstream.move_tag(UPSTREAM_NAME, &format!("t{number:02}"), &image.digest);
+    }
+    let world = TestWorld::builder()
+        .upstream("up", &upstream, "")
+        .sections("[api]\nmax_page_size = 10")
+        .start()
+        .await;
+    let mut path = format!("/v2/{NAME}/tags/list");
+    let mut listed = Vec::new();
+    for _ in 0..4 {
+        let page = world.get(&path).await;
+        let body: serde_json::Value = serde_json::from_slice(&page.body).unwrap();
+        let tags = body["tags"].as_array().unwrap();
+        assert!(tags.len() <= 10, "{tags:?}");
+        listed.extend(tags.iter().map(|tag| tag.as_str().unwrap().to_owned()));
+        let Some((next, _)) = page.header("link").strip_prefix('<').and_then(|link| link.split_once('>'))
+        else {
+            break;
+        };
+        path = next.to_owned();
+    }
+    assert_eq!(listed.len(), 31, "{listed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_many_large_images_links_a_bounded_number_of_blobs() {
+    let upstream = tidegate_tests::chaos::ChaosUpstream::start().await;
+    let digest = |text: String| tidegate_tests::image::sha256(text.as_bytes());
+    let descriptor = |digest: &str| {
+        format!(r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{digest}","size":9}}"#)
+    };
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let mut children = Vec::new();
+    for child in 0..8 {
+        let layers: Vec<_> =
+            (0..5_000).map(|layer| descriptor(&digest(format!("{child} {layer}")))).collect();
+        let config = descriptor(&digest(format!("config {child}")));
+        let body = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{config},"layers":[{}]}}"#,
+            layers.join(",")
+        );
+        let child = digest(body.clone());
+        upstream.put_manifest("library/many", &child, media_type, body.clone().into());
+        upstream.put_manifest("library/many", "1", media_type, body.into());
+        children.push(format!(r#"{{"mediaType":"{media_type}","digest":"{child}","size":9}}"#));
+    }
+    let index_type = "application/vnd.oci.image.index.v1+json";
+    let index =
+        format!(r#"{{"schemaVersion":2,"mediaType":"{index_type}","manifests":[{}]}}"#, children.join(","));
+    upstream.put_manifest("library/many", "index", index_type, index.clone().into());
+    let world = TestWorld::start(&upstream).await;
+    for child in &children {
+        let child = child.split('"').nth(7).unwrap();
+        assert_eq!(world.get(&format!("/v2/up/library/many/manifests/{child}")).await.status, 200);
+    }
+    // Another repository gets the index, whose children are stored.
+    upstream.put_manifest("library/index", "1", index_type, index.into());
+    let before = world.rows("repository_blobs");
+    assert_eq!(world.get("/v2/up/library/index/manifests/1").await.status, 200);
+    let linked = world.rows("repository_blobs") - before;
+    assert!((10_000..=20_000).contains(&linked), "{linked} of 40,008");
 }

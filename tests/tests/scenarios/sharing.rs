@@ -3,7 +3,7 @@
 use shared_models::test_postgres::TestPostgres;
 use tidegate_tests::{
     assert_eventually,
-    chaos::{ChaosUpstream, Fault, Rule},
+    chaos::{ChaosUpstream, Rule},
     world::TestWorld,
 };
 
@@ -34,7 +34,7 @@ async fn an_upstream_that_failed_one_process_is_left_alone_by_the_other() {
     let (upstream, image) = with_image().await;
     let keys = "breaker_failures = 1\nbreaker_open_for = \"5s\"";
     let (one, other) = (world(&upstream, keys, &url).await, world(&upstream, keys, &url).await);
-    upstream.on(Rule::on("*", "").then(Fault::Empty(500)));
+    upstream.on(Rule::on("*", "").then(unavailable()));
     assert_eq!(one.get(&manifest("1")).await.status, 502);
     assert_eventually!(state(&other, "circuit_open_for").await.is_some());
     let refused = other.get(&manifest("1")).await;

@@ -147,3 +147,8 @@ pub(crate) fn failures() -> Vec<Failing> {
         row("slow", Fault::Delay(Duration::MAX), 504, "UNAVAILABLE", "504"),
     ]
 }
+
+/// A 503 of the upstream itself, which is not retried at once.
+pub(crate) fn unavailable() -> Fault {
+    Fault::Status(503, vec![("Retry-After".to_owned(), "1".to_owned())], Bytes::new())
+}

@@ -74,10 +74,10 @@ async fn bytes_with_another_digest_are_refused() {
     .await;
     let (upstream, a) = (server.upstream(), repository("a"));
     let other = reference(digest(b"other").as_str());
-    assert_eq!(upstream.get_manifest(&a, &other, Client).await, Err(UpstreamError::DigestMismatch));
+    assert_eq!(upstream.get_manifest(&a, &other, Client).await.err(), Some(UpstreamError::DigestMismatch));
     assert_eq!(
-        upstream.get_manifest(&a, &reference("liar"), Client).await,
-        Err(UpstreamError::DigestMismatch)
+        upstream.get_manifest(&a, &reference("liar"), Client).await.err(),
+        Some(UpstreamError::DigestMismatch)
     );
 }
 
@@ -90,7 +90,7 @@ async fn a_sha512_digest_is_verified_with_sha512() {
     assert_eq!(found.digest, long);
     let other = Digest::of(Algorithm::Sha512, b"other");
     let refused = upstream.get_manifest(&a, &reference(other.as_str()), Client).await;
-    assert_eq!(refused, Err(UpstreamError::DigestMismatch));
+    assert_eq!(refused.err(), Some(UpstreamError::DigestMismatch));
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_manifest_over_the_limit_is_refused_announced_or_not() {
     let upstream = crate::support::upstream(config);
     for tag in ["sized", "chunked"] {
         let refused = upstream.get_manifest(&repository("a"), &reference(tag), Client).await;
-        assert_eq!(refused, Err(UpstreamError::TooLarge), "{tag}");
+        assert_eq!(refused.err(), Some(UpstreamError::TooLarge), "{tag}");
     }
 }
 
@@ -148,7 +148,8 @@ async fn each_refusal_has_its_error() {
         ("s500", UpstreamError::Server { status: 500 }),
         ("s418", UpstreamError::invalid_response("status 418")),
     ] {
-        assert_eq!(upstream.get_manifest(&a, &reference(tag), Client).await, Err(expected.clone()), "{tag}");
+        let failed = upstream.get_manifest(&a, &reference(tag), Client).await.err();
+        assert_eq!(failed, Some(expected.clone()), "{tag}");
         assert_eq!(upstream.head_manifest(&a, &reference(tag), Client).await, Err(expected), "{tag}");
     }
 }
