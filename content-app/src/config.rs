@@ -104,7 +104,8 @@ pub struct FillPolicy {
     /// The maximum delay after a failed attempt.
     #[serde(rename = "fill_backoff_max", with = "settings::duration")]
     pub backoff_max: Duration,
-    /// The rate of a download, in bytes a second, below which another source replaces its source, where there is one.
+    /// The rate of a download, in bytes a second, below which another source replaces its source, where there is one, and
+    /// below which a fill yields to one that waits.
     #[serde(rename = "fill_min_rate", with = "settings::size")]
     pub min_rate: u64,
     /// How long a source that sent corrupt content or does not have the blob is used last.

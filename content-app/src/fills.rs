@@ -15,7 +15,7 @@ mod verifier;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use oci_types::Digest;
+use oci_types::{Digest, RepositoryName};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -45,15 +45,21 @@ impl Fills {
         Self { running: watch::Sender::new(HashMap::new()), state, runtime, stop: CancellationToken::new() }
     }
 
-    /// Joins the running fill of `digest`, or starts it. The second value says whether it was running.
+    /// Joins the running fill of `digest`, or starts it. The second value says whether it was running. A new fill prefers
+    /// `repository` as its source.
     ///
     /// `join` adds a reader before a new fill begins: a fill without readers would stop at once.
-    pub(crate) fn join<T>(&self, digest: &Digest, join: impl FnOnce(&Arc<Fill>) -> T) -> (T, bool) {
+    pub(crate) fn join<T>(
+        &self,
+        digest: &Digest,
+        repository: Option<&RepositoryName>,
+        join: impl FnOnce(&Arc<Fill>) -> T,
+    ) -> (T, bool) {
         if let Some(fill) = self.get(digest) {
             return (join(&fill), true);
         }
         let policy = self.state.config.fills.clone();
-        let new = Arc::new(Fill::new(digest.clone(), policy, self.stop.child_token()));
+        let new = Arc::new(Fill::new(digest.clone(), repository.cloned(), policy, self.stop.child_token()));
         let (mut fill, mut previous) = (Arc::clone(&new), None);
         let is_new = self.running.send_if_modified(|running| {
             if let Some(running) = running.get(digest).filter(|fill| !fill.is_failed()) {

@@ -2,7 +2,13 @@
 
 mod slot;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use shared_models::db::blobs::BlobSource;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -19,6 +25,8 @@ const MAX_UNSTORED: usize = 256;
 pub(crate) struct Limits {
     fills: Semaphore,
     per_upstream: HashMap<String, Arc<Semaphore>>,
+    /// Fills that wait for a permit.
+    waiting: AtomicUsize,
     unstored: Semaphore,
 }
 
@@ -26,6 +34,22 @@ pub(crate) struct Limits {
 pub(crate) struct FillPermit<'a> {
     _of_upstream: Option<OwnedSemaphorePermit>,
     _of_node: SemaphorePermit<'a>,
+}
+
+/// Counts a fill as waiting.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Limits {
@@ -36,6 +60,7 @@ impl Limits {
         Self {
             fills: Semaphore::new(policy.max_fills),
             per_upstream: upstreams.map(semaphore).collect(),
+            waiting: AtomicUsize::new(0),
             unstored: Semaphore::new(MAX_UNSTORED),
         }
     }
@@ -46,6 +71,7 @@ impl Limits {
     /// The lease is acquired after that. Its holder never waits for a permit, so nodes that follow each other's fills
     /// never wait in a circle.
     pub(crate) async fn acquire_fill(&self, recorded: &[BlobSource]) -> Result<FillPermit<'_>, FillError> {
+        let _waiting = Waiting::begin(&self.waiting);
         let upstream = recorded.iter().find_map(|source| self.per_upstream.get(&source.upstream));
         let of_upstream = match upstream {
             Some(semaphore) => {
@@ -55,6 +81,11 @@ impl Limits {
         };
         let of_node = self.fills.acquire().await.map_err(|_| FillError::Stopped)?;
         Ok(FillPermit { _of_upstream: of_upstream, _of_node: of_node })
+    }
+
+    /// Whether a fill waits for a permit.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Waits for a permit of one upstream, which is released while it is not used; `None` where it is not configured.

@@ -9,7 +9,7 @@ use actix_web::{
     http::{Method, header},
 };
 use http_server::if_none_match;
-use oci_types::Digest;
+use oci_types::{Digest, RepositoryName};
 
 pub(crate) use proof::{Proof, Verified};
 pub(crate) use range::{RangeSpec, Resolved};
@@ -20,6 +20,8 @@ use preconditions::if_range_matches;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlobRequest {
     pub(crate) digest: Digest,
+    /// The repository that the client reads from, as clients call it.
+    pub(crate) repository: Option<RepositoryName>,
     /// `HEAD`: only the headers are sent.
     pub(crate) is_head: bool,
     pub(crate) range: RangeSpec,
@@ -31,12 +33,17 @@ pub(crate) struct BlobRequest {
 
 impl BlobRequest {
     /// The request of a client. The entity tag is the digest.
-    pub(crate) fn of_client(request: &HttpRequest, digest: Digest) -> Self {
+    pub(crate) fn of_client(
+        request: &HttpRequest,
+        digest: Digest,
+        repository: Option<RepositoryName>,
+    ) -> Self {
         let headers = request.headers();
         let etag = format!("\"{digest}\"");
         let range = if if_range_matches(headers, &etag) { header_text(request, header::RANGE) } else { None };
         Self {
             digest,
+            repository,
             is_head: request.method() == Method::HEAD,
             range: RangeSpec::parse(range),
             is_not_modified: if_none_match(headers, &etag),
@@ -48,6 +55,7 @@ impl BlobRequest {
     pub(crate) fn of_peer(request: &HttpRequest, digest: Digest) -> Self {
         Self {
             digest,
+            repository: None,
             is_head: request.method() == Method::HEAD,
             range: RangeSpec::parse(header_text(request, header::RANGE)),
             etag: None,

@@ -24,7 +24,7 @@ pub enum Resource {
 impl OciError {
     /// The answer to a request for a `resource` that an upstream did not deliver.
     pub fn upstream(resource: Resource, failure: UpstreamFailure) -> Self {
-        let error = match failure {
+        match failure {
             UpstreamFailure::NotFound => match resource {
                 Resource::Manifest => Self::new(OciCode::ManifestUnknown, "upstream has no such manifest"),
                 Resource::Blob => Self::new(OciCode::BlobUnknown, "upstream has no such blob"),
@@ -37,16 +37,16 @@ impl OciError {
                 Self::new(OciCode::TooManyRequests, "upstream's request limit is used up")
                     .with_retry_after(retry_after.map(|after| after.as_secs()))
             }
-            UpstreamFailure::BadGateway => {
-                Self::new(OciCode::Unknown, "upstream failed").with_status(StatusCode::BAD_GATEWAY)
-            }
+            UpstreamFailure::BadGateway => Self::new(OciCode::Unknown, "upstream failed")
+                .with_status(StatusCode::BAD_GATEWAY)
+                .of_upstream(),
             UpstreamFailure::Timeout => Self::new(OciCode::Unavailable, "upstream did not answer in time")
-                .with_status(StatusCode::GATEWAY_TIMEOUT),
+                .with_status(StatusCode::GATEWAY_TIMEOUT)
+                .of_upstream(),
             UpstreamFailure::Unavailable { retry_after } => {
-                Self::unavailable("upstream is temporarily unavailable", retry_after)
+                Self::unavailable("upstream is temporarily unavailable", retry_after).of_upstream()
             }
-        };
-        error.of_upstream()
+        }
     }
 
     /// 503 with `Retry-After`: `retry_after`, or [`DEFAULT_RETRY_AFTER`] where no time is known.

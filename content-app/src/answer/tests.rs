@@ -10,6 +10,7 @@ const SIZE: u64 = 10;
 fn request(range: Option<&str>, is_head: bool) -> BlobRequest {
     let digest = Digest::sha256(b"blob");
     BlobRequest {
+        repository: None,
         etag: Some(format!("\"{digest}\"")),
         digest,
         is_head,

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
-use oci_types::{Digest, Hasher};
+use oci_types::{Digest, Hasher, RepositoryName};
 use shared_models::db::blobs;
 use upstream_client::UpstreamError;
 
@@ -49,10 +49,13 @@ impl Bypass {
     pub(crate) async fn open(
         state: Arc<State>,
         digest: Digest,
+        repository: Option<&RepositoryName>,
         size: Option<u64>,
     ) -> Result<Self, FillError> {
-        let (row, recorded) =
-            tokio::try_join!(blobs::find(&state.db, &digest), blobs::sources(&state.db, &digest))?;
+        let (row, recorded) = tokio::try_join!(
+            blobs::find(&state.db, &digest),
+            blobs::sources(&state.db, &digest, repository)
+        )?;
         let size = size.or(row.and_then(|row| row.size)).ok_or(FillError::NoSpace)?;
         let sources = UpstreamSource::configured(&recorded, &state.upstreams);
         let policy = &state.config.fills;

@@ -22,7 +22,7 @@ use crate::{
 const BATCH_SIZE: u64 = 1024 * 1024;
 
 /// The time over which the rate of a download is measured.
-const RATE_WINDOW: Duration = Duration::from_secs(10);
+pub(super) const RATE_WINDOW: Duration = Duration::from_secs(10);
 
 /// What a download needs.
 pub(super) struct Download {

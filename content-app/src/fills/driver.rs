@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use blob_store::{Partial, Segments};
 use oci_types::Digest;
-use shared_models::db::blobs::{self, BlobState};
+use shared_models::db::blobs::{self, BlobSource, BlobState};
 use tokio::time::Instant;
 use upstream_client::UpstreamError;
 
 use super::{
     fill::{Fill, Phase},
     prepare::{catch_up, open_partial},
-    scheduler::Scheduler,
+    scheduler::{Downloaded, Scheduler},
     store::store,
 };
 use crate::{error::FillError, limits::FillPermit, source::Sources, state::State};
@@ -77,19 +77,18 @@ async fn download_and_store(fill: &Arc<Fill>, state: &State) -> Result<(), FillE
     if state.blobs.get(digest).await?.is_some() {
         return Err(FillError::AlreadyStored);
     }
-    let (row, recorded) =
-        tokio::try_join!(blobs::find(&state.db, digest), blobs::sources(&state.db, digest))?;
-    let permit = tokio::select! {
-        permit = state.limits.acquire_fill(&recorded) => permit?,
-        () = fill.stop.cancelled() => return Err(FillError::Stopped),
-    };
+    let (row, recorded) = tokio::try_join!(
+        blobs::find(&state.db, digest),
+        blobs::sources(&state.db, digest, fill.repository())
+    )?;
+    let permit = acquire(fill, state, &recorded).await?;
     let (blob_state, size) = row.map_or((BlobState::OnDemand, None), |row| (row.state, row.size));
     let offset = {
         let fill = Arc::clone(fill);
         Arc::new(move || fill.contiguous_end(0))
     };
     let mut sources = Sources::open(state, digest, &recorded, blob_state, offset).await;
-    let result = with_sources(fill, state, size, &mut sources, permit).await;
+    let result = with_sources(fill, state, size, &recorded, &mut sources, permit).await;
     sources.close().await;
     result.map_err(|error| match blob_state {
         BlobState::Stored if fill.is_running() => of_stored_blob(error),
@@ -97,17 +96,33 @@ async fn download_and_store(fill: &Arc<Fill>, state: &State) -> Result<(), FillE
     })
 }
 
+async fn acquire<'s>(
+    fill: &Fill,
+    state: &'s State,
+    recorded: &[BlobSource],
+) -> Result<FillPermit<'s>, FillError> {
+    tokio::select! {
+        permit = state.limits.acquire_fill(recorded) => permit,
+        () = fill.stop.cancelled() => Err(FillError::Stopped),
+    }
+}
+
 async fn with_sources(
     fill: &Arc<Fill>,
     state: &State,
     size: Option<u64>,
+    recorded: &[BlobSource],
     sources: &mut Sources<'_>,
-    permit: FillPermit<'_>,
+    mut permit: FillPermit<'_>,
 ) -> Result<(), FillError> {
     let partial = open_partial(fill, state, size).await?;
     let mut scheduler = Scheduler::new(fill, state, sources, partial.clone());
     loop {
-        scheduler.download().await?;
+        while scheduler.download().await? == Downloaded::Yielded {
+            tracing::info!(digest = %fill.digest(), "slow download yields to one that waits");
+            drop(permit);
+            permit = acquire(fill, state, recorded).await?;
+        }
         catch_up(fill, &partial, fill.size().unwrap_or(0)).await?;
         if fill.verifier().digest() == *fill.digest() {
             break;

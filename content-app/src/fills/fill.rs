@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use blob_store::{Partial, Segments};
-use oci_types::Digest;
+use oci_types::{Digest, RepositoryName};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,8 @@ use crate::{config::FillPolicy, error::FillError, read_mode::ReadMode, source::C
 /// The download of one blob into the storage.
 pub(crate) struct Fill {
     digest: Digest,
+    /// The repository of the request that started the fill, as clients call it.
+    repository: Option<RepositoryName>,
     pub(crate) policy: FillPolicy,
     state: Mutex<FillState>,
     /// Incremented after every change that a reader or the driver may wait for.
@@ -79,7 +81,12 @@ pub(crate) struct Snapshot {
 
 impl Fill {
     /// A fill that is about to run.
-    pub(super) fn new(digest: Digest, policy: FillPolicy, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        digest: Digest,
+        repository: Option<RepositoryName>,
+        policy: FillPolicy,
+        stop: CancellationToken,
+    ) -> Self {
         let state = FillState {
             phase: Phase::Running,
             size: None,
@@ -96,6 +103,7 @@ impl Fill {
         };
         Self {
             digest,
+            repository,
             policy,
             state: Mutex::new(state),
             version: watch::Sender::new(0),
@@ -107,6 +115,11 @@ impl Fill {
     /// The digest of the blob.
     pub(crate) fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    /// The repository of the request that started the fill.
+    pub(crate) fn repository(&self) -> Option<&RepositoryName> {
+        self.repository.as_ref()
     }
 
     /// Reads the state.

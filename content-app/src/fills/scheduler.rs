@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     checkpoint::Checkpoint,
-    download::{Download, download},
+    download::{Download, RATE_WINDOW, download},
     fill::Fill,
     plan::Claim,
 };
@@ -29,6 +29,15 @@ struct Ended {
     /// The number of failures when the download began.
     round: u32,
     result: Result<(), DownloadError>,
+}
+
+/// How [`Scheduler::download`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Downloaded {
+    /// All bytes are present.
+    All,
+    /// Some are, and the fill is to wait for a permit again.
+    Yielded,
 }
 
 /// The downloads of one fill.
@@ -76,27 +85,36 @@ impl<'a, 's> Scheduler<'a, 's> {
         }
     }
 
-    /// Downloads until all bytes are present.
+    /// Downloads until all bytes are present, or until the fill yields: it is slow, and another one waits for its permit.
     ///
     /// # Errors
     /// No source has them, the disk failed, or the fill is stopped or no longer needed. The segment map is saved.
-    pub(super) async fn download(&mut self) -> Result<(), FillError> {
+    pub(super) async fn download(&mut self) -> Result<Downloaded, FillError> {
         let result = self.download_all().await;
-        if result.is_err() {
+        if !matches!(result, Ok(Downloaded::All)) {
             self.cancel().await;
             self.checkpoint.save(self.fill).await;
         }
         result
     }
 
-    async fn download_all(&mut self) -> Result<(), FillError> {
+    async fn download_all(&mut self) -> Result<Downloaded, FillError> {
         let fill = self.fill;
         let mut version = fill.subscribe();
+        let min_bytes = fill.policy.min_rate.saturating_mul(RATE_WINDOW.as_secs());
+        let mut measured = (Instant::now() + RATE_WINDOW, fill.present_bytes());
         loop {
             version.borrow_and_update();
             let present = fill.present_bytes();
             if fill.size().is_some_and(|size| present >= size) && self.running.is_empty() {
-                return Ok(());
+                return Ok(Downloaded::All);
+            }
+            if Instant::now() >= measured.0 {
+                let received = present.saturating_sub(measured.1);
+                if received < min_bytes && self.state.limits.is_contended() {
+                    return Ok(Downloaded::Yielded);
+                }
+                measured = (Instant::now() + RATE_WINDOW, present);
             }
             if fill.stop_if_unused() {
                 return Err(FillError::Stopped);
@@ -121,6 +139,7 @@ impl<'a, 's> Scheduler<'a, 's> {
                 () = sleep_until(self.not_before), if is_delayed => {}
                 () = sleep_until(self.no_ranges_before), if are_ranges_delayed => {}
                 () = sleep_until(save_at.unwrap_or(now)), if save_at.is_some() => {}
+                () = sleep_until(measured.0) => {}
                 () = fill.stop.cancelled() => {}
                 changed = version.changed() => changed.map_err(|_| FillError::Stopped)?,
             }

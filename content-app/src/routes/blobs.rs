@@ -27,7 +27,7 @@ pub(super) async fn get(
     content: &Content,
 ) -> Result<HttpResponse, ContentError> {
     let digest = verified.digest().ok_or(ContentError::InvalidDigest)?.clone();
-    let request = BlobRequest::of_client(request, digest);
+    let request = BlobRequest::of_client(request, digest, verified.repository().cloned());
     if request.is_not_modified {
         return Ok(writer::head_only(&Answer::not_modified(&request)));
     }
@@ -106,8 +106,9 @@ async fn head_on_demand(request: &BlobRequest, content: &Content) -> Result<Http
 /// status.
 async fn fill(request: &BlobRequest, content: &Content) -> Result<HttpResponse, FillError> {
     let mode = request.range.client_mode();
-    let (mut reader, collapsed) =
-        content.fills.join(&request.digest, |fill| Reader::join(Arc::clone(fill), mode));
+    let (mut reader, collapsed) = content
+        .fills
+        .join(&request.digest, request.repository.as_ref(), |fill| Reader::join(Arc::clone(fill), mode));
     let size = match reader.size().await {
         Err(error) if error.permits_bypass() => {
             return bypass(request, content, reader.fill().size()).await;
@@ -134,7 +135,9 @@ async fn bypass(
     content: &Content,
     size: Option<u64>,
 ) -> Result<HttpResponse, FillError> {
-    let bypass = Bypass::open(Arc::clone(&content.state), request.digest.clone(), size).await?;
+    let bypass =
+        Bypass::open(Arc::clone(&content.state), request.digest.clone(), request.repository.as_ref(), size)
+            .await?;
     let answer = Answer::new(request, Known::Bypassed { size: bypass.size() });
     if !answer.is_success() {
         return Ok(writer::head_only(&answer));

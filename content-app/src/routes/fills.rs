@@ -61,7 +61,7 @@ pub(super) async fn start(
 
 /// Joins the fill and waits for its end, until `deadline`.
 async fn join(content: &Content, digest: &Digest, deadline: Instant) -> Arc<Fill> {
-    let (fill, _) = content.fills.join(digest, |fill| {
+    let (fill, _) = content.fills.join(digest, None, |fill| {
         fill.pin();
         Arc::clone(fill)
     });

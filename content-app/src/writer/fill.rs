@@ -128,7 +128,9 @@ impl FillStream {
                 Some(hashed.map_err(|_| FillError::Stopped)?.map_err(FillError::storage)?)
             }
         };
-        let bypass = Bypass::open(Arc::clone(&self.state), fill.digest().clone(), fill.size()).await?;
+        let bypass =
+            Bypass::open(Arc::clone(&self.state), fill.digest().clone(), fill.repository(), fill.size())
+                .await?;
         bypass.connect(self.rest.clone(), hasher).await
     }
 }

@@ -3,9 +3,9 @@
 mod links;
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
-    QueryDsl, Queryable, Selectable, deserialize::FromSqlRow, expression::AsExpression, sql_types::SmallInt,
-    upsert::excluded,
+    BoolExpressionMethods, ExpressionMethods, Insertable, JoinOnDsl, NullableExpressionMethods,
+    OptionalExtension, QueryDsl, Queryable, Selectable, TextExpressionMethods, deserialize::FromSqlRow,
+    expression::AsExpression, sql_types::SmallInt, upsert::excluded,
 };
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
@@ -13,7 +13,7 @@ use futures::FutureExt;
 use super::{
     Conn, Db, DbError, columns, execute, from_column, insert_all, load, on, to_column, update_only_if,
 };
-use crate::schema::{blob_sources, blobs};
+use crate::schema::{blob_sources, blobs, repositories};
 use oci_types::{Digest, Millis, RepositoryName, small_int_column};
 
 pub(super) use links::claim;
@@ -121,19 +121,29 @@ async fn stated_sizes(conn: &mut Conn, digest: &Digest) -> Result<Vec<i64>, DbEr
     Ok(on!(conn, |c| query.load(c))?)
 }
 
-/// The sources of a blob: those that have not failed first, then by the end of their exclusion.
+/// The sources of a blob: those that have not failed first, then by the end of their exclusion; among these, the repository
+/// that clients call `requested` first.
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn sources(db: &Db, digest: &Digest) -> Result<Vec<BlobSource>, DbError> {
+pub async fn sources(
+    db: &Db,
+    digest: &Digest,
+    requested: Option<&RepositoryName>,
+) -> Result<Vec<BlobSource>, DbError> {
     use blob_sources as s;
+    use repositories as r;
+    let key = s::upstream.concat("@").concat(s::upstream_name);
     let query = s::table
+        .left_join(r::table.on(r::key.eq(key)))
         .filter(s::digest.eq(digest.clone()))
         .order((s::upstream, s::upstream_name))
-        .select(columns::<BlobSource>());
-    let mut sources: Vec<BlobSource> = load!(db, query)?;
-    sources.sort_by_key(|source| source.failed_until);
-    Ok(sources)
+        .select((columns::<BlobSource>(), r::name.nullable()));
+    let mut sources: Vec<(BlobSource, Option<RepositoryName>)> = load!(db, query)?;
+    sources.sort_by_key(|(source, name)| {
+        (source.failed_until, requested.is_none_or(|requested| name.as_ref() != Some(requested)))
+    });
+    Ok(sources.into_iter().map(|(source, _)| source).collect())
 }
 
 /// Records that the bytes of a blob are stored: they must be verified and durable. `size` is the number of received bytes.

@@ -306,3 +306,12 @@ async fn a_wrong_size_of_one_source_is_forgotten_with_it() {
     cold.assert_served().await;
     cold.assert_stored().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_downloaded_from_the_repository_that_the_client_requested() {
+    let (first, cold) =
+        several(MIB, &[("a-first", Fault::Delay(Duration::from_millis(1)))], "b-second").await;
+    // `up` is the upstream of the requested repository, and comes last in order.
+    cold.assert_served().await;
+    assert_eq!(first[0].count("GET", &cold.digest), 0);
+}

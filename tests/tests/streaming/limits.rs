@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use internal_api::{LinkKey, LinkKeys};
 use oci_types::Millis;
 use reqwest::StatusCode;
@@ -114,4 +115,27 @@ fn key_of(file: &str) -> LinkKey {
     // The id follows from the bytes.
     let digest = sha256(&secret);
     LinkKey::new(&digest.strip_prefix("sha256:").unwrap()[..8], &secret).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_that_drip_yield_to_one_of_another_upstream_that_waits() {
+    let (slow, quick) = (ChaosUpstream::start().await, ChaosUpstream::start().await);
+    let builder = TestWorld::builder()
+        .sections(&sections("max_fills = 2\nmax_fills_per_upstream = 2"))
+        .upstream("slow", &slow, "")
+        .upstream("up", &quick, "");
+    let cold = Cold::build(MIB, quick, builder).await;
+    let mut drips = Vec::new();
+    for layer in 0..2 {
+        let bytes = Bytes::from(vec![layer; 100_000]);
+        let digest = sha256(&bytes);
+        slow.put_blob(REPOSITORY, &digest, bytes);
+        slow.on(Rule::on("GET", &digest).then(Fault::Throttle { bytes_per_second: 100 }));
+        let url = cold.world.content_url("slow/library/x", &digest).await;
+        drips.push(crate::raw::Raw::get(&url, &[("range", "bytes=0-9999")]).await);
+    }
+    assert_eventually!(cold.world.metric("tidegate_fills_active").await == 2.0);
+    cold.assert_served().await;
+    cold.assert_stored().await;
+    drop(drips);
 }

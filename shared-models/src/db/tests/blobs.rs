@@ -31,7 +31,7 @@ on_both! {
         blobs::mark_evicted(&db, &digest("a")).await.unwrap();
         let evicted = linked_blob(&db, "x", &digest("a")).await.unwrap();
         assert_eq!((evicted.state, evicted.size), (BlobState::OnDemand, Some(777)));
-        assert_eq!(blobs::sources(&db, &digest("a")).await.unwrap().len(), 2);
+        assert_eq!(blobs::sources(&db, &digest("a"), None).await.unwrap().len(), 2);
     }
 
     async fn a_size_that_sources_dispute_is_unknown_until_the_bytes_are_received(db: TestDb) {
@@ -81,7 +81,7 @@ on_both! {
         blobs::demote_source(&db, &digest("blob"), "a", &alpine, Millis(200)).await.unwrap();
         blobs::demote_source(&db, &digest("blob"), "b", &alpine, Millis(100)).await.unwrap();
         blobs::demote_source(&db, &digest("other"), "c", &alpine, Millis(100)).await.unwrap();
-        let sources = blobs::sources(&db, &digest("blob")).await.unwrap();
+        let sources = blobs::sources(&db, &digest("blob"), None).await.unwrap();
         let order: Vec<_> =
             sources.iter().map(|source| (source.upstream.as_str(), source.failed_until)).collect();
         assert_eq!(order, [("c", None), ("b", Some(Millis(100))), ("a", Some(Millis(200)))]);
