@@ -1,6 +1,15 @@
 //! Wall-clock times.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// The offset of the reference clock to the wall clock of this process, in milliseconds.
+static OFFSET: AtomicI64 = AtomicI64::new(0);
+
+/// How far a time of another process may be ahead of [`Millis::now`] although no clock is wrong.
+pub const MAX_CLOCK_ERROR: Duration = Duration::from_secs(10);
 
 /// Milliseconds since the Unix epoch: the form of every time in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,10 +17,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Millis(pub i64);
 
 impl Millis {
-    /// The current time.
+    /// The current time by the reference clock: the wall clock of this process, corrected by [`set_clock_offset`].
     pub fn now() -> Self {
+        Self(Self::wall().0.saturating_add(OFFSET.load(Ordering::Relaxed)))
+    }
+
+    /// The current time by the wall clock of this process.
+    pub fn wall() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Whether a recorded time is later than any process could have observed: a clock was ahead when it was recorded.
+    pub fn is_ahead_of(self, now: Self) -> bool {
+        self > now.after(MAX_CLOCK_ERROR)
     }
 
     /// The time from this moment to `now`; zero if this moment is later.
@@ -28,6 +47,17 @@ impl Millis {
     pub fn before(self, delay: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
     }
+}
+
+/// Sets the offset of the reference clock to the wall clock of this process, in milliseconds. Processes that share a database
+/// use its clock, so that they agree on times although their own clocks differ.
+pub fn set_clock_offset(millis: i64) {
+    OFFSET.store(millis, Ordering::Relaxed);
+}
+
+/// The offset of the reference clock to the wall clock of this process, in milliseconds.
+pub fn clock_offset() -> i64 {
+    OFFSET.load(Ordering::Relaxed)
 }
 
 #[cfg(feature = "diesel")]

@@ -22,6 +22,8 @@ pub(crate) enum Outcome {
         /// How long the tag has been stale.
         since: Duration,
     },
+    /// Served from memory, since the database is unavailable: as it was when it was last available.
+    WithoutDatabase,
     /// Confirmed or named by the upstream; the bytes were present.
     KnownContent,
     /// Fetched and stored.
@@ -38,7 +40,7 @@ impl Outcome {
         match self {
             Self::Hit { .. } => "hit",
             Self::Revalidated => "revalidated",
-            Self::Stale { .. } => "stale",
+            Self::Stale { .. } | Self::WithoutDatabase => "stale",
             Self::Miss | Self::KnownContent | Self::Forwarded => "miss",
             Self::Collapsed => "collapsed",
         }
@@ -66,6 +68,7 @@ impl fmt::Display for Outcome {
                 let (since, code) = (since.as_secs(), failure_code(*failure));
                 write!(out, "tidegate; hit; ttl=-{since}; detail=stale-upstream-{code}")
             }
+            Self::WithoutDatabase => out.write_str("tidegate; hit; detail=database-unavailable"),
             Self::KnownContent => out.write_str("tidegate; fwd=miss; fwd-status=200; detail=known-content"),
             Self::Miss => out.write_str("tidegate; fwd=miss; stored"),
             Self::Collapsed => out.write_str("tidegate; fwd=miss; stored; collapsed"),

@@ -11,7 +11,10 @@ use shared_models::db::{
     links::LinkedBlob, manifests::StoredManifest, repositories::RepositoryKey, tags::TagRow,
 };
 
-use crate::listing::{Page, PageRequest};
+use crate::{
+    aged_cache::AgedCache,
+    listing::{Page, PageRequest},
+};
 
 /// A key of the negative cache: content that the upstream of a repository does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,11 +41,11 @@ impl<T: Eq> Equivalent<(RepositoryKey, T)> for KeyRef<'_, T> {
 pub(crate) struct Caches {
     /// By digest, hence never out of date. Whether a repository may serve one is in `manifest_links`.
     pub(crate) manifests: Cache<Digest, Arc<StoredManifest>>,
-    pub(crate) tags: Cache<(RepositoryKey, Tag), TagRow>,
+    pub(crate) tags: AgedCache<(RepositoryKey, Tag), TagRow>,
     /// The manifests that a repository may serve. Absence means nothing.
-    pub(crate) manifest_links: Cache<(RepositoryKey, Digest), ()>,
+    pub(crate) manifest_links: AgedCache<(RepositoryKey, Digest), ()>,
     /// The blobs that a repository links. Absence means nothing.
-    pub(crate) blobs: Cache<(RepositoryKey, Digest), LinkedBlob>,
+    pub(crate) blobs: AgedCache<(RepositoryKey, Digest), LinkedBlob>,
     /// The content for which an upstream has answered 404.
     pub(crate) missing: Cache<NegativeKey, ()>,
     /// The pages of tag lists that upstreams sent, and when.
@@ -68,9 +71,9 @@ impl Caches {
         };
         Self {
             manifests: Cache::builder().weigher(size).max_capacity(manifest_bytes).build(),
-            tags: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
-            manifest_links: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
-            blobs: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build(),
+            tags: AgedCache::new(MAX_ENTRIES, max_age),
+            manifest_links: AgedCache::new(MAX_ENTRIES, max_age),
+            blobs: AgedCache::new(MAX_ENTRIES, max_age),
             missing: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(negative_ttl).build(),
             tag_lists: Cache::builder()
                 .weigher(|key, (_, page): &(Instant, Arc<Page<Tag>>)| tag_list_bytes_of(key, page))
@@ -103,9 +106,9 @@ mod tests {
             .map(|name| Repository::Hosted { name: RepositoryName::parse(name).unwrap() }.key());
         let [digest, unknown] = [Digest::sha256(b"x"), Digest::sha256(b"y")];
         caches.manifest_links.insert((one.clone(), digest.clone()), ()).await;
-        assert!(caches.manifest_links.contains_key(&KeyRef(&one, &digest)));
-        assert!(!caches.manifest_links.contains_key(&KeyRef(&other, &digest)));
-        assert!(!caches.manifest_links.contains_key(&KeyRef(&one, &unknown)));
+        assert!(caches.manifest_links.get(&KeyRef(&one, &digest)).await.is_some());
+        assert!(caches.manifest_links.get(&KeyRef(&other, &digest)).await.is_none());
+        assert!(caches.manifest_links.get(&KeyRef(&one, &unknown)).await.is_none());
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! It owns every decision about pulling and sends no blob bytes but those of the two constant blobs.
 
 mod access;
+mod aged_cache;
 mod answer;
 mod cache_status;
 mod caches;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use internal_api::LinkKeys;
 use moka::future::Cache;
 use oci_types::{Digest, Millis, RepositoryName};
+use parking_lot::Mutex;
 use shared_models::db::{
     Db, DbError,
     nodes::{self, NodeRow},
@@ -31,6 +32,8 @@ pub(crate) struct NodeSelector {
     dead_after: Duration,
     db: Db,
     live: Cache<(), Arc<Vec<NodeRow>>>,
+    /// The list that was read last, for the time in which the database is unavailable.
+    last_live: Mutex<Arc<Vec<NodeRow>>>,
 }
 
 impl NodeSelector {
@@ -43,6 +46,7 @@ impl NodeSelector {
             dead_after: config.node_dead_after,
             db,
             live: Cache::builder().max_capacity(1).time_to_live(NODES_TTL).build(),
+            last_live: Mutex::default(),
         }
     }
 
@@ -86,12 +90,18 @@ impl NodeSelector {
     }
 
     async fn owner(&self, digest: &Digest) -> Result<NodeRow, ApiError> {
-        let live = async {
-            let since = Millis::now().before(self.dead_after);
-            nodes::live(&self.db, since).await.map(Arc::new)
+        let live = async { nodes::live(&self.db, self.dead_after, Millis::now()).await.map(Arc::new) };
+        let live = match self.live.try_get_with((), live).await {
+            Ok(live) => {
+                *self.last_live.lock() = Arc::clone(&live);
+                live
+            }
+            // The nodes do not depend on the database for what they have stored.
+            Err(error) if matches!(*error, DbError::Unavailable(_)) && !self.last_live.lock().is_empty() => {
+                Arc::clone(&self.last_live.lock())
+            }
+            Err(error) => return Err(ApiError::from((*error).clone())),
         };
-        let live = self.live.try_get_with((), live).await;
-        let live = live.map_err(|error: Arc<DbError>| ApiError::from((*error).clone()))?;
         owner(&live, digest).cloned().ok_or(ApiError::NoContentNode)
     }
 }

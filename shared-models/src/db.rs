@@ -3,7 +3,9 @@
 //! Every query runs as a task of the runtime that [`Db::connect`] was called on. A caller may be dropped at any
 //! `.await` (actix drops a handler whose client is gone) and its transaction still ends as it should.
 
+mod availability;
 pub mod blobs;
+pub mod clock;
 mod connect;
 mod connection;
 mod error;
@@ -49,7 +51,7 @@ use postgres::Lost;
 pub(crate) use postgres::Server;
 pub(crate) use query::{columns, execute, first, from_column, load, to_column};
 
-use crate::{Change, Outage};
+use availability::{Availability, Change};
 
 type SqliteConnection = SyncConnectionWrapper<diesel::SqliteConnection>;
 
@@ -117,7 +119,7 @@ pub struct Db {
     pools: Pools,
     wait: Duration,
     runtime: Handle,
-    outage: Arc<Outage>,
+    availability: Arc<Availability>,
     round_trips: Arc<AtomicU64>,
 }
 
@@ -154,7 +156,7 @@ impl Db {
             pools: connect::pools(config)?,
             wait: config.wait,
             runtime: Handle::current(),
-            outage: Arc::default(),
+            availability: Arc::default(),
             round_trips: Arc::default(),
         };
         if let Pools::Sqlite { file, .. } = &db.pools {
@@ -257,19 +259,33 @@ impl Db {
             Ok(Err(_)) => return Err(DbError::Unavailable("the process is shutting down".to_owned())),
             Err(_) => Err(DbError::Unavailable("the database is too slow to answer".to_owned())),
         };
-        self.tell(&result);
+        self.observe(&result);
         result
     }
 
-    /// Logs when the database goes away and when it is back, so that those who need it do not each have to.
-    fn tell<R>(&self, result: &Result<R, DbError>) {
-        let answered = match result {
-            Err(DbError::Unavailable(reason)) => Err(reason),
-            _ => Ok(()),
+    /// Whether the last query reached the database.
+    pub fn is_available(&self) -> bool {
+        self.availability.is_available()
+    }
+
+    /// The duration of the running outage of the database, or of one that ended within `within`; 0 without one. What other
+    /// processes could not write meanwhile says nothing about them.
+    pub fn recent_outage(&self, within: Duration) -> Duration {
+        self.availability.recent_outage(within)
+    }
+
+    /// Logs when the database becomes unavailable and when it is available again, so that its users need not.
+    fn observe<R>(&self, result: &Result<R, DbError>) {
+        let reason = match result {
+            Err(DbError::Unavailable(reason)) => Some(reason),
+            _ => None,
         };
-        match self.outage.change(&answered) {
-            Some(Change::Began(reason)) => tracing::warn!("the database is not available: {reason}"),
-            Some(Change::Ended) => tracing::info!("the database is available again"),
+        match self.availability.observe(reason.is_none()) {
+            Some(Change::Lost) => {
+                let reason = reason.map_or("", String::as_str);
+                tracing::warn!("the database is not available: {reason}");
+            }
+            Some(Change::Recovered) => tracing::info!("the database is available again"),
             None => {}
         }
     }

@@ -45,6 +45,8 @@ pub struct ClusterBuilder {
     way: Way,
     server: Server,
     config: Config,
+    content_clocks: Vec<i64>,
+    api_clocks: Vec<i64>,
 }
 
 /// An object store and the network before it.
@@ -126,6 +128,18 @@ impl ClusterBuilder {
         self
     }
 
+    /// What the clock of each content node is ahead of that of the machine, in seconds; without an entry it is right.
+    pub fn content_clocks(mut self, seconds: &[i64]) -> Self {
+        self.content_clocks = seconds.to_vec();
+        self
+    }
+
+    /// The same for each registry-api.
+    pub fn api_clocks(mut self, seconds: &[i64]) -> Self {
+        self.api_clocks = seconds.to_vec();
+        self
+    }
+
     /// Starts everything, and waits until registry-api sees all nodes.
     ///
     /// # Panics
@@ -149,7 +163,8 @@ impl ClusterBuilder {
 
         let contents = join_all((0..self.contents).map(|number| {
             let config = format!("{shared}node_id = \"content-{number}\"\n");
-            TidegateProcess::builder().args(["content-app"]).config(config).start()
+            let ahead = self.content_clocks.get(number).copied().unwrap_or_default();
+            TidegateProcess::builder().args(["content-app"]).config(config).clock_ahead(ahead).start()
         }))
         .await;
         let content_balancer = match self.way {
@@ -158,8 +173,12 @@ impl ClusterBuilder {
         };
         let public_url = content_balancer.as_ref().map(|it| format!("public_url = \"{}\"\n", it.url()));
         let config = format!("{shared}{}", public_url.unwrap_or_default());
-        let api = || TidegateProcess::builder().args(["registry-api"]).config(config.as_str()).start();
-        let apis = join_all((0..self.apis).map(|_| api())).await;
+        let apis = join_all((0..self.apis).map(|number| {
+            let ahead = self.api_clocks.get(number).copied().unwrap_or_default();
+            let api = TidegateProcess::builder().args(["registry-api"]).config(config.as_str());
+            api.clock_ahead(ahead).start()
+        }))
+        .await;
         let api_balancer = Balancer::start(apis.iter().map(TidegateProcess::listening)).await;
         let cluster = Cluster {
             apis,
@@ -196,6 +215,8 @@ impl Cluster {
             way: Way::default(),
             server: Server::default(),
             config: Config::default(),
+            content_clocks: Vec::new(),
+            api_clocks: Vec::new(),
         }
     }
 

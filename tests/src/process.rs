@@ -56,6 +56,8 @@ struct Setup {
     args: Vec<OsString>,
     config: Option<String>,
     data_dir: Option<PathBuf>,
+    /// What the wall clock of the process is ahead of that of the machine, in seconds.
+    clock_ahead: i64,
 }
 
 /// A process to be started: on free ports and with a new data directory by default.
@@ -80,6 +82,12 @@ impl TidegateBuilder {
     /// A data folder that others use too, or that outlives the process.
     pub fn data_dir(mut self, folder: &Path) -> Self {
         self.setup.data_dir = Some(folder.to_owned());
+        self
+    }
+
+    /// A wall clock that is ahead of that of the machine by so many seconds, or behind it. The monotonic clock is right.
+    pub fn clock_ahead(mut self, seconds: i64) -> Self {
+        self.setup.clock_ahead = seconds;
         self
     }
 
@@ -181,6 +189,11 @@ impl TidegateProcess {
         (self.daemon, _) = launch(&self.setup, self.folder.path(), ports).await;
     }
 
+    /// The same with another clock; see [`TidegateBuilder::clock_ahead`]. It counts from the next start.
+    pub fn set_clock_ahead(&mut self, seconds: i64) {
+        self.setup.clock_ahead = seconds;
+    }
+
     /// Like [`Self::restart`], with another configuration file.
     pub async fn restart_with(&mut self, toml: impl Into<String>) {
         self.setup.config = Some(toml.into());
@@ -207,6 +220,10 @@ async fn launch(setup: &Setup, folder: &Path, ports: [SocketAddr; 2]) -> (Daemon
     for name in foreign_variables() {
         command.env_remove(name);
     }
+    if setup.clock_ahead != 0 {
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{:+}s", setup.clock_ahead));
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1");
+    }
     command.current_dir(folder).stdout(File::create(&output).unwrap());
     let mut daemon = Daemon::start(&mut command, &folder.join("stderr"));
     let mut patience = Patience::of(PATIENCE);
@@ -218,6 +235,13 @@ async fn launch(setup: &Setup, folder: &Path, ports: [SocketAddr; 2]) -> (Daemon
         }
         assert!(patience.lasts().await && ended.is_none(), "tidegate does not come up: {ended:?}\n{printed}");
     }
+}
+
+/// The library of Debian's package `faketime`, which scripts/setup installs.
+fn faketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
+    let mut libraries = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+    libraries.find(|library| library.exists()).expect("the package faketime is installed")
 }
 
 /// The addresses for clients and for health in what the program prints once it listens.

@@ -2,6 +2,7 @@
 
 pub mod banner;
 pub mod cli;
+mod clock;
 pub mod config;
 mod data_dir;
 pub mod health;

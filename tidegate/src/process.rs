@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use upstream_client::{Observer, Upstream};
 
 use crate::{
-    banner::Listening, cli::Mode, config::Settings, data_dir, link_keys, listeners::Listeners, services,
-    stages::Stages, storage, upstream_metrics::UpstreamMetrics, upstream_sharing,
+    banner::Listening, cli::Mode, clock::ClockOffset, config::Settings, data_dir, link_keys,
+    listeners::Listeners, services, stages::Stages, storage, upstream_metrics::UpstreamMetrics,
+    upstream_sharing,
 };
 
 /// The size of a response buffer, in bytes. While it is full no more of the body is read: it bounds the memory of a slow
@@ -40,6 +41,7 @@ pub struct Process {
     api: Option<RegistryApi>,
     content: Option<ContentApp>,
     db: Db,
+    clock_offset: ClockOffset,
     /// The upstreams whose state is shared with other processes.
     shared_upstreams: Vec<Upstream>,
 }
@@ -58,6 +60,8 @@ impl Process {
         data_dir::create(&settings.data_dir)?;
         let db = connect(mode, settings).await?;
         let mut registry = Registry::default();
+        let clock_offset = ClockOffset::register(&mut registry);
+        clock_offset.measure(&db, false).await;
         let observer: Arc<dyn Observer> = Arc::new(UpstreamMetrics::register(&mut registry));
         let clients = services::upstreams(settings, &observer)?;
         let is_shared = services::shares_database(mode, settings);
@@ -96,6 +100,7 @@ impl Process {
             api,
             content,
             db,
+            clock_offset,
             shared_upstreams,
         })
     }
@@ -177,6 +182,14 @@ impl Process {
         });
         tasks.spawn(async move {
             sharing.await;
+            Ok(())
+        });
+        let (db, clock_offset) = (self.db.clone(), self.clock_offset.clone());
+        let comparing = stages.stopping.clone().run_until_cancelled_owned(async move {
+            clock_offset.run(&db).await;
+        });
+        tasks.spawn(async move {
+            comparing.await;
             Ok(())
         });
         tasks

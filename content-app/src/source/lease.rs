@@ -70,7 +70,7 @@ pub(super) async fn release_dead_holder(cluster: &Cluster, digest: &Digest, hold
 /// The other nodes that have the blob stored; none where the database fails. Nodes that are filling the blob are not among
 /// them, since two nodes could then wait for each other's bytes: the one to follow holds the lease.
 pub(super) async fn peers_with_blob(cluster: &Cluster, digest: &Digest) -> Vec<Node> {
-    let live = match nodes::live(&cluster.db, Millis::now().before(cluster.dead_after)).await {
+    let live = match nodes::live(&cluster.db, cluster.dead_after, Millis::now()).await {
         Ok(live) => live,
         Err(error) => {
             tracing::warn!(%digest, %error, "failed to list nodes; peers are not used as sources");

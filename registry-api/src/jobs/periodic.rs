@@ -35,6 +35,7 @@ pub(crate) async fn run(state: &AppState, shutdown: impl Future<Output = ()>) {
                 prune_dead_nodes(state).await;
                 expire_pending_links(state).await;
                 delete_ended_jobs(state).await;
+                reset_jobs_ahead(state).await;
             }
         }
     }
@@ -75,6 +76,15 @@ async fn delete_ended_jobs(state: &AppState) {
                 return;
             }
         }
+    }
+}
+
+/// Makes jobs due that a clock that was ahead has put off.
+async fn reset_jobs_ahead(state: &AppState) {
+    match jobs::reset_ahead(&state.db, state.config.jobs.lease, Millis::now()).await {
+        Ok(0) => {}
+        Ok(count) => tracing::warn!(count, "jobs were queued or claimed with a clock that was ahead"),
+        Err(error) => tracing::warn!(%error, "failed to look for jobs of a clock that was ahead"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http_server::Resource;
 use oci_types::{Digest, UpstreamFailure, constant_blobs};
 use shared_models::db::{
+    DbError,
     blobs::BlobState,
     links::{self, LinkedBlob, Proof},
 };
@@ -90,7 +91,15 @@ async fn find(state: &AppState, target: &Target, digest: &Digest) -> Result<Opti
     if let Some(linked) = state.caches.blobs.get(&KeyRef(&target.key, digest)).await {
         return Ok(Some(linked));
     }
-    let linked = links::blob(&state.db, &target.key, digest).await?;
+    let outdated = state.caches.blobs.get_outdated(&KeyRef(&target.key, digest)).await;
+    if outdated.is_some() && !state.db.is_available() {
+        return Ok(outdated);
+    }
+    let linked = match links::blob(&state.db, &target.key, digest).await {
+        // What the repository linked when the database was last available.
+        Err(DbError::Unavailable(_)) if outdated.is_some() => return Ok(outdated),
+        linked => linked?,
+    };
     if let Some(linked) = &linked {
         state.caches.blobs.insert((target.key.clone(), digest.clone()), linked.clone()).await;
     }

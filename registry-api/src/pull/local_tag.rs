@@ -52,9 +52,11 @@ impl LocalTag {
         let stale_limit = policy.stale_if_error.map(|limit| policy.tag_ttl.saturating_add(limit));
         Some(decide::LocalTag {
             digest: row.manifest.clone(),
-            fresh: never_moves(target, tag) || age < policy.tag_ttl,
+            // A check in the future was recorded with a clock that was ahead.
+            fresh: never_moves(target, tag)
+                || (age < policy.tag_ttl && !row.checked_at.is_ahead_of(self.now)),
             within_stale_limit: stale_limit.is_none_or(|limit| age <= limit),
-            checked_later: row.checked_at > check_began,
+            checked_later: row.checked_at > check_began && !row.checked_at.is_ahead_of(self.now),
         })
     }
 

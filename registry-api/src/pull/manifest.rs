@@ -35,6 +35,36 @@ pub(crate) async fn pull(
     digest: &Digest,
     priority: Priority,
 ) -> DigestResult {
+    if !state.db.is_available()
+        && let Some(manifest) = from_memory(state, target, digest).await
+    {
+        return Ok(manifest);
+    }
+    match pull_with_database(state, target, digest, priority).await {
+        Err(error @ ApiError::DatabaseUnavailable(_)) => {
+            from_memory(state, target, digest).await.ok_or(error)
+        }
+        result => result,
+    }
+}
+
+/// A manifest that the repository could serve when the database was last available.
+async fn from_memory(
+    state: &AppState,
+    target: &Target,
+    digest: &Digest,
+) -> Option<(Arc<StoredManifest>, Outcome)> {
+    let key = KeyRef(&target.key, digest);
+    state.caches.manifest_links.get_outdated(&key).await?;
+    Some((state.caches.manifests.get(digest).await?, Outcome::WithoutDatabase))
+}
+
+async fn pull_with_database(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    digest: &Digest,
+    priority: Priority,
+) -> DigestResult {
     let local = LocalManifest::find(state, target, digest).await?;
     let known_missing =
         !local.is_servable() && state.caches.missing.contains_key(&negative_key(target, digest));
@@ -204,7 +234,7 @@ impl LocalManifest {
         if self.manifest.is_none() {
             self.manifest = state.caches.manifests.get(digest).await;
         }
-        if state.caches.manifest_links.contains_key(&KeyRef(&target.key, digest)) {
+        if state.caches.manifest_links.get(&KeyRef(&target.key, digest)).await.is_some() {
             self.link = Some(Proof::Confirmed);
         }
         self

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     answer::{ManifestAnswer, ManifestHeaders, ManifestResult, TagCheckProgress},
     cache_status::{Outcome, failure_code},
-    caches::NegativeKey,
+    caches::{KeyRef, NegativeKey},
     config::WhenDeleted,
     error::ApiError,
     record::{self, Recorded},
@@ -35,6 +35,30 @@ type TagPublisher = Publisher<(RepositoryKey, Tag), TagCheckProgress>;
 
 /// Answers a request for a tag.
 pub(crate) async fn pull(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    tag: &Tag,
+    head: bool,
+) -> ManifestResult {
+    if !state.db.is_available()
+        && let Some(answer) = from_memory(state, target, tag).await
+    {
+        return Ok(answer);
+    }
+    match pull_with_database(state, target, tag, head).await {
+        Err(error @ ApiError::DatabaseUnavailable(_)) => from_memory(state, target, tag).await.ok_or(error),
+        result => result,
+    }
+}
+
+/// The manifest that the tag named when the database was last available.
+async fn from_memory(state: &AppState, target: &Target, tag: &Tag) -> Option<(ManifestAnswer, Outcome)> {
+    let row = state.caches.tags.get_outdated(&KeyRef(&target.key, tag)).await?;
+    let manifest = state.caches.manifests.get(&row.manifest).await?;
+    Some((ManifestAnswer::Manifest(manifest), Outcome::WithoutDatabase))
+}
+
+async fn pull_with_database(
     state: &Arc<AppState>,
     target: &Arc<Target>,
     tag: &Tag,

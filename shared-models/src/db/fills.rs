@@ -4,7 +4,7 @@ use diesel::{BoolExpressionMethods, ExpressionMethods, QueryDsl, Queryable, Sele
 
 use super::{Db, DbError, columns, execute, first, to_column, update_only_if};
 use crate::schema::fills;
-use oci_types::{Digest, Millis};
+use oci_types::{Digest, Millis, time::MAX_CLOCK_ERROR};
 
 /// The lease of a download.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
@@ -42,7 +42,10 @@ pub async fn claim(
         .on_conflict(f::digest)
         .do_update()
         .set((f::node_id.eq(excluded(f::node_id)), f::lease_until.eq(excluded(f::lease_until))));
-    let available = f::lease_until.le(now).or(f::node_id.eq(excluded(f::node_id)));
+    // A lease that is much longer than any was acquired with a clock that was ahead.
+    let longest = until.after(MAX_CLOCK_ERROR.saturating_add(now.age(until)));
+    let available =
+        f::lease_until.le(now).or(f::node_id.eq(excluded(f::node_id))).or(f::lease_until.gt(longest));
     Ok(execute!(db, update_only_if(upsert, available))? == 1)
 }
 

@@ -6,6 +6,8 @@
 
 mod claim;
 
+use std::time::Duration;
+
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, IntoSql, OptionalExtension, QueryDsl, Queryable, Selectable,
     deserialize::FromSqlRow,
@@ -18,7 +20,7 @@ use futures::FutureExt;
 
 use super::{Db, DbError, columns, execute, load, on, to_column};
 use crate::schema::jobs;
-use oci_types::{Millis, small_int_column};
+use oci_types::{Millis, small_int_column, time::MAX_CLOCK_ERROR};
 
 pub use claim::{ClaimedJob, claim};
 
@@ -260,6 +262,21 @@ pub async fn release_all(db: &Db, worker: &str) -> Result<(), DbError> {
         jobs::table.filter(jobs::state.eq(JobState::Running)).filter(jobs::worker.eq(worker.to_owned()));
     execute!(db, diesel::update(claimed).set(queue_again!(Millis::now())))?;
     Ok(())
+}
+
+/// Makes jobs due that were queued or claimed with a clock that was ahead: they would wait until then. Returns their number.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn reset_ahead(db: &Db, longest_lease: Duration, now: Millis) -> Result<usize, DbError> {
+    let latest = now.after(MAX_CLOCK_ERROR);
+    let queued = jobs::table.filter(jobs::state.eq(JobState::Queued)).filter(jobs::created_at.gt(latest));
+    let claimed = jobs::table
+        .filter(jobs::state.eq(JobState::Running))
+        .filter(jobs::lease_until.gt(latest.after(longest_lease)));
+    let queued = execute!(db, diesel::update(queued).set((jobs::run_at.eq(now), jobs::created_at.eq(now))))?;
+    let claimed = execute!(db, diesel::update(claimed).set(jobs::lease_until.eq(now)))?;
+    Ok(queued + claimed)
 }
 
 /// Deletes up to `limit` jobs that ended before `before`. Returns their number.

@@ -1,5 +1,7 @@
 //! The content-app processes that are alive.
 
+use std::time::Duration;
+
 use diesel::{AsChangeset, ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable};
 
 use super::{Db, DbError, columns, execute, first, load};
@@ -34,14 +36,18 @@ pub async fn heartbeat(db: &Db, node: &NodeRow) -> Result<(), DbError> {
     Ok(())
 }
 
-/// The nodes with a heartbeat since `since` that are not draining, by id.
+/// The nodes whose last heartbeat is at most `dead_after` old and that are not draining, by id. A heartbeat that the database
+/// could not take, because it was unavailable, is not a missed one. A node whose heartbeat is ahead of `now` is dead: its
+/// clock was wrong.
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn live(db: &Db, since: Millis) -> Result<Vec<NodeRow>, DbError> {
+pub async fn live(db: &Db, dead_after: Duration, now: Millis) -> Result<Vec<NodeRow>, DbError> {
     use content_nodes as n;
+    let since = now.before(dead_after.saturating_add(db.recent_outage(dead_after)));
     let query = n::table
         .filter(n::heartbeat_at.ge(since))
+        .filter(n::heartbeat_at.le(now.after(dead_after)))
         .filter(n::draining.eq(false))
         .order(n::id)
         .select(columns::<NodeRow>());

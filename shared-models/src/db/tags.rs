@@ -1,8 +1,8 @@
 //! Tags and their history.
 
 use diesel::{
-    ExpressionMethods, Insertable, IntoSql, NullableExpressionMethods, OptionalExtension, QueryDsl,
-    Queryable, Selectable,
+    BoolExpressionMethods, ExpressionMethods, Insertable, IntoSql, NullableExpressionMethods,
+    OptionalExtension, QueryDsl, Queryable, Selectable,
     deserialize::FromSqlRow,
     dsl::case_when,
     expression::AsExpression,
@@ -13,7 +13,7 @@ use futures::FutureExt;
 
 use super::{Conn, Db, DbError, columns, first, load, on, repositories::RepositoryKey};
 use crate::schema::{repositories, tag_moves, tags};
-use oci_types::{Digest, Millis, Tag, small_int_column};
+use oci_types::{Digest, Millis, Tag, small_int_column, time::MAX_CLOCK_ERROR};
 
 /// The maximum number of attempts to move a tag that other transactions move at the same time.
 const MAX_ATTEMPTS: usize = 10;
@@ -108,7 +108,8 @@ pub async fn mark_checked(
             let key = repository.as_str();
             let id = repositories::table.filter(repositories::key.eq(key)).select(repositories::id);
             let began = check.began.into_sql::<BigInt>();
-            let later = case_when(tags::checked_at.lt(check.began), began).otherwise(tags::checked_at);
+            let is_earlier = tags::checked_at.lt(check.began).or(tags::checked_at.gt(latest_possible()));
+            let later = case_when(is_earlier, began).otherwise(tags::checked_at);
             let query = diesel::update(tags::table)
                 .filter(tags::repository_id.eq_any(id))
                 .filter(tags::name.eq(&check.tag))
@@ -176,6 +177,12 @@ pub async fn history(
     load!(db, query)
 }
 
+/// The latest time of a check that any process can have observed. A later one was recorded by a clock that was ahead; it
+/// must not keep the tag from being checked until then.
+fn latest_possible() -> Millis {
+    Millis::now().after(MAX_CLOCK_ERROR)
+}
+
 /// Lets the tag name `manifest`, unless a check that began later has been recorded. Returns the tag as it is then. Each
 /// change adds one row to the history, however many transactions record it.
 pub(super) async fn point(
@@ -184,7 +191,7 @@ pub(super) async fn point(
     check: &TagCheck,
     manifest: &Digest,
 ) -> Result<TagRow, DbError> {
-    let (tag, began) = (&check.tag, check.began);
+    let (tag, began, latest) = (&check.tag, check.began, latest_possible());
     // Each statement is conditional on the row that was read. If another transaction was faster, the row is read again.
     for _ in 0..MAX_ATTEMPTS {
         let this = tags::table.filter(tags::repository_id.eq(repository_id)).filter(tags::name.eq(tag));
@@ -192,11 +199,13 @@ pub(super) async fn point(
         let found: Option<TagRow> = on!(conn, |c| query.first(c)).optional()?;
         let new = TagRow { manifest: manifest.clone(), moved_at: began, checked_at: began };
         let changed = match &found {
-            Some(found) if found.checked_at > began => return Ok(found.clone()),
+            Some(found) if found.checked_at > began && found.checked_at <= latest => return Ok(found.clone()),
             Some(found) => {
                 let same = found.manifest == *manifest;
                 let new = TagRow { moved_at: if same { found.moved_at } else { began }, ..new.clone() };
-                let this = this.filter(tags::manifest.eq(&found.manifest)).filter(tags::checked_at.le(began));
+                let this = this
+                    .filter(tags::manifest.eq(&found.manifest))
+                    .filter(tags::checked_at.le(began).or(tags::checked_at.gt(latest)));
                 let query = diesel::update(this).set((
                     tags::manifest.eq(manifest),
                     tags::moved_at.eq(new.moved_at),

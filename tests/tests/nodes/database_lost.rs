@@ -201,6 +201,9 @@ async fn half_a_minute_without_a_database_costs_patience_and_nothing_else() {
         assert!(ends.contains_key(&(kind, End::Right)), "{kind} is served before and after");
     }
     assert!(ends.contains_key(&("cold tag", End::Later)), "nothing was asked for while it was away");
+    for kind in ["warm tag", "warm digest", "warm blob"] {
+        assert!(!ends.contains_key(&(kind, End::Later)), "{kind} is served without a database: {ends:?}");
+    }
 
     for (table, (before, after)) in KEPT.iter().zip(before.iter().zip(world.rows().await)) {
         assert!(after >= *before, "{table}: {before} rows before, {after} after");

@@ -6,6 +6,7 @@
     reason = "all of this crate is tests: a surprise ends the test at the line where it shows"
 )]
 
+mod clocks;
 mod cold;
 mod database_lost;
 mod drained;

@@ -11,6 +11,7 @@ mod bad_input;
 mod blobs;
 mod by_digest;
 mod by_tag;
+mod clocks;
 mod credentials;
 mod documents;
 mod identity;

@@ -1,8 +1,10 @@
 //! What nodes tell each other through the database.
 
+use std::time::Duration;
+
 use super::{TestDb, digest, on_both};
 use crate::db::{
-    fills,
+    Db, DbError, fills,
     nodes::{self, NodeRow},
     platforms,
     upstream_states::{self, UpstreamStateRow},
@@ -19,18 +21,23 @@ fn node(id: &str, heartbeat_at: i64, draining: bool) -> NodeRow {
     }
 }
 
+/// The nodes that are alive at 15 with a heartbeat since `since`.
+async fn live(db: &Db, since: u64) -> Result<Vec<NodeRow>, DbError> {
+    nodes::live(db, Duration::from_millis(15 - since), Millis(15)).await
+}
+
 on_both! {
     async fn live_nodes_are_those_heard_of_that_take_work(db: TestDb) {
         for row in [node("b", 10, false), node("a", 5, false), node("old", 4, false), node("drains", 10, true)] {
             nodes::heartbeat(&db, &row).await.unwrap();
         }
-        assert_eq!(nodes::live(&db, Millis(5)).await.unwrap(), [node("a", 5, false), node("b", 10, false)]);
+        assert_eq!(live(&db, 5).await.unwrap(), [node("a", 5, false), node("b", 10, false)]);
         nodes::heartbeat(&db, &node("a", 11, true)).await.unwrap();
-        assert_eq!(nodes::live(&db, Millis(5)).await.unwrap(), [node("b", 10, false)]);
+        assert_eq!(live(&db, 5).await.unwrap(), [node("b", 10, false)]);
         nodes::remove(&db, "b").await.unwrap();
-        assert!(nodes::live(&db, Millis(0)).await.unwrap().iter().all(|node| node.id == "old"));
+        assert!(live(&db, 0).await.unwrap().iter().all(|node| node.id == "old"));
         assert_eq!(nodes::remove_dead(&db, Millis(5)).await.unwrap(), 1);
-        assert!(nodes::live(&db, Millis(0)).await.unwrap().is_empty());
+        assert!(live(&db, 0).await.unwrap().is_empty());
     }
 
     async fn a_fill_is_leased_to_one_node_at_a_time(db: TestDb) {

@@ -109,7 +109,7 @@ async fn pull(db: &Db, round: u32) {
     assert!(fills::renew(db, &blob, "node", at, 5).await.unwrap());
     assert!(fills::holder(db, &blob, Millis(1)).await.unwrap().is_some());
     fills::release(db, &blob, "node").await.unwrap();
-    nodes::live(db, Millis(1)).await.unwrap();
+    nodes::live(db, Duration::from_secs(1), Millis(1)).await.unwrap();
     upstream_states::load_all(db).await.unwrap();
     platforms::list(db, "seed").await.unwrap();
 }

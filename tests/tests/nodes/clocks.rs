@@ -1,0 +1,52 @@
+//! Processes whose clocks are wrong.
+
+use tidegate_tests::{
+    assert_eventually,
+    cluster::{Cluster, ClusterBuilder, NAME, UPSTREAM_NAME},
+    image::Image,
+};
+
+use crate::support::MIB;
+
+/// Pulls new images through every process of a cluster. No pull fails or is retried.
+async fn assert_pulls(builder: ClusterBuilder) -> Cluster {
+    let cluster = builder.start().await;
+    for number in 0..6 {
+        let (tag, image) = (format!("t{number}"), Image::random(100 + number, &[MIB / 4]));
+        cluster.upstream.put_image(UPSTREAM_NAME, &tag, &image);
+        for _ in 0..2 {
+            let pull = cluster.puller().image(NAME, &tag, &image).await.unwrap();
+            assert_eq!(pull.retries(), 0, "{pull:?}");
+        }
+        for layer in &image.layers {
+            assert_eq!(cluster.upstream.count("GET", &layer.digest), 1, "{}", layer.digest);
+        }
+    }
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_node_whose_clock_is_wrong_serves_as_the_others_do() {
+    for ahead in [300, -300] {
+        let cluster = assert_pulls(Cluster::builder().content_clocks(&[ahead])).await;
+        let log = cluster.contents[0].log();
+        assert!(log.contains("the clock of this process differs from that of the database"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_api_whose_clock_is_wrong_issues_links_that_are_accepted() {
+    for ahead in [300, -1500] {
+        assert_pulls(Cluster::builder().apis(2).api_clocks(&[ahead])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_died_with_a_clock_that_was_ahead_counts_as_dead() {
+    let mut cluster = Cluster::builder().content_clocks(&[300]).start().await;
+    cluster.contents[0].kill9();
+    cluster.contents[0].wait().await;
+    let image = Image::random(9, &[MIB / 4]);
+    cluster.upstream.put_image(UPSTREAM_NAME, "dead", &image);
+    assert_eventually!(cluster.puller().image(NAME, "dead", &image).await.is_ok());
+}
