@@ -101,6 +101,7 @@ impl Cache {
 
     /// Evicts blobs until at most `bytes` remain.
     fn evict_to(&self, bytes: u64) -> Result<(), StoreError> {
+        // Each round removes an entry.
         loop {
             let oldest = self.lru.lock().oldest_above(bytes);
             let Some(oldest) = oldest else { return Ok(()) };

@@ -45,6 +45,7 @@ impl Transport {
             Some(login) if login.is_login => GrantInHand::Login,
             Some(_) => GrantInHand::Token,
         };
+        // One challenge is answered: a second one is refused by the verdict.
         loop {
             let UpstreamResponse { verdict, response } =
                 self.follow(request, grant.as_deref(), in_hand).await?;
@@ -67,6 +68,7 @@ impl Transport {
         let mut url = request.url.clone();
         let mut grant = grant;
         let mut redirects = 0;
+        // The verdict refuses more than `MAX_REDIRECTS`.
         loop {
             let hop = Hop { url: &url, host: self.host_of(&url), redirects };
             let response = self.exchange(request, hop, grant, in_hand).await?;

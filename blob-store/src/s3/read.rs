@@ -49,6 +49,7 @@ struct Read {
 impl Read {
     async fn run(mut self) {
         let mut backoff = RETRY_BACKOFF.build();
+        // Ends when the retries without a byte are used up, or the reader is gone.
         loop {
             let offset = self.remaining.start;
             let sender = self.sender.clone();

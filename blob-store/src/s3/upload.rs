@@ -84,6 +84,7 @@ impl Upload {
 }
 
 async fn follow(uploader: &mut Uploader, mut progress: watch::Receiver<Progress>) -> Result<(), StoreError> {
+    // Ends with the sender of the progress.
     loop {
         let current = *progress.borrow_and_update();
         match current {

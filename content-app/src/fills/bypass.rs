@@ -142,6 +142,7 @@ impl Bypass {
 
     /// At least one byte of the rest.
     async fn receive(&mut self) -> Result<Bytes, FillError> {
+        // `Choice` bounds the failures without a byte.
         loop {
             let mut body = match self.body.take() {
                 Some(body) => body,
@@ -167,6 +168,7 @@ impl Bypass {
     }
 
     async fn open_source(&mut self) -> Result<Body, FillError> {
+        // `Choice` bounds the failures.
         loop {
             let index = self.choice.current()?;
             let Some(source) = self.sources.get(index) else { return Err(FillError::NoSource) };

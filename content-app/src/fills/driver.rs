@@ -117,6 +117,7 @@ async fn with_sources(
 ) -> Result<(), FillError> {
     let partial = open_partial(fill, state, size).await?;
     let mut scheduler = Scheduler::new(fill, state, sources, partial.clone());
+    // `Sources` bounds the mismatches.
     loop {
         while scheduler.download().await? == Downloaded::Yielded {
             tracing::info!(digest = %fill.digest(), "slow download yields to one that waits");

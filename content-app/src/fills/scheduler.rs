@@ -103,6 +103,7 @@ impl<'a, 's> Scheduler<'a, 's> {
         let mut version = fill.subscribe();
         let min_bytes = fill.policy.min_rate.saturating_mul(RATE_WINDOW.as_secs());
         let mut measured = (Instant::now() + RATE_WINDOW, fill.present_bytes());
+        // `Sources` bounds the failures without progress, and the body of a source its bytes.
         loop {
             version.borrow_and_update();
             let present = fill.present_bytes();

@@ -42,6 +42,7 @@ async fn commit(
     mut upload: Option<Upload>,
 ) -> Result<(), FillError> {
     let mut delays = Delays::new(MIN_STORE_DELAY, MAX_STORE_DELAY);
+    // Until the object store takes the blob: at most `MAX_UNSTORED` fills are here.
     loop {
         match state.store.commit(partial, fill.digest(), size, upload.take()).await {
             Ok(()) => return Ok(()),

@@ -117,6 +117,7 @@ impl Drop for Lease {
 /// Renews the lease. A failure does not stop the download: the clients of this node wait for its bytes.
 async fn renew_loop(cluster: Cluster, digest: Digest, offset: Offset) {
     let Cluster { db, node_id, .. } = cluster;
+    // Aborted when the lease is dropped.
     loop {
         tokio::time::sleep(RENEW_INTERVAL).await;
         let until = Millis::now().after(LEASE_TTL);
@@ -170,6 +171,7 @@ impl Drop for Following {
 async fn wait_until_lost(cluster: &Cluster, digest: &Digest, peer: &Node) {
     let mut check = interval(RENEW_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Dropped with the fill that follows.
     loop {
         check.tick().await;
         let is_holder = match fills::holder(&cluster.db, digest, Millis::now()).await {

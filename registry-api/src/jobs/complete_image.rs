@@ -26,6 +26,9 @@ const MAX_DEPTH: usize = 3;
 const MAX_MANIFESTS: usize = 1_000;
 const MAX_BLOBS: usize = 10_000;
 
+/// Waits for a fill, of 20 s each, in which no byte arrives before the job is retried later.
+const MAX_WAITS: u32 = 6;
+
 /// The maximum number of concurrent fills of an image.
 const MAX_CONCURRENT_FILLS: usize = 3;
 
@@ -139,8 +142,9 @@ async fn fill_all(context: &JobContext, blobs: Vec<Digest>) -> Result<(), JobErr
     results.into_iter().collect()
 }
 
-/// Starts or joins the fill of a blob, and waits for its end.
+/// Starts or joins the fill of a blob, and waits for its end while bytes arrive.
 async fn fill(state: &AppState, digest: &Digest) -> Result<(), JobError> {
+    let (mut present, mut waits) = (0, 0);
     loop {
         let node = state.nodes.internal_url(digest).await?;
         let status = state.node_client.start_fill(&node, digest).await.map_err(|error| JobError::Retry {
@@ -149,7 +153,12 @@ async fn fill(state: &AppState, digest: &Digest) -> Result<(), JobError> {
         })?;
         match status.state {
             FillState::Stored => return Ok(()),
-            FillState::Running => {}
+            FillState::Running if status.present > present => (present, waits) = (status.present, 0),
+            FillState::Running if waits < MAX_WAITS => waits += 1,
+            FillState::Running => {
+                let reason = "a download makes no progress".to_owned();
+                return Err(JobError::Retry { reason, after: None });
+            }
             FillState::Failed => {
                 let after = status.retry_after();
                 return Err(JobError::Retry { reason: status.error.unwrap_or_default(), after });

@@ -44,6 +44,7 @@ pub(crate) async fn pull(
     facts.known_missing = constant.is_none()
         && facts.link != Some(Proof::Confirmed)
         && state.caches.missing.contains_key(&negative_key(target, digest));
+    // At most one confirmation and one presigned URL.
     loop {
         let outcome = if constant.is_some() || is_stored(linked.as_ref()) {
             Outcome::Hit { ttl: None }

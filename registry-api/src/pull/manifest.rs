@@ -124,6 +124,7 @@ async fn confirm_or_fetch(
     // A pull that ended after `local` was read has left its result in the caches.
     let mut local = local.or_cached(state, target, digest).await;
     let mut upstream = Upstream::NotAsked;
+    // Each fact is obtained once: one `HEAD`, one link, one fetch.
     loop {
         match decide::digest_pull(&local.facts(), &upstream) {
             DigestPullDecision::Head => upstream = head_upstream(target, digest, priority).await,

@@ -66,6 +66,7 @@ async fn pull_with_database(
 ) -> ManifestResult {
     let local = LocalTag::find(state, target, tag).await?;
     let mut check_is_slow = false;
+    // At most one check: the second round has its result or its timeout.
     loop {
         let facts = TagRequestFacts {
             local: local.facts(target, tag, Millis::now()),
@@ -103,6 +104,7 @@ async fn check_once(
     local: &LocalTag,
 ) -> ManifestResult {
     let headers_only = head && !target.upstream.policy.fetch_on_head;
+    // A second round only after a check that another request began for `HEAD`.
     loop {
         let key = (target.key.clone(), tag.clone());
         let (flight, joined) = state.flights.tags.join(key, |publisher| {
@@ -160,6 +162,7 @@ async fn check(
         serve_deleted: target.upstream.policy.when_deleted_upstream == WhenDeleted::Serve,
     };
     let mut recorded: Option<(Arc<StoredManifest>, Outcome)> = None;
+    // Each fact is obtained once: one `HEAD`, one fetch, one record.
     loop {
         match decide::tag_check(&facts) {
             // HEAD

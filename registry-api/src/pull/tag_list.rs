@@ -32,6 +32,7 @@ pub(crate) async fn list(
         known_missing: state.caches.missing.contains_key(&negative_key(target)),
     };
     let mut fetch = Upstream::NotAsked;
+    // At most one fetch.
     loop {
         match (decide::tag_list(facts, &fetch), &cached) {
             (TagListDecision::ServeCached, Some((_, page))) => return Ok(Arc::clone(page)),

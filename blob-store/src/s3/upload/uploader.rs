@@ -61,6 +61,7 @@ impl Uploader {
 
     /// Uploads the whole parts before the offset `end`.
     pub(crate) async fn advance(&mut self, end: u64) -> Result<(), StoreError> {
+        // Each round uploads a part.
         loop {
             let length = self.plan.length(self.multipart.as_ref().map_or(0, |multipart| multipart.parts));
             if end.saturating_sub(self.source.offset()) < length {
