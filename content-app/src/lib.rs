@@ -26,7 +26,7 @@ use blob_store::BlobStore;
 use http_server::Readiness;
 use internal_api::NodeClient;
 use prometheus_client::registry::Registry;
-use shared_models::{Noted, db::Db};
+use shared_models::{TouchBuffer, db::Db};
 use upstream_client::Upstream;
 
 pub use config::{Config, FillPolicy, FinishAbandoned, NodeSettings, Sharing, UnverifiedRanges};
@@ -67,7 +67,7 @@ impl ContentApp {
             limits: Limits::new(&config.fills, upstreams.keys()),
             blobs: BlobLookup::new(store.clone(), db.clone()),
             metrics: FillMetrics::register(registry),
-            reads: Noted::default(),
+            reads: TouchBuffer::default(),
             config,
             db,
             store,

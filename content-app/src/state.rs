@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use blob_store::BlobStore;
 use internal_api::NodeClient;
 use oci_types::Digest;
-use shared_models::{Noted, db::Db};
+use shared_models::{TouchBuffer, db::Db};
 use upstream_client::Upstream;
 
 use crate::{blob_lookup::BlobLookup, config::Config, limits::Limits, metrics::FillMetrics};
@@ -24,7 +24,7 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) metrics: FillMetrics,
     /// When each stored blob was read last; written to the database at intervals.
-    pub(crate) reads: Noted<Digest>,
+    pub(crate) reads: TouchBuffer<Digest>,
 }
 
 /// The other nodes of the same database.

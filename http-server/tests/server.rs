@@ -21,16 +21,16 @@ struct Server {
 }
 
 /// Sends a message when it is dropped.
-struct OnDrop(mpsc::UnboundedSender<()>);
+struct OnDrop(mpsc::Sender<()>);
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        let _ = self.0.try_send(());
     }
 }
 
 /// Serves an endless body at `/endless`; `ended` gets a message when one ends.
-fn start(write_timeout: Duration, ended: mpsc::UnboundedSender<()>) -> Server {
+fn start(write_timeout: Duration, ended: mpsc::Sender<()>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -73,7 +73,7 @@ fn request(server: &Server, head: &str) -> TcpStream {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_disconnected() {
-    let (ended, mut has_ended) = mpsc::unbounded_channel();
+    let (ended, mut has_ended) = mpsc::channel(8);
     let server = start(Duration::from_secs(1), ended);
     let mut client = request(&server, "GET /endless HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut first = [0; 1024];
@@ -84,7 +84,7 @@ async fn a_client_that_takes_nothing_is_disconnected() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_stays_connected() {
-    let (ended, mut has_ended) = mpsc::unbounded_channel();
+    let (ended, mut has_ended) = mpsc::channel(8);
     let server = start(Duration::from_secs(2), ended);
     let mut client = request(&server, "GET /endless HTTP/1.1\r\nHost: x\r\n\r\n");
     let mut some = vec![0; 512 * 1024];
@@ -97,7 +97,7 @@ async fn a_client_that_reads_slowly_stays_connected() {
 
 #[tokio::test]
 async fn unknown_paths_and_methods_are_answered_with_an_error_body() {
-    let server = start(Duration::from_secs(9), mpsc::unbounded_channel().0);
+    let server = start(Duration::from_secs(9), mpsc::channel(8).0);
     for (head, status, code) in [
         ("GET /nothing HTTP/1.1", "404 Not Found", "UNSUPPORTED"),
         ("PUT /nothing HTTP/1.1", "405 Method Not Allowed", "UNSUPPORTED"),

@@ -196,4 +196,31 @@ mod tests {
             assert_eq!(Digest::parse(text), Err(error), "{text:?}");
         }
     }
+
+    /// The examples of FIPS 180-4 and of the empty message.
+    #[test]
+    fn digests_have_the_values_of_the_standard() {
+        for (algorithm, message, hex) in [
+            (Algorithm::Sha256, "", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            (Algorithm::Sha256, "abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                Algorithm::Sha512,
+                "",
+                "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+                 47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e",
+            ),
+            (
+                Algorithm::Sha512,
+                "abc",
+                "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                 2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            ),
+        ] {
+            let mut hasher = crate::Hasher::new(algorithm);
+            hasher.update(message.as_bytes());
+            let digest = hasher.finish();
+            assert_eq!(digest.as_str(), format!("{}:{hex}", algorithm.as_str()));
+            assert_eq!(Digest::parse(digest.as_str()), Ok(digest));
+        }
+    }
 }

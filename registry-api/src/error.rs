@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn each_error_has_one_status() {
-        let unavailable = DbError::Unavailable("reason".to_owned());
+        let unavailable = DbError::unavailable("reason".to_owned());
         for (error, status, message) in [
             (ApiError::UnknownRepository, 404, "no namespace matches this repository name"),
             (ApiError::Forbidden, 403, "access denied"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use internal_api::NodeClient;
 use oci_types::{Digest, Tag};
 use shared_models::{
-    Noted,
+    TouchBuffer,
     db::{Db, repositories::RepositoryKey},
 };
 use tokio::runtime::Handle;
@@ -37,9 +37,9 @@ pub(crate) struct AppState {
     pub(crate) metrics: ApiMetrics,
     pub(crate) jobs: JobQueue,
     /// The last pull of each repository, until it is written to the database.
-    pub(crate) last_pulls: Noted<RepositoryKey>,
+    pub(crate) last_pulls: TouchBuffer<RepositoryKey>,
     /// The last redirect to the object store for each blob, until it is written to the database.
-    pub(crate) last_reads: Noted<Digest>,
+    pub(crate) last_reads: TouchBuffer<Digest>,
 }
 
 /// The requests to upstreams that are in flight, with everything that follows from their answers.
@@ -89,8 +89,8 @@ impl AppState {
             node_client: NodeClient::new(Arc::clone(&config.link_keys))?,
             metrics,
             jobs: JobQueue::new(db.clone()),
-            last_pulls: Noted::default(),
-            last_reads: Noted::default(),
+            last_pulls: TouchBuffer::default(),
+            last_reads: TouchBuffer::default(),
             config,
             db,
         })

@@ -45,7 +45,7 @@ use tokio::runtime::Handle;
 
 pub(crate) use connect::sqlite_path;
 pub(crate) use connection::{Conn, each, insert_all, on, update_only_if};
-pub use error::DbError;
+pub use error::{Cause, DbError};
 use file::DatabaseFile;
 use postgres::Lost;
 pub(crate) use postgres::Server;
@@ -176,7 +176,7 @@ impl Db {
         if let Pools::Sqlite { file, .. } = &self.pools {
             let file = file.clone();
             let checked = self.runtime.spawn_blocking(move || file.check()).await;
-            checked.map_err(|_| DbError::Unavailable("the process is shutting down".to_owned()))??;
+            checked.map_err(|_| DbError::unavailable("the process is shutting down".to_owned()))??;
         }
         self.read(|conn| {
             async move {
@@ -244,20 +244,20 @@ impl Db {
             let patience = if access == Access::Transaction { TRANSACTION } else { STATEMENT };
             let done = carry_out(&mut conn, (!alone).then(|| server.begin()), work);
             match tokio::time::timeout(patience, done).await {
-                Ok(Err(DbError::Broken(error))) if conn.is_lost() => Err(DbError::Unavailable(error)),
+                Ok(Err(DbError::Broken(cause))) if conn.is_lost() => Err(DbError::Unavailable(cause)),
                 Ok(result) => result,
                 Err(_) => {
                     lost.note();
                     conn.abandon();
-                    Err(DbError::Unavailable("the database did not answer in time".to_owned()))
+                    Err(DbError::unavailable("the database did not answer in time".to_owned()))
                 }
             }
         });
         let result = match tokio::time::timeout(self.wait + PATIENCE, task).await {
             Ok(Ok(result)) => result,
-            Ok(Err(join)) if join.is_panic() => Err(DbError::Broken("a query panicked".to_owned())),
-            Ok(Err(_)) => return Err(DbError::Unavailable("the process is shutting down".to_owned())),
-            Err(_) => Err(DbError::Unavailable("the database is too slow to answer".to_owned())),
+            Ok(Err(join)) if join.is_panic() => Err(DbError::broken("a query panicked".to_owned())),
+            Ok(Err(_)) => return Err(DbError::unavailable("the process is shutting down".to_owned())),
+            Err(_) => Err(DbError::unavailable("the database is too slow to answer".to_owned())),
         };
         self.observe(&result);
         result
@@ -282,7 +282,7 @@ impl Db {
         };
         match self.availability.observe(reason.is_none()) {
             Some(Change::Lost) => {
-                let reason = reason.map_or("", String::as_str);
+                let reason = reason.map_or("", Cause::as_str);
                 tracing::warn!("the database is not available: {reason}");
             }
             Some(Change::Recovered) => tracing::info!("the database is available again"),
@@ -300,7 +300,7 @@ impl Db {
         };
         match tokio::time::timeout(self.wait, get).await {
             Ok(conn) => Ok(conn?),
-            Err(_) => Err(DbError::Unavailable("no database connection became free in time".to_owned())),
+            Err(_) => Err(DbError::unavailable("no database connection became free in time".to_owned())),
         }
     }
 }

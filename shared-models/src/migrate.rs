@@ -73,7 +73,7 @@ pub async fn wait_for_schema(db: &Db, timeout: Duration) -> Result<(), DbError> 
             Err(error) => error.to_string(),
         };
         if Instant::now() >= end {
-            return Err(DbError::Unavailable(missing));
+            return Err(DbError::unavailable(missing));
         }
         if !told {
             tracing::info!(
@@ -98,7 +98,7 @@ enum SchemaState {
 /// [`DbError::Schema`]: another version of the program has applied further migrations, or one in the middle is missing.
 fn state(applied: &[String], known: &[String]) -> Result<SchemaState, DbError> {
     if let Some(newer) = applied.iter().find(|version| !known.contains(version)) {
-        return Err(DbError::Schema(format!(
+        return Err(DbError::schema(format!(
             "the database has the schema version {newer}, and this program knows versions up to {EXPECTED}: \
              use a newer version of the program"
         )));
@@ -106,7 +106,7 @@ fn state(applied: &[String], known: &[String]) -> Result<SchemaState, DbError> {
     let missing: Vec<_> = known.iter().filter(|version| !applied.contains(version)).collect();
     let Some(first) = missing.first() else { return Ok(SchemaState::Current) };
     if applied.iter().any(|version| version > *first) {
-        return Err(DbError::Schema(format!(
+        return Err(DbError::schema(format!(
             "the migration {first} of the database is missing, although later ones were applied: \
              restore the database from a backup"
         )));
@@ -123,7 +123,7 @@ async fn schema_state(db: &Db) -> Result<SchemaState, DbError> {
 /// The versions of the migrations of this program, in order.
 fn known_versions() -> Result<Vec<String>, DbError> {
     let migrations = MigrationSource::<diesel::sqlite::Sqlite>::migrations(&SQLITE)
-        .map_err(|error| DbError::Broken(error.to_string()))?;
+        .map_err(|error| DbError::broken(error.to_string()))?;
     let mut versions: Vec<_> =
         migrations.iter().map(|migration| migration.name().version().to_string()).collect();
     versions.sort();
@@ -149,7 +149,7 @@ async fn apply(config: &DbConfig, direction: Direction) -> Result<Vec<String>, D
             tokio::task::spawn_blocking(move || on_postgres(conn, direction))
         }
     };
-    task.await.map_err(|error| DbError::Broken(error.to_string()))?
+    task.await.map_err(|error| DbError::broken(error.to_string()))?
 }
 
 fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
@@ -164,7 +164,7 @@ fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
         match diesel::RunQueryDsl::get_result::<i64>(broken, conn)? {
             0 => Ok(versions),
             count => {
-                Err(DbError::Broken(format!("a migration left {count} rows that refer to missing rows")))
+                Err(DbError::broken(format!("a migration left {count} rows that refer to missing rows")))
             }
         }
     })
@@ -199,6 +199,6 @@ where
         #[cfg(test)]
         Direction::Down => conn.revert_all_migrations(migrations),
     };
-    let versions = versions.map_err(|error| DbError::Broken(error.to_string()))?;
+    let versions = versions.map_err(|error| DbError::broken(error.to_string()))?;
     Ok(versions.iter().map(ToString::to_string).collect())
 }

@@ -55,7 +55,7 @@ pub async fn seed(config: &DbConfig, counts: &Counts) -> Result<(), DbError> {
     match sqlite_path(&config.url).map(str::to_owned) {
         Some(path) => tokio::task::spawn_blocking(move || seed_sqlite(&path, &counts))
             .await
-            .map_err(|error| DbError::Broken(error.to_string()))?,
+            .map_err(|error| DbError::broken(error.to_string()))?,
         None => seed_postgres(config, &counts).await,
     }
 }

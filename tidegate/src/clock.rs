@@ -37,8 +37,7 @@ impl ClockOffset {
         // Within the error of the measurement, the clocks may be equal.
         let offset = if offset.abs() <= error { 0 } else { offset };
         set_clock_offset(offset);
-        #[expect(clippy::cast_precision_loss, reason = "a metric")]
-        self.0.set(offset as f64 / 1000.0);
+        self.0.set(f64::from(i32::try_from(offset).unwrap_or(i32::MAX)) / 1000.0);
         let is_wrong = offset.abs() > WARN_OFFSET;
         if is_wrong && !was_wrong {
             tracing::warn!(offset_ms = offset, "the clock of this process differs from that of the database");

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use oci_types::Millis;
 use shared_models::{
-    Change, Outage,
+    Change, FailureEdge,
     db::{
         Db, DbError,
         upstream_states::{self, UpstreamStateRow},
@@ -28,7 +28,7 @@ pub(crate) async fn run(db: &Db, upstreams: &[Upstream]) {
     let mut published = Published::default();
     let mut ticks = interval(PUBLISH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let outage = Outage::default();
+    let outage = FailureEdge::default();
     for tick in (0..PUBLISHES_PER_POLL).cycle() {
         ticks.tick().await;
         let unpublished: Vec<_> = upstreams.iter().filter(|upstream| !published.has(upstream)).collect();

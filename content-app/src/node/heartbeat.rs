@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oci_types::Millis;
 use shared_models::{
-    Change, Outage,
+    Change, FailureEdge,
     db::{
         DbError,
         nodes::{self, NodeRow},
@@ -30,7 +30,7 @@ pub(super) enum NodeState {
 pub(super) async fn heartbeat_loop(state: &State, node_state: NodeState) {
     let mut heartbeat = interval(state.config.node.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (outage, node) = (Outage::default(), &state.config.node_id);
+    let (outage, node) = (FailureEdge::default(), &state.config.node_id);
     loop {
         heartbeat.tick().await;
         let sent = send_heartbeat(state, node_state).await;

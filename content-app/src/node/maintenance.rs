@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use oci_types::Millis;
 use shared_models::{
-    Change, Outage,
+    Change, FailureEdge,
     db::{DbError, blobs, fills as leases},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -22,7 +22,7 @@ pub(super) async fn maintenance_loop(state: &State, fills: &Fills) {
     let mut frequent = interval(state.config.node.heartbeat);
     frequent.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = interval(SWEEP_INTERVAL);
-    let (lease_outage, read_outage) = (Outage::default(), Outage::default());
+    let (lease_outage, read_outage) = (FailureEdge::default(), FailureEdge::default());
     loop {
         tokio::select! {
             _ = frequent.tick() => {
@@ -57,7 +57,7 @@ async fn delete_expired_leases(state: &State) -> Result<(), DbError> {
 
 /// Writes when each stored blob was read last.
 pub(super) async fn write_reads(state: &State) -> Result<(), DbError> {
-    state.reads.write(async |reads| blobs::touch_read(&state.db, reads).await).await
+    state.reads.flush(async |reads| blobs::touch_read(&state.db, reads).await).await
 }
 
 async fn sweep_partials(state: &State, fills: &Fills) {

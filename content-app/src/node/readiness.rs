@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use blob_store::BlobStore;
 use http_server::Readiness;
-use shared_models::{Change, Outage};
+use shared_models::{Change, FailureEdge};
 
 /// Adds the storage to the checks. An unavailable object store is logged, and the node remains ready: it serves blobs from
 /// its own disk and from upstreams.
 pub(crate) fn with_storage_check(readiness: Readiness, store: BlobStore) -> Readiness {
-    let outage = Arc::new(Outage::default());
+    let outage = Arc::new(FailureEdge::default());
     readiness.with(
         "storage",
         Arc::new(move || {

@@ -46,7 +46,7 @@ pub(super) async fn get(
             && let Some(blob) = content.state.blobs.get(&request.digest).await?
             && let Some(response) = stored(&request, content, blob).await?
         {
-            content.state.reads.note(&request.digest);
+            content.state.reads.touch(&request.digest);
             return Ok(response);
         }
         if request.is_head {

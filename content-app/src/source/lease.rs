@@ -53,9 +53,9 @@ pub(super) async fn acquire_or_follow(
             let peer = Node { id: lease.node_id, internal_url };
             return Ok(Role::Follower(Following::new(cluster.clone(), digest.clone(), peer)));
         }
-        return Err(DbError::Unavailable(format!("unknown node {} holds the lease", lease.node_id)));
+        return Err(DbError::unavailable(format!("unknown node {} holds the lease", lease.node_id)));
     }
-    Err(DbError::Unavailable("the lease changes its holder too often".to_owned()))
+    Err(DbError::unavailable("the lease changes its holder too often".to_owned()))
 }
 
 /// Deletes the lease of a node that no longer downloads the blob.

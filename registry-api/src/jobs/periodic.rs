@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use oci_types::Millis;
 use shared_models::{
-    Change, Outage,
+    Change, FailureEdge,
     db::{blobs, jobs, repositories},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -25,7 +25,7 @@ pub(crate) async fn run(state: &AppState, shutdown: impl Future<Output = ()>) {
     let mut flush = interval(FLUSH_INTERVAL);
     flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut expiry = interval(EXPIRY_INTERVAL);
-    let failures = Outage::default();
+    let failures = FailureEdge::default();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -43,10 +43,10 @@ pub(crate) async fn run(state: &AppState, shutdown: impl Future<Output = ()>) {
 }
 
 /// Writes when repositories were last pulled, and when clients were last redirected to the object store for blobs.
-async fn flush_last_use(state: &AppState, failures: &Outage) {
+async fn flush_last_use(state: &AppState, failures: &FailureEdge) {
     let AppState { db, last_pulls, last_reads, .. } = state;
-    let pulls = last_pulls.write(async |pulls| repositories::touch_pulls(db, pulls).await).await;
-    let reads = last_reads.write(async |reads| blobs::touch_read(db, reads).await).await;
+    let pulls = last_pulls.flush(async |pulls| repositories::touch_pulls(db, pulls).await).await;
+    let reads = last_reads.flush(async |reads| blobs::touch_read(db, reads).await).await;
     match failures.change(&pulls.and(reads)) {
         Some(Change::Began(error)) => tracing::warn!(%error, "failed to flush last-use times"),
         Some(Change::Ended) => tracing::info!("flushing of last-use times resumed"),

@@ -9,7 +9,7 @@ use std::{
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use oci_types::Millis;
 use shared_models::{
-    Change, Outage,
+    Change, FailureEdge,
     db::{
         DbError,
         jobs::{self, ClaimedJob, End, Renewal},
@@ -28,7 +28,7 @@ pub(super) async fn run<J: Job>(state: Arc<AppState>, shutdown: impl Future<Outp
     let permits = Arc::new(Semaphore::new(state.config.jobs.workers));
     let mut queued = state.jobs.subscribe();
     let mut running = JoinSet::new();
-    let failures = Outage::default();
+    let failures = FailureEdge::default();
     tokio::pin!(shutdown);
     loop {
         let claimed = match Arc::clone(&permits).try_acquire_owned() {
@@ -56,7 +56,7 @@ pub(super) async fn run<J: Job>(state: Arc<AppState>, shutdown: impl Future<Outp
     }
 }
 
-async fn claim<J: Job>(state: &AppState, failures: &Outage) -> Option<ClaimedJob> {
+async fn claim<J: Job>(state: &AppState, failures: &FailureEdge) -> Option<ClaimedJob> {
     let lease = state.config.jobs.lease;
     let claimed = jobs::claim(&state.db, J::KIND, &state.config.process_id, lease, Millis::now()).await;
     match failures.change(&claimed) {

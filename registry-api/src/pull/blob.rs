@@ -60,7 +60,7 @@ pub(crate) async fn pull(
             }
             BlobDecision::Presign => match state.presigned.url(digest, state.config.link_lifetime).await {
                 Some(location) => {
-                    state.last_reads.note(digest);
+                    state.last_reads.touch(digest);
                     return Ok((BlobAnswer::Redirect(location), outcome));
                 }
                 None => facts.presigned = false,

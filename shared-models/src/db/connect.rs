@@ -35,7 +35,7 @@ pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
 
 pub(super) fn pools(config: &DbConfig) -> Result<Pools, DbError> {
     let size = config.max_connections.max(1);
-    let failed = |error: BuildError| DbError::Config(error.to_string());
+    let failed = |error: BuildError| DbError::config(error.to_string());
     if let Some(path) = sqlite_path(&config.url) {
         make_folder(path)?;
         let writer = manager(path, |path| open(path, WRITER).boxed());
@@ -52,7 +52,7 @@ pub(super) fn pools(config: &DbConfig) -> Result<Pools, DbError> {
         let pool = postgres::pool(&server, size, config.wait, &lost).map_err(failed)?;
         return Ok(Pools::Postgres { pool, server, lost });
     }
-    Err(DbError::Config("the URL must begin with sqlite:// or postgres://".to_owned()))
+    Err(DbError::config("the URL must begin with sqlite:// or postgres://".to_owned()))
 }
 
 fn is_postgres(url: &str) -> bool {
@@ -85,11 +85,11 @@ async fn open(path: &str, pragmas: &'static str) -> ConnectionResult<SqliteConne
 
 fn make_folder(path: &str) -> Result<(), DbError> {
     if path.is_empty() || path.contains(":memory:") {
-        return Err(DbError::Config("SQLite needs the path of a file".to_owned()));
+        return Err(DbError::config("SQLite needs the path of a file".to_owned()));
     }
     match Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()) {
         Some(folder) => std::fs::create_dir_all(folder)
-            .map_err(|error| DbError::Unavailable(format!("cannot make {}: {error}", folder.display()))),
+            .map_err(|error| DbError::unavailable(format!("cannot make {}: {error}", folder.display()))),
         None => Ok(()),
     }
 }

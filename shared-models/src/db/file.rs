@@ -41,7 +41,7 @@ impl DatabaseFile {
         let found = self.identity().map_err(|error| self.unavailable("is gone", &error))?;
         if self.opened.get().is_some_and(|opened| *opened != found) {
             let reason = format!("{} is another file than the one that was opened", self.path.display());
-            return Err(DbError::Unavailable(reason));
+            return Err(DbError::unavailable(reason));
         }
         access(&*self.path, Access::WRITE_OK)
             .map_err(|error| self.unavailable("cannot be written", &error.into()))
@@ -53,6 +53,6 @@ impl DatabaseFile {
     }
 
     fn unavailable(&self, what: &str, error: &io::Error) -> DbError {
-        DbError::Unavailable(format!("{} {what}: {error}", self.path.display()))
+        DbError::unavailable(format!("{} {what}: {error}", self.path.display()))
     }
 }

@@ -10,10 +10,11 @@ use std::{error::Error, fmt::Write, time::Duration};
 use diesel::{ConnectionError, ConnectionResult, connection::CacheSize};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use tokio_postgres::{Client, Config, Connection, Socket, config::SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
 pub(super) use pool::{Lost, pool};
-use tls::{Encrypted, HandshakeError, Tls};
+use tls::is_handshake_failure;
 
 /// What the server is to keep us from: a statement, a wait for a lock, or a transaction whose client is silent, that
 /// lasts for ever. In milliseconds; names are those of the server's settings.
@@ -23,7 +24,7 @@ const LIMITS: [(&str, u32); 3] =
 /// A PostgreSQL server, and how to talk to it.
 pub(crate) struct Server {
     config: Config,
-    tls: Option<Tls>,
+    tls: Option<MakeRustlsConnect>,
     /// To open a connection all in all: names, TCP, TLS, authentication, settings.
     connect_timeout: Duration,
     /// Named statements may outlive a transaction. Not so behind a pooler that gives each transaction another session.
@@ -39,7 +40,7 @@ impl Server {
     /// [`DbError::Config`] for what is not understood or can't be read.
     pub(crate) fn new(url: &str, prepared_statements: bool) -> Result<Self, DbError> {
         let url::Parsed { config, trust } = url::parse(url)?;
-        let tls = trust.map(Tls::new).transpose()?;
+        let tls = trust.map(tls::connector).transpose()?;
         let connect_timeout = config.get_connect_timeout().copied().unwrap_or(url::CONNECT_TIMEOUT);
         let options = config.get_options().unwrap_or_default();
         // What the operator set in the URL stands.
@@ -87,9 +88,9 @@ impl Server {
             return self.set_up(client, connection).await;
         };
         match self.config.connect(tls.clone()).await {
-            Ok((client, connection)) => self.set_up::<Encrypted>(client, connection).await,
-            // As libpq does: whoever only prefers TLS does without where it can't be had.
-            Err(error) if self.config.get_ssl_mode() == SslMode::Prefer && HandshakeError::is_in(&error) => {
+            Ok((client, connection)) => self.set_up(client, connection).await,
+            // As libpq: with `prefer`, a failure of TLS is followed by a connection without it.
+            Err(error) if self.config.get_ssl_mode() == SslMode::Prefer && is_handshake_failure(&error) => {
                 let mut plain = self.config.clone();
                 plain.ssl_mode(SslMode::Disable);
                 let (client, connection) =

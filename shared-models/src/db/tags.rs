@@ -240,5 +240,5 @@ pub(super) async fn point(
         on!(conn, |c| query.execute(c))?;
         return Ok(new);
     }
-    Err(DbError::Unavailable("the tag is being moved by many transactions".to_owned()))
+    Err(DbError::unavailable("the tag is being moved by many transactions".to_owned()))
 }

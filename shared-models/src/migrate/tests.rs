@@ -269,8 +269,8 @@ fn a_schema_is_current_behind_or_refused_with_one_sentence() {
         match (state, expected) {
             (Ok(state), Ok(expected)) => assert_eq!(state, expected, "{applied}"),
             (Err(DbError::Schema(message)), Err(start)) => {
-                assert!(message.starts_with(start), "{message}");
-                assert!(!message.contains('\n'), "{message}");
+                assert!(message.as_str().starts_with(start), "{message}");
+                assert!(!message.as_str().contains('\n'), "{message}");
             }
             (state, expected) => panic!("{applied}: {state:?} instead of {expected:?}"),
         }

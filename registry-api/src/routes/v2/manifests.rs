@@ -40,7 +40,7 @@ pub(crate) async fn get(
     let outcome = result.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
     state.metrics.count_pull(target.upstream.client.name(), "manifest", outcome);
     let (answer, outcome) = result?;
-    state.last_pulls.note(&target.key);
+    state.last_pulls.touch(&target.key);
     respond(request, &answer, outcome, head)
 }
 

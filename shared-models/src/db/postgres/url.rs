@@ -51,7 +51,7 @@ pub(super) fn parse(url: &str) -> Result<Parsed, DbError> {
     let separator = if kept.is_empty() { "" } else { "?" };
     let mut config: Config = format!("{base}{separator}{}", kept.join("&"))
         .parse()
-        .map_err(|error| DbError::Config(super::bad(&error).to_string()))?;
+        .map_err(|error| DbError::config(super::bad(&error).to_string()))?;
 
     if !names.contains(&"connect_timeout") {
         config.connect_timeout(CONNECT_TIMEOUT);
@@ -72,7 +72,7 @@ pub(super) fn parse(url: &str) -> Result<Parsed, DbError> {
         config.application_name("tidegate");
     }
     if config.get_channel_binding() == ChannelBinding::Require {
-        return Err(DbError::Config("channel_binding=require is not supported".to_owned()));
+        return Err(DbError::config("channel_binding=require is not supported".to_owned()));
     }
     let (ssl_mode, trust) = trust(mode.as_deref().unwrap_or("prefer"), root)?;
     // libpq: sslmode is ignored where the server is reached through a Unix socket.
@@ -95,7 +95,7 @@ fn trust(mode: &str, root: Option<String>) -> Result<(SslMode, Option<Trust>), D
         ("verify-full", root) => (SslMode::Require, Some(Trust::ChainAndName { root })),
         _ => {
             let modes = "disable, prefer, require, verify-ca or verify-full";
-            return Err(DbError::Config(format!("sslmode must be {modes}")));
+            return Err(DbError::config(format!("sslmode must be {modes}")));
         }
     })
 }
@@ -157,7 +157,7 @@ mod tests {
     fn what_is_not_understood_is_refused_without_telling_secrets() {
         for query in ["sslmode=allow", "sslmode=", "sslmod=require", "channel_binding=require", "port=x"] {
             match parse(&format!("postgres://u:secret@db.test/x?{query}")) {
-                Err(DbError::Config(text)) => assert!(!text.contains("secret"), "{text}"),
+                Err(DbError::Config(text)) => assert!(!text.as_str().contains("secret"), "{text}"),
                 _ => panic!("{query} was understood"),
             }
         }

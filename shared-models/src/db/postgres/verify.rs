@@ -64,13 +64,13 @@ impl Verifier {
         roots.add_parsable_certificates(certificates);
         let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
-            .map_err(|error| DbError::Config(format!("there is nobody to trust (sslrootcert): {error}")))?;
+            .map_err(|error| DbError::config(format!("there is nobody to trust (sslrootcert): {error}")))?;
         Ok(Self { chain: Some(chain), name, named, provider })
     }
 }
 
 fn read(path: &str) -> Result<Vec<CertificateDer<'static>>, DbError> {
-    let failed = |error: &dyn fmt::Display| DbError::Config(format!("sslrootcert {path}: {error}"));
+    let failed = |error: &dyn fmt::Display| DbError::config(format!("sslrootcert {path}: {error}"));
     let all = CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))?;
     let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| failed(&error))?;
     if all.is_empty() {

@@ -83,7 +83,7 @@ on_both! {
                     async move {
                         blobs::ensure(conn, &[(digest("a"), None)], Some(("hub", &name("x")))).await?;
                         assert!(!panics, "a defect");
-                        Err(DbError::Conflict("no".to_owned()))
+                        Err(DbError::conflict("no".to_owned()))
                     }
                     .boxed()
                 })
@@ -170,9 +170,9 @@ async fn a_sqlite_file_that_was_removed_or_replaced_is_no_database_any_more() {
         other => panic!("{other:?}"),
     });
     std::fs::rename(&file, &aside).unwrap();
-    assert!(said().await.contains("tidegate.db is gone"), "{}", said().await);
+    assert!(said().await.as_str().contains("tidegate.db is gone"), "{}", said().await);
     std::fs::copy(&aside, &file).unwrap();
-    assert!(said().await.contains("is another file"), "{}", said().await);
+    assert!(said().await.as_str().contains("is another file"), "{}", said().await);
     std::fs::rename(&aside, &file).unwrap();
     db.ping().await.unwrap();
 }

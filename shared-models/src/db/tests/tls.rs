@@ -102,7 +102,9 @@ async fn a_certificate_of_somebody_else_or_for_another_name_is_refused() {
         ("127.0.0.1", "?sslmode=verify-full&sslrootcert=DIR/leaf", "not valid for name"),
     ] {
         match encrypted(&peer.config(host, query)).await {
-            Err(DbError::Unavailable(text)) => assert!(text.contains(reason), "{host} {query}: {text}"),
+            Err(DbError::Unavailable(text)) => {
+                assert!(text.as_str().contains(reason), "{host} {query}: {text}")
+            }
             other => panic!("{host} {query}: {other:?}"),
         }
     }

@@ -1,0 +1,45 @@
+//! The begin and the end of a failure that lasts, for one line in the log each.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether an operation that is repeated failed the last time.
+#[derive(Debug, Default)]
+pub struct FailureEdge(AtomicBool);
+
+/// How a result differs from the one before it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change<E> {
+    /// It is a failure, and the one before was a success.
+    Began(E),
+    /// It is a success, and the one before was a failure.
+    Ended,
+}
+
+impl FailureEdge {
+    /// Records a result. `None` if the one before was of the same kind. Before the first result counts as a success.
+    pub fn change<'a, T, E>(&self, result: &'a Result<T, E>) -> Option<Change<&'a E>> {
+        let fails = result.is_err();
+        // Read first: threads share this value, and most results do not change it.
+        if self.0.load(Ordering::Relaxed) == fails || self.0.swap(fails, Ordering::Relaxed) == fails {
+            return None;
+        }
+        Some(match result {
+            Err(error) => Change::Began(error),
+            Ok(_) => Change::Ended,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_begins_once_and_ends_once() {
+        let edge = FailureEdge::default();
+        let results = [Ok(1), Err("a"), Err("b"), Ok(2), Ok(3), Err("c")];
+        let changes: Vec<_> = results.iter().map(|result| edge.change(result)).collect();
+        let (a, c) = (Change::Began(&"a"), Change::Began(&"c"));
+        assert_eq!(changes, [None, Some(a), None, Some(Change::Ended), None, Some(c)]);
+    }
+}
