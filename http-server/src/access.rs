@@ -20,6 +20,7 @@ use actix_web::{
 
 use crate::{
     HttpMetrics,
+    connection::{InFlight, Requests},
     metrics::{Counters, WorkerCounters},
     server::explained,
 };
@@ -74,13 +75,16 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let (started, service) = (Instant::now(), (self.service)(request.path()));
-        Recording { answer: self.next.call(request), started, service, counters: Rc::clone(&self.counters) }
+        let in_flight = request.conn_data::<Rc<Requests>>().cloned().map(Requests::begin);
+        let counters = Rc::clone(&self.counters);
+        Recording { answer: self.next.call(request), in_flight, started, service, counters }
     }
 }
 
 /// A request that is being answered.
 pub(crate) struct Recording<F> {
     answer: F,
+    in_flight: Option<InFlight>,
     started: Instant,
     service: &'static str,
     counters: Rc<WorkerCounters>,
@@ -109,7 +113,8 @@ where
             expected: None,
             counters,
         };
-        Poll::Ready(Ok(response.map_body(|_, body| Recorded::new(body, line))))
+        let in_flight = self.in_flight.take();
+        Poll::Ready(Ok(response.map_body(|_, body| Recorded::new(body, line, in_flight))))
     }
 }
 
@@ -162,14 +167,15 @@ impl Drop for Line {
 pub(crate) struct Recorded {
     body: BoxBody,
     line: Line,
+    _in_flight: Option<InFlight>,
 }
 
 impl Recorded {
-    fn new(body: BoxBody, mut line: Line) -> Self {
+    fn new(body: BoxBody, mut line: Line, in_flight: Option<InFlight>) -> Self {
         if let BodySize::Sized(size) = body.size() {
             line.expected = Some(size);
         }
-        Self { body, line }
+        Self { body, line, _in_flight: in_flight }
     }
 }
 

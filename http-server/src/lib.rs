@@ -5,6 +5,7 @@
 
 mod access;
 mod conditional;
+mod connection;
 pub mod health;
 pub mod metrics;
 pub mod oci;

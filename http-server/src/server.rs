@@ -1,11 +1,18 @@
 //! The server around a service's routes.
 
-use std::{any::Any, future::Future, io, net::TcpListener, time::Duration};
+use std::{
+    future::{Future, ready},
+    io,
+    net::TcpListener,
+    time::Duration,
+};
 
+use actix_http::HttpService;
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
 use actix_web::{
-    App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer,
+    App, HttpMessage as _, HttpRequest, HttpResponse,
     body::{BodySize, MessageBody as _},
-    dev::ServiceResponse,
+    dev::{AppConfig, Server, ServiceResponse},
     http::{
         Method, StatusCode,
         header::{ALLOW, HeaderValue},
@@ -17,6 +24,7 @@ use actix_web::{
 use crate::{
     HttpMetrics, OciCode, OciError,
     access::{Access, UNMATCHED},
+    connection::Connection,
 };
 
 /// One listener and what is served on it.
@@ -36,6 +44,8 @@ pub struct Options {
     pub workers: usize,
     /// How long requests in flight may take after shutdown was asked for.
     pub shutdown_timeout: Duration,
+    /// How long a client may take to send a request head.
+    pub head_timeout: Duration,
     /// How long a client may take nothing of a response. The kernel closes the connection then.
     pub write_timeout: Duration,
     /// How much of an answer is gathered before it is written to the socket, in bytes.
@@ -44,18 +54,6 @@ pub struct Options {
 
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-
-/// How long a client may take to send its request head.
-const REQUEST_HEAD_LIMIT: Duration = Duration::from_secs(15);
-
-/// Sets the time after which the kernel closes a connection whose peer acknowledges nothing or has a full receive buffer.
-fn limit_writes(connection: &dyn Any, limit: Duration) {
-    let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
-    let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, limit) {
-        tracing::debug!(%error, "failed to limit the time of writes to a connection");
-    }
-}
 
 /// Serves until `shutdown` resolves, then lets requests in flight finish within the limit.
 ///
@@ -71,24 +69,41 @@ where
     C: Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
 {
     let Listen { listener, configure, service } = listen;
-    let write_timeout = options.write_timeout;
-    let server = HttpServer::new(move || {
-        App::new()
-            .wrap(Access { service, metrics: metrics.clone() })
-            .configure(configure.clone())
-            .default_service(web::to(async |request: HttpRequest| unmatched(&request)))
-    })
-    .on_connect(move |connection, _| limit_writes(connection, write_timeout))
-    .workers(options.workers)
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(REQUEST_HEAD_LIMIT)
-    .tcp_nodelay(true)
-    .h1_allow_half_closed(false)
-    .h1_write_buffer_size(options.write_buffer)
-    .shutdown_timeout(options.shutdown_timeout.as_secs())
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    let Options { head_timeout, write_timeout, write_buffer, .. } = *options;
+    let server = Server::build()
+        .workers(options.workers)
+        .shutdown_timeout(options.shutdown_timeout.as_secs())
+        .disable_signals();
+    let draining = server.graceful_shutdown_signal();
+    let server = server
+        .listen("http", listener, move || {
+            let app = App::new()
+                .wrap(Access { service, metrics: metrics.clone() })
+                .configure(configure.clone())
+                .default_service(web::to(async |request: HttpRequest| unmatched(&request)))
+                .into_factory()
+                .map_err(|error| error.error_response());
+            let draining = draining.clone();
+            let http = HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let draining = draining.clone();
+                    async move { draining.notified().await }
+                })
+                .keep_alive(KEEP_ALIVE)
+                .client_request_timeout(head_timeout)
+                .h1_allow_half_closed(false)
+                .h1_write_buffer_size(write_buffer)
+                .on_connect_ext(|connection: &Connection, data| {
+                    data.insert(connection.requests());
+                })
+                .h1(map_config(app, |()| AppConfig::default()));
+            fn_service(move |stream: TcpStream| {
+                let peer = stream.peer_addr().ok();
+                ready(Ok((Connection::new(stream, head_timeout, write_timeout), peer)))
+            })
+            .and_then(http)
+        })?
+        .run();
     let handle = server.handle();
     let running = tokio::spawn(server);
     shutdown.await;

@@ -22,6 +22,9 @@ use crate::{
 /// client, together with one chunk of the body.
 const WRITE_BUFFER_SIZE: usize = 16 * 1024;
 
+/// How long a client may take to send a request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// How long a client may take nothing of a response.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -91,6 +94,7 @@ impl Process {
             options: Options {
                 workers: services::workers(mode, settings).unwrap_or_else(cpus),
                 shutdown_timeout: services::shutdown_timeout(mode, settings),
+                head_timeout: HEAD_TIMEOUT,
                 write_timeout: WRITE_TIMEOUT,
                 write_buffer: WRITE_BUFFER_SIZE,
             },
