@@ -60,7 +60,7 @@ impl OciCode {
     }
 }
 
-/// One error as a client reads it. The message names nothing of ours: no path, no query, no host.
+/// One error as a client reads it. The message contains no path, query or host of this service.
 #[derive(Debug, Clone)]
 pub struct OciError {
     code: OciCode,

@@ -22,8 +22,9 @@ pub enum Resource {
 }
 
 impl OciError {
-    /// The answer to a request for a `resource` that an upstream did not deliver.
-    pub fn upstream(resource: Resource, failure: UpstreamFailure) -> Self {
+    /// The answer to a request for a `resource` that an upstream did not deliver. `reason` replaces the text of a refusal or
+    /// an invalid answer.
+    pub fn upstream(resource: Resource, failure: UpstreamFailure, reason: Option<&str>) -> Self {
         match failure {
             UpstreamFailure::NotFound => match resource {
                 Resource::Manifest => Self::new(OciCode::ManifestUnknown, "upstream has no such manifest"),
@@ -31,13 +32,22 @@ impl OciError {
                 Resource::Repository => Self::new(OciCode::NameUnknown, "upstream has no such repository"),
             },
             UpstreamFailure::Denied => {
-                Self::new(OciCode::Denied, "upstream refused: it may not exist or needs credentials")
+                let usual = "upstream denied access: the content may not exist, or may require a login";
+                Self::new(OciCode::Denied, reason.unwrap_or(usual))
             }
             UpstreamFailure::RateLimited { retry_after } => {
-                Self::new(OciCode::TooManyRequests, "upstream's request limit is used up")
+                Self::new(OciCode::TooManyRequests, "upstream rate limit reached")
                     .with_retry_after(retry_after.map(|after| after.as_secs()))
             }
-            UpstreamFailure::BadGateway => Self::new(OciCode::Unknown, "upstream failed")
+            UpstreamFailure::Unsupported => {
+                let code = match resource {
+                    Resource::Manifest => OciCode::ManifestInvalid,
+                    Resource::Blob | Resource::Repository => OciCode::Unsupported,
+                };
+                Self::new(code, reason.unwrap_or("the content at upstream is not supported"))
+                    .with_status(StatusCode::BAD_REQUEST)
+            }
+            UpstreamFailure::BadGateway => Self::new(OciCode::Unknown, reason.unwrap_or("upstream failed"))
                 .with_status(StatusCode::BAD_GATEWAY)
                 .of_upstream(),
             UpstreamFailure::Timeout => Self::new(OciCode::Unavailable, "upstream did not answer in time")
@@ -70,16 +80,32 @@ mod tests {
             (UpstreamFailure::Denied, 403, None),
             (UpstreamFailure::RateLimited { retry_after: None }, 429, None),
             (UpstreamFailure::RateLimited { retry_after: after(60) }, 429, Some("60")),
+            (UpstreamFailure::Unsupported, 400, None),
             (UpstreamFailure::BadGateway, 502, None),
             (UpstreamFailure::Timeout, 504, None),
             (UpstreamFailure::Unavailable { retry_after: None }, 503, Some("5")),
             (UpstreamFailure::Unavailable { retry_after: after(0) }, 503, Some("1")),
             (UpstreamFailure::Unavailable { retry_after: after(7) }, 503, Some("7")),
         ] {
-            let response = OciError::upstream(Resource::Blob, failure).response();
+            let response = OciError::upstream(Resource::Blob, failure, None).response();
             assert_eq!(response.status().as_u16(), status, "{failure:?}");
             let sent = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap());
             assert_eq!(sent, retry_after, "{failure:?}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn the_reason_is_in_the_answer_where_the_class_does_not_say_it() {
+        for (failure, shown) in [
+            (UpstreamFailure::NotFound, false),
+            (UpstreamFailure::Denied, true),
+            (UpstreamFailure::Unsupported, true),
+            (UpstreamFailure::BadGateway, true),
+            (UpstreamFailure::Timeout, false),
+        ] {
+            let response = OciError::upstream(Resource::Blob, failure, Some("the reason")).response();
+            let body = actix_web::body::to_bytes(response.into_body()).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&body).contains("the reason"), shown, "{failure:?}");
         }
     }
 }

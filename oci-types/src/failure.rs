@@ -16,6 +16,8 @@ pub enum UpstreamFailure {
         /// The upstream's `Retry-After`, if it sent one.
         retry_after: Option<Duration>,
     },
+    /// The upstream has the content, but it is not of a form that is served here: schema 1, or beyond a size limit.
+    Unsupported,
     /// 5xx, no connection, or an invalid answer.
     BadGateway,
     /// No answer in time.

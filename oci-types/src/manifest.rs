@@ -26,7 +26,8 @@ pub struct Manifest {
     pub subject: Option<Digest>,
     /// The configuration blob; none in an index.
     pub config: Option<Digest>,
-    /// Its descriptors in their order, without the subject: the config, then the layers; or the entries of an index.
+    /// Its descriptors in their order, without the subject: the config, then the layers; or the entries of an index, without
+    /// those whose digest has an algorithm that is not served.
     pub descriptors: Vec<Descriptor>,
 }
 
@@ -39,8 +40,8 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The media type of the content; empty if the manifest has none.
     pub media_type: MediaType,
-    /// The size of the content in bytes, as stated by the manifest.
-    pub size: u64,
+    /// The size of the content in bytes, as stated by the manifest; `None` if it states none that is possible.
+    pub size: Option<u64>,
     /// The platform of an entry of an index.
     pub platform: Option<Platform>,
 }
@@ -92,15 +93,34 @@ pub enum ManifestError {
     /// A field that its type requires is missing.
     #[error("the manifest has no {0}")]
     Missing(&'static str),
-    /// A descriptor's digest is malformed or of an algorithm that is not served.
+    /// A descriptor's digest is malformed.
     #[error("a descriptor's digest is not valid")]
     Digest,
-    /// A descriptor's size is below zero.
-    #[error("a descriptor's size is negative")]
-    Size,
+    /// The digest of a config or a layer has an algorithm that is not served.
+    #[error("a descriptor's digest has an algorithm other than sha256 and sha512")]
+    DigestAlgorithm,
     /// More than [`MAX_DESCRIPTORS`] descriptors.
     #[error("the manifest has more than {MAX_DESCRIPTORS} descriptors")]
     TooManyDescriptors,
+}
+
+impl ManifestError {
+    /// Whether the manifest may be valid, and is only not supported here.
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            Self::TooLarge
+            | Self::Schema1
+            | Self::UnknownType
+            | Self::DigestAlgorithm
+            | Self::TooManyDescriptors => true,
+            Self::Json { .. }
+            | Self::SchemaVersion
+            | Self::TypeConflict
+            | Self::Ambiguous
+            | Self::Missing(_)
+            | Self::Digest => false,
+        }
+    }
 }
 
 impl Manifest {

@@ -51,8 +51,8 @@ pub(crate) enum BlobAnswer {
     Redirect(String),
 }
 
-/// A page of a tag list.
-pub(crate) type TagListResult = Result<Arc<Page<Tag>>, ApiError>;
+/// A page of a tag list, and how it was obtained.
+pub(crate) type TagListResult = Result<(Arc<Page<Tag>>, Outcome), ApiError>;
 
 /// A blob that the upstream has confirmed, as it is recorded now.
 pub(crate) type BlobResult = Result<LinkedBlob, ApiError>;

@@ -22,6 +22,11 @@ pub(crate) enum Outcome {
         /// How long the tag has been stale.
         since: Duration,
     },
+    /// The tags in the database, in place of the list of the upstream.
+    LocalTags {
+        /// Why the upstream did not deliver it.
+        failure: UpstreamFailure,
+    },
     /// Served from memory, since the database is unavailable: as it was when it was last available.
     WithoutDatabase,
     /// Confirmed or named by the upstream; the bytes were present.
@@ -40,7 +45,7 @@ impl Outcome {
         match self {
             Self::Hit { .. } => "hit",
             Self::Revalidated => "revalidated",
-            Self::Stale { .. } | Self::WithoutDatabase => "stale",
+            Self::Stale { .. } | Self::LocalTags { .. } | Self::WithoutDatabase => "stale",
             Self::Miss | Self::KnownContent | Self::Forwarded => "miss",
             Self::Collapsed => "collapsed",
         }
@@ -68,6 +73,9 @@ impl fmt::Display for Outcome {
                 let (since, code) = (since.as_secs(), failure_code(*failure));
                 write!(out, "tidegate; hit; ttl=-{since}; detail=stale-upstream-{code}")
             }
+            Self::LocalTags { failure } => {
+                write!(out, "tidegate; hit; detail=local-tags-upstream-{}", failure_code(*failure))
+            }
             Self::WithoutDatabase => out.write_str("tidegate; hit; detail=database-unavailable"),
             Self::KnownContent => out.write_str("tidegate; fwd=miss; fwd-status=200; detail=known-content"),
             Self::Miss => out.write_str("tidegate; fwd=miss; stored"),
@@ -82,6 +90,7 @@ pub(crate) fn failure_code(failure: UpstreamFailure) -> u16 {
     match failure {
         UpstreamFailure::NotFound => 404,
         UpstreamFailure::Denied => 403,
+        UpstreamFailure::Unsupported => 400,
         UpstreamFailure::RateLimited { .. } => 429,
         UpstreamFailure::BadGateway => 502,
         UpstreamFailure::Timeout => 504,
@@ -104,6 +113,10 @@ mod tests {
             (Outcome::Hit { ttl: Some(Duration::from_secs(59)) }, "tidegate; hit; ttl=59"),
             (Outcome::Revalidated, "tidegate; fwd=stale; fwd-status=304"),
             (stale, "tidegate; hit; ttl=-42; detail=stale-upstream-429"),
+            (
+                Outcome::LocalTags { failure: UpstreamFailure::Timeout },
+                "tidegate; hit; detail=local-tags-upstream-504",
+            ),
             (Outcome::KnownContent, "tidegate; fwd=miss; fwd-status=200; detail=known-content"),
             (Outcome::Miss, "tidegate; fwd=miss; stored"),
             (Outcome::Collapsed, "tidegate; fwd=miss; stored; collapsed"),

@@ -8,13 +8,10 @@ use std::{
 use moka::{Equivalent, future::Cache};
 use oci_types::{Digest, Reference, Tag};
 use shared_models::db::{
-    links::LinkedBlob, manifests::StoredManifest, repositories::RepositoryKey, tags::TagRow,
+    links::LinkedBlob, manifests::StoredManifest, record::TagCheck, repositories::RepositoryKey, tags::TagRow,
 };
 
-use crate::{
-    aged_cache::AgedCache,
-    listing::{Page, PageRequest},
-};
+use crate::{aged_cache::AgedCache, answer::ManifestHeaders, error::Failure, known_tags::KnownTags};
 
 /// A key of the negative cache: content that the upstream of a repository does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,9 +20,6 @@ pub(crate) enum NegativeKey {
     Blob(RepositoryKey, Digest),
     TagList(RepositoryKey),
 }
-
-/// The key of a page of a tag list.
-pub(crate) type TagListKey = (RepositoryKey, PageRequest<Tag>);
 
 /// A borrowed key of what belongs to a repository. Its hash equals that of the owned tuple.
 #[derive(Hash)]
@@ -46,17 +40,24 @@ pub(crate) struct Caches {
     pub(crate) manifest_links: AgedCache<(RepositoryKey, Digest), ()>,
     /// The blobs that a repository links. Absence means nothing.
     pub(crate) blobs: AgedCache<(RepositoryKey, Digest), LinkedBlob>,
-    /// The content for which an upstream has answered 404.
-    pub(crate) missing: Cache<NegativeKey, ()>,
-    /// The pages of tag lists that upstreams sent, and when.
-    pub(crate) tag_lists: Cache<TagListKey, (Instant, Arc<Page<Tag>>)>,
+    /// The content that an upstream has refused: it does not exist, access is denied, or it is not supported.
+    pub(crate) refused: Cache<NegativeKey, Failure>,
+    /// What the upstream answered to a `HEAD` of a tag whose manifest is not present, and when.
+    pub(crate) named: Cache<(RepositoryKey, Tag), (Instant, ManifestHeaders)>,
+    /// The check that named a manifest which is not present. Its tag is recorded with the manifest.
+    pub(crate) namings: Cache<(RepositoryKey, Digest), TagCheck>,
+    /// The tags that the upstream of a repository lists.
+    pub(crate) tag_lists: Cache<RepositoryKey, Arc<KnownTags>>,
 }
 
 /// The maximum number of entries of each cache that is not bounded in bytes.
 const MAX_ENTRIES: u64 = 100_000;
 
-/// The maximum lifetime of a page of a tag list.
-const MAX_TAG_LIST_AGE: Duration = Duration::from_secs(3600);
+/// How long a manifest that a `HEAD` has named is known, until a client requests it.
+const MAX_NAMING_AGE: Duration = Duration::from_hours(1);
+
+/// The maximum lifetime of a tag list. It is served while the upstream is unavailable.
+const MAX_TAG_LIST_AGE: Duration = Duration::from_hours(24);
 
 impl Caches {
     /// Caches of manifests and tag lists of at most these sizes in bytes.
@@ -74,9 +75,14 @@ impl Caches {
             tags: AgedCache::new(MAX_ENTRIES, max_age),
             manifest_links: AgedCache::new(MAX_ENTRIES, max_age),
             blobs: AgedCache::new(MAX_ENTRIES, max_age),
-            missing: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(negative_ttl).build(),
+            named: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(MAX_NAMING_AGE).build(),
+            namings: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(MAX_NAMING_AGE).build(),
+            refused: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(negative_ttl).build(),
             tag_lists: Cache::builder()
-                .weigher(|key, (_, page): &(Instant, Arc<Page<Tag>>)| tag_list_bytes_of(key, page))
+                .weigher(|key: &RepositoryKey, known: &Arc<KnownTags>| {
+                    let bytes = key.as_str().len() + size_of::<KnownTags>() + known.bytes();
+                    u32::try_from(bytes).unwrap_or(u32::MAX)
+                })
                 .max_capacity(tag_list_bytes)
                 .time_to_live(MAX_TAG_LIST_AGE)
                 .build(),
@@ -84,18 +90,27 @@ impl Caches {
     }
 }
 
-/// The memory that a page of a tag list takes, in bytes.
-fn tag_list_bytes_of((repository, request): &TagListKey, page: &Page<Tag>) -> u32 {
-    let text = |text: &str| text.len() + size_of::<String>();
-    let key = text(repository.as_str()) + request.last.as_ref().map_or(0, |last| text(last.as_str()));
-    let items: usize = page.items.iter().map(|tag| text(tag.as_str())).sum();
-    u32::try_from(size_of::<Page<Tag>>() + key + items).unwrap_or(u32::MAX)
+impl Caches {
+    /// Caches what the upstream answered to a `HEAD` of a tag whose manifest is not present.
+    pub(crate) async fn note_naming(&self, key: &RepositoryKey, check: &TagCheck, headers: &ManifestHeaders) {
+        let named = (Instant::now(), headers.clone());
+        self.named.insert((key.clone(), check.tag.clone()), named).await;
+        self.namings.insert((key.clone(), headers.digest.clone()), check.clone()).await;
+    }
+
+    /// Caches a failure that holds for a while.
+    pub(crate) async fn note_refusal(&self, key: NegativeKey, failure: &Failure) {
+        if failure.is_refusal() {
+            self.refused.insert(key, failure.clone()).await;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use oci_types::RepositoryName;
     use shared_models::db::repositories::Repository;
+    use upstream_client::TagPage;
 
     use super::*;
 
@@ -114,12 +129,12 @@ mod tests {
     #[tokio::test]
     async fn tag_lists_are_bounded_in_bytes_whatever_their_number() {
         let caches = Caches::new(0, 100_000, Duration::from_secs(60), Duration::ZERO);
-        let repository = Repository::Hosted { name: RepositoryName::parse("a").unwrap() }.key();
         let tag = |number: usize| Tag::parse(&format!("tag-{number:020}")).unwrap();
         for number in 0..50 {
-            let page = Page { items: (0..100).map(tag).collect(), next_last: None };
-            let key = (repository.clone(), PageRequest { n: None, last: Some(tag(number)) });
-            caches.tag_lists.insert(key, (Instant::now(), Arc::new(page))).await;
+            let name = RepositoryName::parse(&format!("a{number}")).unwrap();
+            let page = TagPage { tags: (0..100).map(tag).collect(), next: None };
+            let known = KnownTags::new(page, Instant::now());
+            caches.tag_lists.insert(Repository::Hosted { name }.key(), Arc::new(known)).await;
         }
         caches.tag_lists.run_pending_tasks().await;
         let (count, bytes) = (caches.tag_lists.entry_count(), caches.tag_lists.weighted_size());

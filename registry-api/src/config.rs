@@ -72,7 +72,7 @@ impl Default for ApiSettings {
     fn default() -> Self {
         Self {
             public_url: None,
-            max_page_size: 1000,
+            max_page_size: 10_000,
             manifest_cache_bytes: 64 * 1024 * 1024,
             tag_list_cache_bytes: 16 * 1024 * 1024,
             negative_ttl: Duration::from_secs(10),
@@ -157,8 +157,6 @@ pub struct UpstreamPolicy {
     pub stale_if_error: Option<Duration>,
     /// The treatment of a stored tag that upstream has deleted.
     pub when_deleted_upstream: WhenDeleted,
-    /// Whether a `HEAD` request for an unknown tag fetches the manifest.
-    pub fetch_on_head: bool,
 }
 
 impl Default for UpstreamPolicy {
@@ -168,7 +166,6 @@ impl Default for UpstreamPolicy {
             tag_ttl: Duration::from_mins(1),
             stale_if_error: None,
             when_deleted_upstream: WhenDeleted::Serve,
-            fetch_on_head: true,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The errors of this service and the answer to each: the only mapping to HTTP in this crate.
 
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, ResponseError, http::StatusCode};
 use http_server::{OciCode, OciError, Resource};
-use oci_types::{MediaType, UpstreamFailure, name::NameError};
+use oci_types::{MediaType, UpstreamFailure, manifest::ManifestError, name::NameError};
 use shared_models::db::DbError;
+use upstream_client::UpstreamError;
 
 use crate::cache_status::failure_code;
 
@@ -35,6 +38,8 @@ pub(crate) enum ApiError {
         failure: UpstreamFailure,
         /// Whether the answer is from the negative cache.
         cached: bool,
+        /// The cause, where the class of the failure does not say it.
+        reason: Option<Arc<str>>,
     },
     /// `Accept` excludes the type of the manifest with `q=0`.
     #[error("the manifest has the type {0}, which the Accept header excludes")]
@@ -59,15 +64,76 @@ pub(crate) enum ApiError {
     Panicked,
 }
 
-impl ApiError {
-    /// An upstream failure that was observed now.
-    pub(crate) fn upstream(resource: Resource, failure: UpstreamFailure) -> Self {
-        Self::Upstream { resource, failure, cached: false }
+/// Why an upstream did not deliver: what decisions depend on, and the cause for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) class: UpstreamFailure,
+    /// The cause, where the class does not say it.
+    pub(crate) reason: Option<Arc<str>>,
+}
+
+impl Failure {
+    /// The failure of this class: `observed`, if it is of the class.
+    pub(crate) fn of(class: UpstreamFailure, observed: Option<Self>) -> Self {
+        observed.filter(|failure| failure.class == class).unwrap_or(Self { class, reason: None })
     }
 
-    /// A 404 of the upstream from the negative cache.
-    pub(crate) fn known_missing(resource: Resource) -> Self {
-        Self::Upstream { resource, failure: UpstreamFailure::NotFound, cached: true }
+    /// Whether it concerns the content: the upstream answered, and would answer the same again.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self.class {
+            UpstreamFailure::NotFound | UpstreamFailure::Denied | UpstreamFailure::Unsupported => true,
+            UpstreamFailure::RateLimited { .. }
+            | UpstreamFailure::BadGateway
+            | UpstreamFailure::Timeout
+            | UpstreamFailure::Unavailable { .. } => false,
+        }
+    }
+}
+
+impl From<&UpstreamError> for Failure {
+    fn from(error: &UpstreamError) -> Self {
+        Self { class: error.into(), reason: error.public_reason().map(Arc::from) }
+    }
+}
+
+impl From<&ManifestError> for Failure {
+    fn from(error: &ManifestError) -> Self {
+        let class = match error.is_unsupported() {
+            true => UpstreamFailure::Unsupported,
+            false => UpstreamFailure::BadGateway,
+        };
+        Self { class, reason: Some(error.to_string().into()) }
+    }
+}
+
+impl From<UpstreamFailure> for Failure {
+    fn from(class: UpstreamFailure) -> Self {
+        Self { class, reason: None }
+    }
+}
+
+impl ApiError {
+    /// An upstream failure that was observed now.
+    pub(crate) fn upstream(resource: Resource, failure: Failure) -> Self {
+        let Failure { class, reason } = failure;
+        Self::Upstream { resource, failure: class, cached: false, reason }
+    }
+
+    /// A refusal of the upstream from the negative cache.
+    pub(crate) fn known(resource: Resource, failure: Failure) -> Self {
+        let Failure { class, reason } = failure;
+        Self::Upstream { resource, failure: class, cached: true, reason }
+    }
+
+    /// The failure of the upstream.
+    ///
+    /// # Errors
+    /// This error, if it is another one.
+    pub(crate) fn into_failure(self) -> Result<Failure, Self> {
+        match self {
+            Self::Upstream { failure, reason, .. } => Ok(Failure { class: failure, reason }),
+            error => Err(error),
+        }
     }
 
     /// The value of the label `outcome` of `tidegate_pulls_total`.
@@ -84,7 +150,9 @@ impl ApiError {
             Self::Name(error) => OciError::new(name_code(error), message()),
             Self::UnknownRepository => OciError::new(OciCode::NameUnknown, message()),
             Self::Excluded { .. } | Self::Forbidden => OciError::new(OciCode::Denied, message()),
-            Self::Upstream { resource, failure, .. } => OciError::upstream(*resource, *failure),
+            Self::Upstream { resource, failure, reason, .. } => {
+                OciError::upstream(*resource, *failure, reason.as_deref())
+            }
             Self::NotAcceptable(_) => {
                 OciError::new(OciCode::Unsupported, message()).with_status(StatusCode::NOT_ACCEPTABLE)
             }
@@ -139,7 +207,7 @@ mod tests {
             (ApiError::UnknownRepository, 404, "no namespace matches this repository name"),
             (ApiError::Forbidden, 403, "access denied"),
             (
-                ApiError::known_missing(Resource::Blob),
+                ApiError::known(Resource::Blob, UpstreamFailure::NotFound.into()),
                 404,
                 "the upstream did not deliver the content (code 404)",
             ),

@@ -12,10 +12,12 @@ use tokio::runtime::Handle;
 
 use crate::{
     access::Authorize,
-    answer::{BlobResult, DigestResult, TagCheckProgress, TagListResult},
-    caches::{Caches, TagListKey},
+    answer::{BlobResult, DigestResult, TagCheckProgress},
+    caches::Caches,
     config::Config,
+    error::ApiError,
     job_queue::JobQueue,
+    known_tags::KnownTags,
     metrics::ApiMetrics,
     placement::NodeSelector,
     presigned::PresignedUrls,
@@ -51,7 +53,7 @@ pub(crate) struct Flights {
     /// Confirmations of blobs.
     pub(crate) blobs: SingleFlight<(RepositoryKey, Digest), BlobResult>,
     /// Fetches of tag lists.
-    pub(crate) tag_lists: SingleFlight<TagListKey, TagListResult>,
+    pub(crate) tag_lists: SingleFlight<(RepositoryKey, usize), Result<Arc<KnownTags>, ApiError>>,
 }
 
 impl AppState {

@@ -3,27 +3,13 @@
 use std::{fmt, time::Duration};
 
 use oci_types::{RepositoryName, manifest::MAX_MANIFEST_BYTES};
-use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, Unexpected},
 };
 use url::Url;
 
-/// A login at an upstream. It is sent to that upstream and to the token realms allowed for it, nowhere else.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The user name.
-    pub username: String,
-    /// The password or access token.
-    pub password: SecretString,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Credentials")
-    }
-}
+use crate::Credentials;
 
 /// The settings of `[[upstream]]` that concern requests to it.
 #[derive(Clone, Deserialize, Serialize)]
@@ -189,7 +175,8 @@ impl UpstreamConfig {
         if settings::http_url::parse(self.url.as_str()).is_none() {
             return Err(UpstreamConfigError::Url);
         }
-        if self.credentials.as_ref().is_some_and(|credentials| credentials.username.contains(':')) {
+        let username = self.credentials.as_ref().and_then(Credentials::username);
+        if username.is_some_and(|username| username.contains(':')) {
             return Err(UpstreamConfigError::Username);
         }
         Ok(())

@@ -20,6 +20,21 @@ pub enum UpstreamError {
     /// 401 in spite of authentication, or 403. Many registries respond so for content that does not exist.
     #[error("upstream denied access")]
     Denied,
+    /// The configured login is not accepted.
+    #[error("{issuer} refused the configured login")]
+    LoginRefused {
+        /// What refused it, with its host: a token service, or the upstream.
+        issuer: String,
+    },
+    /// A login is required, and none is configured.
+    #[error("upstream requires a login, and none is configured")]
+    LoginRequired,
+    /// The configured login cannot be read.
+    #[error("failed to read the configured login: {reason}")]
+    LoginUnreadable {
+        /// Why, without any of its contents.
+        reason: String,
+    },
     /// 429, or a background request that was not sent in order to leave the quota to clients.
     #[error("upstream rate limit reached")]
     RateLimited {
@@ -72,6 +87,8 @@ type Source = Arc<dyn Error + Send + Sync>;
 #[error("invalid response from upstream: {reason}")]
 pub struct InvalidResponse {
     reason: Cow<'static, str>,
+    /// The status code, where it is what is wrong.
+    status: Option<u16>,
     source: Option<Source>,
 }
 
@@ -102,7 +119,23 @@ impl Eq for Unreachable {}
 impl UpstreamError {
     /// [`InvalidResponse`](Self::InvalidResponse) without an underlying error. `reason` is a noun phrase.
     pub fn invalid_response(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::InvalidResponse(InvalidResponse { reason: reason.into(), source: None })
+        Self::InvalidResponse(InvalidResponse { reason: reason.into(), status: None, source: None })
+    }
+
+    /// [`InvalidResponse`](Self::InvalidResponse) for a status that the protocol does not have.
+    pub(crate) fn unexpected_status(status: u16) -> Self {
+        let reason = format!("status {status}").into();
+        Self::InvalidResponse(InvalidResponse { reason, status: Some(status), source: None })
+    }
+
+    /// Whether the upstream refuses the request itself, and may accept another one for the same content.
+    pub(crate) fn is_refused_request(&self) -> bool {
+        match self {
+            Self::InvalidResponse(InvalidResponse { status, .. }) => {
+                status.is_some_and(|status| (400..500).contains(&status))
+            }
+            _ => false,
+        }
     }
 
     /// [`Unreachable`](Self::Unreachable) without an underlying error.
@@ -114,13 +147,60 @@ impl UpstreamError {
     pub fn with_source(self, source: impl Error + Send + Sync + 'static) -> Self {
         let source: Option<Source> = Some(Arc::new(source));
         match self {
-            Self::InvalidResponse(InvalidResponse { reason, .. }) => {
-                Self::InvalidResponse(InvalidResponse { reason, source })
+            Self::InvalidResponse(InvalidResponse { reason, status, .. }) => {
+                Self::InvalidResponse(InvalidResponse { reason, status, source })
             }
             Self::Unreachable(Unreachable { reason, .. }) => {
                 Self::Unreachable(Unreachable { reason, source })
             }
             other => other,
+        }
+    }
+}
+
+impl UpstreamError {
+    /// The cause for a client, where the class of the failure does not say it. It names hosts, and nothing else of this
+    /// process or its configuration.
+    pub fn public_reason(&self) -> Option<String> {
+        match self {
+            Self::LoginRefused { .. }
+            | Self::LoginRequired
+            | Self::Server { .. }
+            | Self::InvalidResponse(_)
+            | Self::DigestMismatch
+            | Self::TooLarge
+            | Self::Unreachable(_) => Some(self.to_string()),
+            Self::LoginUnreadable { .. } => Some("failed to read the configured login".to_owned()),
+            Self::NotFound
+            | Self::Denied
+            | Self::RateLimited { .. }
+            | Self::RangeNotSatisfiable
+            | Self::Timeout
+            | Self::CircuitOpen { .. }
+            | Self::Busy
+            | Self::Offline => None,
+        }
+    }
+
+    /// Whether the error concerns requests to the upstream in general: the network, the upstream's protocol, or settings.
+    pub(crate) fn is_of_upstream(&self) -> bool {
+        match self {
+            Self::LoginRefused { .. }
+            | Self::LoginRequired
+            | Self::LoginUnreadable { .. }
+            | Self::Server { .. }
+            | Self::InvalidResponse(_)
+            | Self::Timeout
+            | Self::Unreachable(_) => true,
+            Self::NotFound
+            | Self::Denied
+            | Self::RateLimited { .. }
+            | Self::DigestMismatch
+            | Self::TooLarge
+            | Self::RangeNotSatisfiable
+            | Self::CircuitOpen { .. }
+            | Self::Busy
+            | Self::Offline => false,
         }
     }
 }

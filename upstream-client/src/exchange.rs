@@ -7,6 +7,7 @@ use reqwest::Response;
 use url::Url;
 
 use crate::{
+    authorization::{Authorization, Renewal},
     clock,
     error::{AttemptError, host_and_port},
     grant::Grant,
@@ -36,52 +37,46 @@ impl UpstreamResponse {
 }
 
 impl Transport {
-    /// Sends a request, answers a challenge once and follows redirects. The verdict is neither [`Verdict::Renew`] nor
-    /// [`Verdict::Redirect`].
+    /// Sends a request, authorizes it and follows redirects. The verdict is none that asks for another exchange.
     pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, AttemptError> {
-        let mut grant = self.grants.current(&request.scope).await;
-        let mut in_hand = match &grant {
-            None => GrantInHand::None,
-            Some(login) if login.is_login => GrantInHand::Login,
-            Some(_) => GrantInHand::Token,
-        };
-        // One challenge is answered: a second one is refused by the verdict.
+        let mut renewal = Renewal::new(self.grants.current(&request.scope).await);
+        // `renew` takes each of its steps once.
         loop {
-            let UpstreamResponse { verdict, response } =
-                self.follow(request, grant.as_deref(), in_hand).await?;
-            let Verdict::Renew(challenge) = verdict else {
-                return Ok(UpstreamResponse { verdict, response });
-            };
-            drop(response);
-            grant = Some(self.authorize(request, challenge, grant.as_ref()).await?);
-            in_hand = GrantInHand::Renewed;
+            let mut response = self.follow(request, &renewal.authorization).await?;
+            let url = response.response.url();
+            if !self.renew(request, &mut renewal, &response.verdict, url).await? {
+                if response.verdict == Verdict::AskChallenge {
+                    let head_is_refused = request.kind.is_head() && !self.head_works.contains(&request.kind);
+                    response.verdict = if head_is_refused { Verdict::TryGet } else { Verdict::Refused };
+                }
+                return Ok(response);
+            }
         }
     }
 
     /// Sends a request and follows redirects.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         request: &UpstreamRequest,
-        grant: Option<&Grant>,
-        in_hand: GrantInHand,
+        authorization: &Authorization,
     ) -> Result<UpstreamResponse, AttemptError> {
         let mut url = request.url.clone();
-        let mut grant = grant;
+        let mut has_left = false;
         let mut redirects = 0;
         // The verdict refuses more than `MAX_REDIRECTS`.
         loop {
             let hop = Hop { url: &url, host: self.host_of(&url), redirects };
+            let (grant, in_hand) = authorization.grant_for(&url, has_left);
             let response = self.exchange(request, hop, grant, in_hand).await?;
             let Verdict::Redirect(next) = response.verdict else { return Ok(response) };
-            // A grant that was dropped stays dropped: another host must not choose what is requested with it.
-            grant = grant.filter(|_| same_origin(&url, &next));
+            has_left |= !same_origin(&url, &next);
             url = next;
             redirects += 1;
         }
     }
 
     /// Sends a request to the URL of a hop.
-    pub(crate) async fn exchange(
+    async fn exchange(
         &self,
         request: &UpstreamRequest,
         hop: Hop<'_>,
@@ -122,8 +117,13 @@ impl Transport {
             headers: response.headers(),
             grant: in_hand,
             has_credentials: self.config.credentials.is_some(),
+            realms: &self.token_realms,
+            head_works: self.head_works.contains(&request.kind),
             now: SystemTime::now(),
         });
+        if let Verdict::Has(_) = verdict {
+            self.head_works.insert(&request.kind);
+        }
         if hop.host == HopHost::Upstream {
             self.observe_rate_limit(&verdict, &response);
         }

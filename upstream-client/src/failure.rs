@@ -8,8 +8,11 @@ impl From<&UpstreamError> for UpstreamFailure {
     fn from(error: &UpstreamError) -> Self {
         match error {
             UpstreamError::NotFound => Self::NotFound,
-            UpstreamError::Denied => Self::Denied,
+            UpstreamError::Denied | UpstreamError::LoginRefused { .. } | UpstreamError::LoginRequired => {
+                Self::Denied
+            }
             UpstreamError::RateLimited { retry_after } => Self::RateLimited { retry_after: *retry_after },
+            UpstreamError::TooLarge => Self::Unsupported,
             UpstreamError::Timeout => Self::Timeout,
             UpstreamError::Busy => Self::Unavailable { retry_after: None },
             UpstreamError::CircuitOpen { retry_after } => {
@@ -19,8 +22,8 @@ impl From<&UpstreamError> for UpstreamFailure {
             UpstreamError::Server { .. }
             | UpstreamError::InvalidResponse(_)
             | UpstreamError::DigestMismatch
-            | UpstreamError::TooLarge
             | UpstreamError::RangeNotSatisfiable
+            | UpstreamError::LoginUnreadable { .. }
             | UpstreamError::Unreachable(_) => Self::BadGateway,
         }
     }

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
-use crate::{Credentials, UpstreamError, clock};
+use crate::{UpstreamError, clock, credentials::Login};
 
 /// Lifetime of a token without `expires_in` (distribution's token specification).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
@@ -36,17 +36,19 @@ impl Grant {
     pub(crate) fn from_token_response(body: &[u8]) -> Result<Self, UpstreamError> {
         // The underlying error may quote the body, and with it a token.
         let invalid = || UpstreamError::invalid_response("no token in the response of the token service");
+        // A byte order mark is not JSON, but some token services send one.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let response: TokenResponse = serde_json::from_slice(body).map_err(|_| invalid())?;
         let token =
             [response.token, response.access_token].into_iter().flatten().find(|token| !token.is_empty());
-        let lifetime = response.expires_in.map_or(DEFAULT_LIFETIME, Duration::from_secs).min(MAX_LIFETIME);
+        let lifetime = response.expires_in.as_ref().and_then(lifetime).unwrap_or(DEFAULT_LIFETIME);
         let lifetime = lifetime.saturating_sub(EXPIRY_MARGIN.min(lifetime / 5));
         Self::new(format!("Bearer {}", token.ok_or_else(invalid)?), false, lifetime).ok_or_else(invalid)
     }
 
     /// The login itself (RFC 7617). `None` if it is not a valid header value.
-    pub(crate) fn from_credentials(credentials: &Credentials) -> Option<Self> {
-        let login = format!("{}:{}", credentials.username, credentials.password.expose_secret());
+    pub(crate) fn from_login(login: &Login) -> Option<Self> {
+        let login = format!("{}:{}", login.username, login.password.expose_secret());
         Self::new(format!("Basic {}", STANDARD.encode(login)), true, MAX_LIFETIME)
     }
 
@@ -66,7 +68,18 @@ impl Grant {
 struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    expires_in: Option<serde_json::Value>,
+}
+
+/// The time in seconds as a number or, from some token services, as text. `None` where it is neither.
+fn lifetime(expires_in: &serde_json::Value) -> Option<Duration> {
+    let seconds = match expires_in {
+        serde_json::Value::Number(number) => number.as_f64()?,
+        serde_json::Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    let seconds = seconds.clamp(0.0, MAX_LIFETIME.as_secs_f64());
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]
@@ -81,6 +94,12 @@ mod tests {
             (r#"{"token":"a","expires_in":10}"#, 8),
             (r#"{"token":"a","expires_in":18446744073709551615}"#, 3590),
             (r#"{"token":"a","expires_in":0}"#, 0),
+            (r#"{"token":"a","expires_in":"300"}"#, 290),
+            (r#"{"token":"a","expires_in":300.0}"#, 290),
+            (r#"{"token":"a","expires_in":-1}"#, 0),
+            (r#"{"token":"a","expires_in":null}"#, 50),
+            (r#"{"token":"a","expires_in":"soon"}"#, 50),
+            (r#"{"token":"a","expires_in":"NaN"}"#, 50),
         ] {
             let grant = Grant::from_token_response(body.as_bytes()).unwrap();
             assert_eq!(grant.expires - clock::now(), Duration::from_secs(seconds), "{body}");
@@ -93,6 +112,8 @@ mod tests {
     async fn a_token_has_one_of_two_names_and_is_never_printed() {
         let grant = Grant::from_token_response(br#"{"token":"","access_token":"hidden"}"#).unwrap();
         assert_eq!(grant.authorization, "Bearer hidden");
+        let with_mark = Grant::from_token_response(b"\xef\xbb\xbf{\"token\":\"a\"}").unwrap();
+        assert_eq!(with_mark.authorization, "Bearer a");
         assert!(!format!("{grant:?}").contains("hidden"));
         for body in ["", "{}", "[]", r#"{"token":5}"#, r#"{"token":null}"#, r#"{"token":"a\nb"}"#] {
             let error = Grant::from_token_response(body.as_bytes()).unwrap_err();

@@ -40,6 +40,13 @@ impl Grants {
         slot.valid()
     }
 
+    /// Removes a grant that is not accepted, unless another one has replaced it.
+    pub(crate) async fn remove(&self, scope: &str, rejected: Option<&Arc<Grant>>) {
+        let (Some(slot), Some(rejected)) = (self.slots.get(scope).await, rejected) else { return };
+        let mut slot = slot.lock().await;
+        slot.grant.take_if(|grant| Arc::ptr_eq(grant, rejected));
+    }
+
     /// A grant other than `rejected`: one that another request has fetched meanwhile, or the result of `fetch`. Requests
     /// that wait for a renewal share its failure.
     pub(crate) async fn renew(

@@ -3,15 +3,16 @@
 use http::{HeaderMap, header};
 use url::Url;
 
-/// Maximum redirects of one request.
-pub(crate) const MAX_REDIRECTS: usize = 5;
+/// Maximum redirects of one request: as many as clients written in Go follow.
+pub(crate) const MAX_REDIRECTS: usize = 10;
 
 /// The target of a redirect by `from`.
 ///
 /// # Errors
 /// The reason: a missing or invalid `Location`, a downgrade from https to http, or another scheme.
 pub(crate) fn next(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
-    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    // Some servers do not escape characters outside ASCII.
+    let location = headers.get(header::LOCATION).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     let target = location.and_then(|location| from.join(location).ok());
     let mut target = target.ok_or("redirect without a valid Location")?;
     match (from.scheme(), target.scheme()) {
@@ -34,10 +35,13 @@ pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn target(from: &str, location: &str) -> Option<String> {
-        let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
+        let location = HeaderValue::from_bytes(location.as_bytes()).unwrap();
+        let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
         next(&Url::parse(from).unwrap(), &headers).ok().map(String::from)
     }
 
@@ -48,6 +52,7 @@ mod tests {
         assert_eq!(target("https://a/v2/x", "//b/y").unwrap(), "https://b/y");
         assert_eq!(target("http://a/v2/x", "https://b/y").unwrap(), "https://b/y");
         assert_eq!(target("http://a/v2/x", "http://b/y").unwrap(), "http://b/y");
+        assert_eq!(target("https://a/v2/x", "/\u{e4}").unwrap(), "https://a/%C3%A4");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The requests that are sent to an upstream.
 
-use std::sync::LazyLock;
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use oci_types::{Digest, Reference, media_type::MANIFEST_TYPES};
@@ -33,6 +36,8 @@ pub(crate) enum RequestKind {
     GetBlob(Option<ByteRange>),
     /// `GET` of a page of a tag list.
     ListTags,
+    /// `GET` of `/v2/`, for its challenge.
+    GetBase,
     /// `GET` of a token from a token service.
     GetToken,
 }
@@ -46,6 +51,35 @@ pub(crate) struct ByteRange {
     pub(crate) last: Option<u64>,
 }
 
+/// The kinds of content for which a `HEAD` has succeeded.
+#[derive(Debug, Default)]
+pub(crate) struct HeadWorks {
+    manifests: AtomicBool,
+    blobs: AtomicBool,
+}
+
+impl HeadWorks {
+    /// Records that a request of this kind has succeeded.
+    pub(crate) fn insert(&self, kind: &RequestKind) {
+        if let Some(works) = self.of(kind) {
+            works.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a `HEAD` of this kind has succeeded.
+    pub(crate) fn contains(&self, kind: &RequestKind) -> bool {
+        self.of(kind).is_some_and(|works| works.load(Ordering::Relaxed))
+    }
+
+    fn of(&self, kind: &RequestKind) -> Option<&AtomicBool> {
+        match kind {
+            RequestKind::HeadManifest(_) => Some(&self.manifests),
+            RequestKind::HeadBlob(_) => Some(&self.blobs),
+            _ => None,
+        }
+    }
+}
+
 impl RequestKind {
     pub(crate) fn method(&self) -> Method {
         match self {
@@ -54,8 +88,13 @@ impl RequestKind {
             | Self::GetFirstByte(_)
             | Self::GetBlob(_)
             | Self::ListTags
+            | Self::GetBase
             | Self::GetToken => Method::GET,
         }
+    }
+
+    pub(crate) fn is_head(&self) -> bool {
+        matches!(self, Self::HeadManifest(_) | Self::HeadBlob(_))
     }
 
     /// A first byte counts as a blob: an upstream that ignores `Range` sends the whole blob.
@@ -66,6 +105,7 @@ impl RequestKind {
             | Self::GetManifest
             | Self::HeadBlob(_)
             | Self::ListTags
+            | Self::GetBase
             | Self::GetToken => TrafficClass::Metadata,
         }
     }
@@ -74,10 +114,10 @@ impl RequestKind {
         let accept = match self {
             Self::HeadManifest(_) | Self::GetManifest => ACCEPT_MANIFEST.clone(),
             Self::HeadBlob(_) | Self::GetFirstByte(_) | Self::GetBlob(_) => HeaderValue::from_static("*/*"),
-            Self::ListTags | Self::GetToken => HeaderValue::from_static("application/json"),
+            Self::ListTags | Self::GetBase | Self::GetToken => HeaderValue::from_static("application/json"),
         };
         let mut headers = HeaderMap::from_iter([(header::ACCEPT, accept)]);
-        if !matches!(self, Self::ListTags | Self::GetToken) {
+        if !matches!(self, Self::ListTags | Self::GetBase | Self::GetToken) {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let range = match self {

@@ -1,5 +1,7 @@
 //! Lists of tags (distribution-spec: end-8a, end-8b).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http::{HeaderMap, header};
 use oci_types::{RepositoryName, Tag};
 use serde::Deserialize;
@@ -7,21 +9,41 @@ use url::Url;
 
 use crate::{
     Priority, Upstream, UpstreamError,
-    error::AttemptError,
+    error::{AttemptError, host_and_port},
+    redirect::same_origin,
     request::{RequestKind, UpstreamRequest},
 };
 
 /// Maximum size of a page in bytes. Registries without pagination send all tags of a repository in one response.
 const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// The page sizes to request, each if the one before is refused. `None` leaves the size to the upstream.
+const PAGE_SIZES: [Option<u32>; 3] = [Some(10_000), Some(1000), None];
+
 /// One page of a repository's tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagPage {
     /// In the order of the upstream; invalid tags are skipped.
     pub tags: Vec<Tag>,
-    /// `last` of the next page; `None` on the last page.
-    pub next_last: Option<String>,
+    /// The next page; `None` on the last one.
+    pub next: Option<TagCursor>,
 }
+
+/// The next page of a tag list, as the upstream's `Link` names it. Its parameters are the upstream's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagCursor(Url);
+
+impl TagCursor {
+    /// A cursor at a URL, for tests of callers.
+    #[doc(hidden)]
+    pub fn parse(url: &str) -> Option<Self> {
+        Url::parse(url).ok().map(Self)
+    }
+}
+
+/// The first of [`PAGE_SIZES`] that an upstream has not refused.
+#[derive(Debug, Default)]
+pub(crate) struct PageSize(AtomicUsize);
 
 #[derive(Deserialize)]
 struct TagList {
@@ -29,72 +51,109 @@ struct TagList {
 }
 
 impl Upstream {
-    /// Lists tags after `last`, at most `n` if the upstream supports pagination.
+    /// Gets a page of a tag list: the first one, or the one at `cursor`.
     ///
     /// # Errors
     /// [`UpstreamError`].
     pub async fn list_tags(
         &self,
         repository: &RepositoryName,
-        n: Option<u32>,
-        last: Option<&str>,
+        cursor: Option<&TagCursor>,
         priority: Priority,
     ) -> Result<TagPage, UpstreamError> {
-        let mut request = self.request(RequestKind::ListTags, repository, "tags/list");
-        if let Some(n) = n {
-            request.url.query_pairs_mut().append_pair("n", &n.to_string());
-        }
-        if let Some(last) = last {
-            request.url.query_pairs_mut().append_pair("last", last);
-        }
         let limit = self.transport.config.answer_timeout;
-        self.transport.call(priority, limit, || self.try_list_tags(&request)).await
+        let first = self.request(RequestKind::ListTags, repository, "tags/list");
+        if let Some(TagCursor(url)) = cursor {
+            let request = UpstreamRequest::new(RequestKind::ListTags, url.clone(), first.scope);
+            return self.transport.call(priority, limit, || self.try_list_tags(&request)).await;
+        }
+        let page_size = &self.transport.page_size.0;
+        // At most one request for each size.
+        loop {
+            let index = page_size.load(Ordering::Relaxed);
+            let size = PAGE_SIZES.get(index).copied().flatten();
+            let mut url = first.url.clone();
+            if let Some(size) = size {
+                url.query_pairs_mut().append_pair("n", &size.to_string());
+            }
+            let request = UpstreamRequest::new(RequestKind::ListTags, url, first.scope.clone());
+            match self.transport.call(priority, limit, || self.try_list_tags(&request)).await {
+                Err(error) if size.is_some() && error.is_refused_request() => {
+                    page_size.fetch_max(index + 1, Ordering::Relaxed);
+                }
+                result => return result,
+            }
+        }
     }
 
     async fn try_list_tags(&self, request: &UpstreamRequest) -> Result<TagPage, AttemptError> {
         let (_, response) = self.transport.send(request).await?.content()?;
-        let next = next_page(&request.url, response.headers());
+        let next = next_page(&request.url, response.headers())?;
         let (body, _memory) = self.transport.read_body(response, MAX_PAGE_BYTES).await?;
         let list: TagList = serde_json::from_slice(&body)
             .map_err(|error| UpstreamError::invalid_response("malformed tag list").with_source(error))?;
         let names = list.tags.unwrap_or_default();
-        // A link without `last` has a parameter of its own; `last` works as well, as the specification requires.
-        let next_last = next.and_then(|last| last.or_else(|| names.last().cloned()));
-        Ok(TagPage { tags: names.iter().filter_map(|name| Tag::parse(name).ok()).collect(), next_last })
+        Ok(TagPage { tags: names.iter().filter_map(|name| Tag::parse(name).ok()).collect(), next })
     }
 }
 
-/// `last` in the link to the next page: `None` without a next page, `Some(None)` when the link has no `last`.
-fn next_page(page: &Url, headers: &HeaderMap) -> Option<Option<String>> {
+/// The link to the page after `page` (RFC 8288).
+///
+/// # Errors
+/// The link leads to another host.
+fn next_page(page: &Url, headers: &HeaderMap) -> Result<Option<TagCursor>, UpstreamError> {
     let mut links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
-    links.find_map(|link| {
+    let next = links.find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let relation =
             parameters.split([';', ',']).filter_map(|parameter| parameter.trim().strip_prefix("rel="));
         let is_next =
             relation.map(|value| value.trim_matches('"')).any(|value| value.eq_ignore_ascii_case("next"));
-        let next = page.join(target).ok().filter(|_| is_next)?;
-        Some(next.query_pairs().find(|(key, _)| key == "last").map(|(_, last)| last.into_owned()))
-    })
+        page.join(target).ok().filter(|_| is_next)
+    });
+    match next {
+        None => Ok(None),
+        // A proxy in front of the upstream may have changed the scheme or the host, and not the path.
+        Some(next) if next.path() == page.path() => {
+            let mut url = page.clone();
+            url.set_query(next.query());
+            Ok(Some(TagCursor(url)))
+        }
+        Some(next) if same_origin(page, &next) => Ok(Some(TagCursor(next))),
+        Some(next) => {
+            let host = host_and_port(&next);
+            Err(UpstreamError::invalid_response(format!(
+                "link to the next page of tags at another host: {host}"
+            )))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn next(link: &str) -> Option<Option<String>> {
-        let page = Url::parse("https://host/v2/a/tags/list").unwrap();
-        next_page(&page, &HeaderMap::from_iter([(header::LINK, link.parse().unwrap())]))
+    fn next(link: &str) -> Result<Option<String>, UpstreamError> {
+        let page = Url::parse("https://host/v2/a/tags/list?n=5").unwrap();
+        let next = next_page(&page, &HeaderMap::from_iter([(header::LINK, link.parse().unwrap())]))?;
+        Ok(next.map(|TagCursor(url)| url.into()))
     }
 
     #[test]
-    fn the_link_to_the_next_page_has_its_first_position() {
-        let last = Some(Some("3.19".to_owned()));
-        assert_eq!(next(r#"</v2/a/tags/list?last=3.19&n=10>; rel="next""#), last);
-        assert_eq!(next("<https://host/v2/a/tags/list?n=10&last=3.19>;rel=next"), last);
-        assert_eq!(next(r#"</v2/a/tags/list?next_page=x>; rel="next""#), Some(None));
-        assert_eq!(next(r#"</v2/a/tags/list?last=a>; rel="prev""#), None);
-        assert_eq!(next("nonsense"), None);
-        assert_eq!(next_page(&Url::parse("https://host/").unwrap(), &HeaderMap::new()), None);
+    fn the_link_to_the_next_page_is_kept_as_it_is() {
+        let url = |rest: &str| Ok(Some(format!("https://host{rest}")));
+        for (link, expected) in [
+            (r#"</v2/a/tags/list?last=3.19&n=10>; rel="next""#, url("/v2/a/tags/list?last=3.19&n=10")),
+            ("<https://host/v2/a/tags/list?n=10&last=x%3D>;rel=next", url("/v2/a/tags/list?n=10&last=x%3D")),
+            (r#"<?next_page=x>; rel="next""#, url("/v2/a/tags/list?next_page=x")),
+            ("<http://internal:5000/v2/a/tags/list?last=b>; rel=next", url("/v2/a/tags/list?last=b")),
+            ("<https://host/other?page=2>; rel=next", url("/other?page=2")),
+            (r#"</v2/a/tags/list?last=a>; rel="prev""#, Ok(None)),
+            ("nonsense", Ok(None)),
+        ] {
+            assert_eq!(next(link), expected, "{link}");
+        }
+        assert_eq!(next_page(&Url::parse("https://host/").unwrap(), &HeaderMap::new()), Ok(None));
+        assert!(matches!(next("<https://elsewhere/list>; rel=next"), Err(UpstreamError::InvalidResponse(_))));
     }
 }

@@ -26,11 +26,24 @@ impl TokenRealms {
         Ok(Self { upstream, configured })
     }
 
-    /// Checks the realm of a challenge.
+    /// Checks the realm of a challenge by the upstream.
     ///
     /// # Errors
     /// The reason, which contains the host and nothing else of the URL.
     pub(crate) fn check(&self, realm: &Url) -> Result<(), String> {
+        let allowed = self.is_same_host(realm) || self.is_configured(realm) || self.is_related(realm);
+        self.check_url(realm, allowed)
+    }
+
+    /// Checks the realm of a challenge by a host that the upstream redirected to.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn check_listed(&self, realm: &Url) -> Result<(), String> {
+        self.check_url(realm, self.is_configured(realm))
+    }
+
+    fn check_url(&self, realm: &Url, allowed: bool) -> Result<(), String> {
         let host = host_and_port(realm);
         match (self.upstream.scheme(), realm.scheme()) {
             (_, "https") | ("http", "http") => {}
@@ -39,7 +52,6 @@ impl TokenRealms {
         if !realm.username().is_empty() || realm.password().is_some() {
             return Err(format!("token realm {host} contains credentials"));
         }
-        let allowed = self.is_same_host(realm) || self.is_configured(realm) || self.is_related(realm);
         if allowed {
             Ok(())
         } else {

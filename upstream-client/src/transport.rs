@@ -3,17 +3,22 @@
 use std::{cell::Cell, sync::Arc, time::Duration};
 
 use circuit_breaker::{CircuitBreaker, Transition};
+use parking_lot::Mutex;
 
 use crate::{
     Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
     admission::Admission,
+    challenge::Challenge,
     clock,
     error::AttemptError,
+    failure_log::FailureLog,
     grants::Grants,
     http_clients::HttpClients,
     rate_limit::RateLimitState,
+    request::HeadWorks,
     retry::retry,
     snapshot::LastChange,
+    tags::PageSize,
     token_realms::TokenRealms,
     verdict::{HopHost, outcome},
 };
@@ -34,10 +39,15 @@ pub(crate) struct Transport {
     pub(crate) clients: HttpClients,
     pub(crate) token_realms: TokenRealms,
     pub(crate) grants: Grants,
+    /// The challenge of `/v2/`, where the upstream sends it only there.
+    pub(crate) base_challenge: Mutex<Option<Challenge>>,
+    pub(crate) head_works: HeadWorks,
+    pub(crate) page_size: PageSize,
     pub(crate) breaker: CircuitBreaker,
     pub(crate) admission: Admission,
     pub(crate) rate_limit: RateLimitState,
     pub(crate) last_change: LastChange,
+    failure_log: FailureLog,
     pub(crate) observer: Arc<dyn Observer>,
 }
 
@@ -51,10 +61,14 @@ impl Transport {
             clients: HttpClients::new(&config)?,
             token_realms: TokenRealms::new(config.url.clone(), &config.realms)?,
             grants: Grants::new(),
+            base_challenge: Mutex::default(),
+            head_works: HeadWorks::default(),
+            page_size: PageSize::default(),
             breaker: CircuitBreaker::new(config.breaker_failures, config.breaker_open_for),
             admission: Admission::new(&config),
             rate_limit: RateLimitState::default(),
             last_change: LastChange::default(),
+            failure_log: FailureLog::default(),
             observer,
             config,
         })
@@ -91,6 +105,7 @@ impl Transport {
                 (result, LAST_HOST.with(Cell::get))
             })
             .await;
+        self.failure_log.record(&self.config.name, &result);
         match permit.record(outcome(&result, host), clock::now()) {
             Some(Transition::Opened) => {
                 self.last_change.set();

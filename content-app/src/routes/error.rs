@@ -74,7 +74,9 @@ fn of_fill(error: &FillError) -> OciError {
     match error {
         FillError::NoSource => OciError::new(OciCode::BlobUnknown, "no upstream is known to have this blob"),
         FillError::Unconfigured => unavailable("no upstream that has this blob is configured here"),
-        FillError::Upstream(error) => OciError::upstream(Resource::Blob, error.into()),
+        FillError::Upstream(error) => {
+            OciError::upstream(Resource::Blob, error.into(), error.public_reason().as_deref())
+        }
         FillError::WrongSize => bad_gateway("upstream sent a blob of another size"),
         FillError::WrongDigest => bad_gateway("upstream sent bytes that do not match the digest"),
         FillError::Storage(_) => OciError::new(OciCode::Unknown, "the storage failed"),

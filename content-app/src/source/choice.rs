@@ -318,9 +318,13 @@ fn scope(error: &UpstreamError, has_bytes: bool) -> Scope {
     match error {
         UpstreamError::NotFound
         | UpstreamError::Denied
+        | UpstreamError::LoginRequired
         | UpstreamError::DigestMismatch
         | UpstreamError::TooLarge => Scope::SourceForGood,
-        UpstreamError::RateLimited { .. } | UpstreamError::Offline => Scope::OriginForGood,
+        UpstreamError::RateLimited { .. }
+        | UpstreamError::Offline
+        | UpstreamError::LoginRefused { .. }
+        | UpstreamError::LoginUnreadable { .. } => Scope::OriginForGood,
         // The readers of a fill with bytes wait for the circuit; others get an early error.
         UpstreamError::CircuitOpen { .. } if !has_bytes => Scope::OriginForGood,
         UpstreamError::CircuitOpen { .. }

@@ -1,12 +1,14 @@
-//! From the bytes of a manifest to what it says.
+//! Parsing of the bytes of a manifest.
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::Number;
 
 use super::{
     Descriptor, DescriptorRole, MAX_DESCRIPTORS, MAX_MANIFEST_BYTES, Manifest, ManifestError, Platform,
 };
 use crate::{
     Digest, MediaType,
+    digest::DigestError,
     media_type::{OCI_INDEX, OCI_MANIFEST},
 };
 
@@ -20,7 +22,7 @@ struct Body {
     subject: Option<DescriptorFields>,
     config: Option<DescriptorFields>,
     layers: Option<Vec<DescriptorFields>>,
-    /// `null` is what Go writes for an empty list, so it is told from a field that isn't there.
+    /// `null` is what Go writes for an empty list, so it differs from a field that is absent.
     #[serde(default, deserialize_with = "present")]
     manifests: Option<Option<Vec<DescriptorFields>>>,
     fs_layers: Option<IgnoredAny>,
@@ -29,19 +31,16 @@ struct Body {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DescriptorFields {
-    #[serde(default)]
-    media_type: String,
+    media_type: Option<String>,
     digest: String,
-    size: i64,
+    size: Option<Number>,
     platform: Option<PlatformFields>,
 }
 
 #[derive(Deserialize)]
 struct PlatformFields {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
+    os: Option<String>,
+    architecture: Option<String>,
     variant: Option<String>,
 }
 
@@ -65,28 +64,32 @@ pub(super) fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<Manife
         _ => return Err(ManifestError::SchemaVersion),
     }
     let lists = body.manifests.iter().flatten().next().is_some();
-    if lists && (body.layers.is_some() || body.config.is_some() || body.fs_layers.is_some()) {
+    let is_image = body.layers.as_ref().is_some_and(|layers| !layers.is_empty()) || body.config.is_some();
+    if lists && (is_image || body.fs_layers.is_some()) {
         return Err(ManifestError::Ambiguous);
     }
     let media_type = media_type(&body, declared)?;
-    let subject = body.subject.as_ref().map(DescriptorFields::digest).transpose()?;
+    let subject = body.subject.as_ref().map(DescriptorFields::digest).transpose()?.flatten();
     let artifact_type = body.artifact_type.filter(|text| !text.is_empty());
 
     if media_type.is_index() {
-        if body.layers.is_some() || body.config.is_some() {
+        if is_image {
             return Err(ManifestError::Ambiguous);
         }
         let entries = body.manifests.ok_or(ManifestError::Missing("manifests"))?.unwrap_or_default();
+        // An entry that clients of other algorithms use does not concern the others.
         let descriptors = descriptors(entries.into_iter().map(|entry| (entry.role_in_index(), entry)))?;
+        let descriptors = descriptors.into_iter().flatten().collect();
         return Ok(Manifest { media_type, artifact_type, subject, config: None, descriptors });
     }
     if lists {
         return Err(ManifestError::Ambiguous);
     }
     let config = body.config.ok_or(ManifestError::Missing("config"))?;
-    let config_digest = config.digest()?;
+    let config_digest = config.digest()?.ok_or(ManifestError::DigestAlgorithm)?;
     let layers = body.layers.unwrap_or_default().into_iter().map(|layer| (DescriptorRole::Layer, layer));
     let descriptors = descriptors(std::iter::once((DescriptorRole::Config, config)).chain(layers))?;
+    let descriptors = descriptors.into_iter().collect::<Option<_>>().ok_or(ManifestError::DigestAlgorithm)?;
     Ok(Manifest { media_type, artifact_type, subject, config: Some(config_digest), descriptors })
 }
 
@@ -107,38 +110,60 @@ fn media_type(body: &Body, declared: Option<&MediaType>) -> Result<MediaType, Ma
     if is_manifest(&media_type) { Ok(media_type) } else { Err(ManifestError::UnknownType) }
 }
 
-/// What servers say that don't know what they serve.
+/// Whether the type is one that file servers and object stores send for content that they do not know.
 fn is_generic(media_type: &MediaType) -> bool {
-    matches!(media_type.as_str(), "" | "application/json" | "application/octet-stream" | "text/plain")
+    matches!(
+        media_type.as_str(),
+        "" | "application/json" | "application/octet-stream" | "binary/octet-stream" | "text/plain"
+    )
 }
 
+/// The descriptors; `None` for one whose digest has an algorithm that is not served.
 fn descriptors(
     fields: impl Iterator<Item = (DescriptorRole, DescriptorFields)>,
-) -> Result<Vec<Descriptor>, ManifestError> {
+) -> Result<Vec<Option<Descriptor>>, ManifestError> {
     let mut descriptors = Vec::new();
     for (role, descriptor) in fields {
         if descriptors.len() == MAX_DESCRIPTORS {
             return Err(ManifestError::TooManyDescriptors);
         }
-        descriptors.push(Descriptor {
+        descriptors.push(descriptor.digest()?.map(|digest| Descriptor {
             role,
-            digest: descriptor.digest()?,
-            media_type: MediaType::new(&descriptor.media_type),
-            size: u64::try_from(descriptor.size).map_err(|_| ManifestError::Size)?,
+            size: descriptor.size.as_ref().and_then(size).filter(|size| digest.admits_size(*size)),
+            digest,
+            media_type: MediaType::new(descriptor.media_type.as_deref().unwrap_or_default()),
             platform: descriptor.platform.and_then(PlatformFields::into_platform),
-        });
+        }));
     }
     Ok(descriptors)
 }
 
+/// A whole number of bytes; some writers give it a fraction of zero.
+fn size(number: &Number) -> Option<u64> {
+    number.as_u64().or_else(|| {
+        let number = number.as_f64().filter(|number| (0.0..=MAX_EXACT).contains(number))?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the range")]
+        let whole = number as u64;
+        (number.fract() == 0.0).then_some(whole)
+    })
+}
+
+/// The largest number up to which an `f64` has all whole numbers.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
 impl DescriptorFields {
-    fn digest(&self) -> Result<Digest, ManifestError> {
-        Digest::parse(&self.digest).map_err(|_| ManifestError::Digest)
+    /// The digest; `None` if its algorithm is not served.
+    fn digest(&self) -> Result<Option<Digest>, ManifestError> {
+        match Digest::parse(&self.digest) {
+            Ok(digest) => Ok(Some(digest)),
+            Err(DigestError::Algorithm) if is_digest(&self.digest) => Ok(None),
+            Err(_) => Err(ManifestError::Digest),
+        }
     }
 
     /// An entry of a type that is no manifest is a blob: BuildKit's cache lists layers this way.
     fn role_in_index(&self) -> DescriptorRole {
-        let media_type = MediaType::new(&self.media_type);
+        let media_type = MediaType::new(self.media_type.as_deref().unwrap_or_default());
         let blob = !media_type.as_str().is_empty()
             && !media_type.as_str().contains("manifest")
             && !media_type.is_index();
@@ -146,12 +171,22 @@ impl DescriptorFields {
     }
 }
 
+/// Whether a text has the grammar of a digest (image-spec: "Digests"), of whatever algorithm.
+fn is_digest(text: &str) -> bool {
+    let Some((algorithm, encoded)) = text.split_once(':') else { return false };
+    let is_component = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let is_encoded = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'=' | b'_' | b'-');
+    algorithm.split(['+', '.', '_', '-']).all(is_component)
+        && !encoded.is_empty()
+        && encoded.bytes().all(is_encoded)
+}
+
 impl PlatformFields {
     fn into_platform(self) -> Option<Platform> {
-        if self.os.is_empty() || self.architecture.is_empty() {
-            return None;
-        }
-        let variant = self.variant.filter(|variant| !variant.is_empty());
-        Some(Platform { os: self.os, architecture: self.architecture, variant })
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let variant = filled(self.variant);
+        Some(Platform { os: filled(self.os)?, architecture: filled(self.architecture)?, variant })
     }
 }

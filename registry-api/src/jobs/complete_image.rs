@@ -173,8 +173,9 @@ impl From<ApiError> for JobError {
         match error {
             ApiError::Upstream { failure, .. } => match failure {
                 UpstreamFailure::NotFound | UpstreamFailure::Denied => {
-                    Self::Permanent("the upstream has no such manifest, or refuses access".to_owned())
+                    Self::Permanent("the upstream has no such manifest, or denies access".to_owned())
                 }
+                UpstreamFailure::Unsupported => Self::Permanent("the manifest is not supported".to_owned()),
                 UpstreamFailure::RateLimited { retry_after } => retry("upstream rate limited", retry_after),
                 UpstreamFailure::Unavailable { retry_after } => retry("upstream unavailable", retry_after),
                 UpstreamFailure::BadGateway => retry("upstream failed", None),

@@ -16,7 +16,7 @@ use crate::{
     answer::{BlobAnswer, BlobResult},
     cache_status::Outcome,
     caches::{KeyRef, NegativeKey},
-    error::ApiError,
+    error::{ApiError, Failure},
     record,
     resolve::Target,
     state::AppState,
@@ -37,13 +37,15 @@ pub(crate) async fn pull(
         link: linked.as_ref().map(|linked| linked.proof),
         stored: is_stored(linked.as_ref()),
         presigned: state.presigned.is_enabled(),
-        known_missing: false,
+        known_refusal: false,
         upstream: Upstream::NotAsked,
         head,
     };
-    facts.known_missing = constant.is_none()
-        && facts.link != Some(Proof::Confirmed)
-        && state.caches.missing.contains_key(&negative_key(target, digest));
+    let mut failure = None;
+    if constant.is_none() && facts.link != Some(Proof::Confirmed) {
+        failure = state.caches.refused.get(&negative_key(target, digest)).await;
+        facts.known_refusal = failure.is_some();
+    }
     // At most one confirmation and one presigned URL.
     loop {
         let outcome = if constant.is_some() || is_stored(linked.as_ref()) {
@@ -69,17 +71,27 @@ pub(crate) async fn pull(
                 let location = state.nodes.content_url(&target.repository, digest).await?;
                 return Ok((BlobAnswer::Redirect(location), outcome));
             }
-            BlobDecision::RefuseKnownMissing => return Err(ApiError::known_missing(Resource::Blob)),
+            BlobDecision::RefuseKnown => {
+                return Err(ApiError::known(
+                    Resource::Blob,
+                    failure.unwrap_or(UpstreamFailure::NotFound.into()),
+                ));
+            }
             BlobDecision::Head => match confirm_once(state, target, digest, priority).await {
                 Ok(confirmed) => {
                     facts.upstream = Upstream::Has(());
                     facts.stored = is_stored(Some(&confirmed));
                     linked = Some(confirmed);
                 }
-                Err(ApiError::Upstream { failure, .. }) => facts.upstream = Upstream::Failed(failure),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let failed = error.into_failure()?;
+                    facts.upstream = Upstream::Failed(failed.class);
+                    failure = Some(failed);
+                }
             },
-            BlobDecision::Refuse(failure) => return Err(ApiError::upstream(Resource::Blob, failure)),
+            BlobDecision::Refuse(class) => {
+                return Err(ApiError::upstream(Resource::Blob, Failure::of(class, failure)));
+            }
         }
     }
 }
@@ -126,10 +138,8 @@ async fn confirm(state: &AppState, target: &Target, digest: &Digest, priority: P
     match target.upstream.client.head_blob(&target.upstream_name, digest, priority).await {
         Ok(head) => record::confirmed_blob(state, target, digest, head.size).await,
         Err(error) => {
-            let failure = UpstreamFailure::from(&error);
-            if failure == UpstreamFailure::NotFound {
-                state.caches.missing.insert(negative_key(target, digest), ()).await;
-            }
+            let failure = Failure::from(&error);
+            state.caches.note_refusal(negative_key(target, digest), &failure).await;
             Err(ApiError::upstream(Resource::Blob, failure))
         }
     }

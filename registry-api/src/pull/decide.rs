@@ -19,7 +19,7 @@ pub(crate) use tag::{
     LocalTag, TagCheckDecision, TagCheckFacts, TagRequestDecision, TagRequestFacts, UpstreamTag, tag_check,
     tag_request,
 };
-pub(crate) use tag_list::{TagListDecision, TagListFacts, tag_list};
+pub(crate) use tag_list::{KnownPage, TagListDecision, TagListFacts, tag_list};
 
 /// The answer of an upstream to the request for a manifest, a blob or a list.
 #[derive(Debug, Clone, PartialEq, Eq)]

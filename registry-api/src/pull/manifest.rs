@@ -11,17 +11,18 @@ use shared_models::db::{
     record::TagCheck,
     repositories::RepositoryKey,
 };
-use upstream_client::{FetchedManifest, Priority};
+use upstream_client::{FetchedManifest, Priority, UpstreamError};
 
 use super::{
     complete,
     decide::{self, DigestFacts, DigestHeader, DigestPullDecision, DigestRequestDecision, Upstream},
+    tag::is_of_digest,
 };
 use crate::{
     answer::DigestResult,
     cache_status::Outcome,
     caches::{KeyRef, NegativeKey},
-    error::ApiError,
+    error::{ApiError, Failure},
     record::{self, Recorded},
     resolve::Target,
     single_flight::Publisher,
@@ -66,13 +67,18 @@ async fn pull_with_database(
     priority: Priority,
 ) -> DigestResult {
     let local = LocalManifest::find(state, target, digest).await?;
-    let known_missing =
-        !local.is_servable() && state.caches.missing.contains_key(&negative_key(target, digest));
-    match decide::digest_request(&local.facts(), known_missing) {
+    let refusal = match local.is_servable() {
+        true => None,
+        false => state.caches.refused.get(&negative_key(target, digest)).await,
+    };
+    match decide::digest_request(&local.facts(), refusal.is_some()) {
         DigestRequestDecision::Serve => {
             Ok((local.manifest.ok_or(ApiError::MissingManifest)?, Outcome::Hit { ttl: None }))
         }
-        DigestRequestDecision::RefuseKnownMissing => Err(ApiError::known_missing(Resource::Manifest)),
+        DigestRequestDecision::RefuseKnown => {
+            let refusal = refusal.unwrap_or(UpstreamFailure::NotFound.into());
+            Err(ApiError::known(Resource::Manifest, refusal))
+        }
         DigestRequestDecision::Pull => pull_once(state, target, digest, local, priority).await,
     }
 }
@@ -123,20 +129,32 @@ async fn confirm_or_fetch(
 ) -> DigestResult {
     // A pull that ended after `local` was read has left its result in the caches.
     let mut local = local.or_cached(state, target, digest).await;
-    let mut upstream = Upstream::NotAsked;
+    let (mut upstream, mut failure) = (Upstream::NotAsked, None);
+    // The tag of a `HEAD` that named the manifest: docker and containerd request it by digest next.
+    let naming = state.caches.namings.get(&KeyRef(&target.key, digest)).await;
     // Each fact is obtained once: one `HEAD`, one link, one fetch.
     loop {
         match decide::digest_pull(&local.facts(), &upstream) {
-            DigestPullDecision::Head => upstream = head_upstream(target, digest, priority).await,
+            DigestPullDecision::Head => match head_upstream(target, digest, priority).await {
+                Ok(header) => upstream = Upstream::Has(header),
+                Err(error) => {
+                    let failed = Failure::from(&error);
+                    upstream = Upstream::Failed(failed.class);
+                    failure = Some(failed);
+                }
+            },
             DigestPullDecision::Fetch => {
-                match fetch(state, target, &Reference::Digest(digest.clone()), None, priority).await {
+                match fetch_named(state, target, digest, naming.as_ref(), priority).await {
                     Ok(fetched) => return Ok((fetched.manifest, Outcome::Miss)),
-                    Err(ApiError::Upstream { failure, .. }) => upstream = Upstream::Failed(failure),
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        let failed = error.into_failure()?;
+                        upstream = Upstream::Failed(failed.class);
+                        failure = Some(failed);
+                    }
                 }
             }
             DigestPullDecision::LinkExisting => {
-                match record::link_existing(state, target, digest, None).await? {
+                match record::link_existing(state, target, digest, naming.as_ref()).await? {
                     Some(linked) => return Ok((linked.manifest, Outcome::KnownContent)),
                     None => local.manifest = None,
                 }
@@ -144,10 +162,9 @@ async fn confirm_or_fetch(
             DigestPullDecision::Serve => {
                 return Ok((local.manifest.ok_or(ApiError::MissingManifest)?, Outcome::Collapsed));
             }
-            DigestPullDecision::Refuse(failure) => {
-                if failure == UpstreamFailure::NotFound {
-                    state.caches.missing.insert(negative_key(target, digest), ()).await;
-                }
+            DigestPullDecision::Refuse(class) => {
+                let failure = Failure::of(class, failure);
+                state.caches.note_refusal(negative_key(target, digest), &failure).await;
                 return Err(ApiError::upstream(Resource::Manifest, failure));
             }
         }
@@ -155,12 +172,34 @@ async fn confirm_or_fetch(
 }
 
 /// Requests from the upstream of this repository whether it has a manifest whose bytes another repository has stored.
-async fn head_upstream(target: &Target, digest: &Digest, priority: Priority) -> Upstream<DigestHeader> {
+async fn head_upstream(
+    target: &Target,
+    digest: &Digest,
+    priority: Priority,
+) -> Result<DigestHeader, UpstreamError> {
     let reference = Reference::Digest(digest.clone());
-    match target.upstream.client.head_manifest(&target.upstream_name, &reference, priority).await {
-        Ok(head) if head.digest.is_some() => Upstream::Has(DigestHeader::Sent),
-        Ok(_) => Upstream::Has(DigestHeader::Missing),
-        Err(error) => Upstream::Failed(UpstreamFailure::from(&error)),
+    let head = target.upstream.client.head_manifest(&target.upstream_name, &reference, priority).await?;
+    Ok(if head.digest.is_some() { DigestHeader::Sent } else { DigestHeader::Missing })
+}
+
+/// Gets a manifest by its digest. If the upstream does not deliver it so, and a tag names it, gets it by the tag.
+async fn fetch_named(
+    state: &AppState,
+    target: &Target,
+    digest: &Digest,
+    naming: Option<&TagCheck>,
+    priority: Priority,
+) -> Result<Recorded, ApiError> {
+    let fetched = fetch(state, target, &Reference::Digest(digest.clone()), naming, priority).await;
+    let (Err(ApiError::Upstream { failure, .. }), Some(naming)) = (&fetched, naming) else { return fetched };
+    if !is_of_digest(*failure) {
+        return fetched;
+    }
+    let check = TagCheck { tag: naming.tag.clone(), began: Millis::now() };
+    let reference = Reference::Tag(naming.tag.clone());
+    match fetch(state, target, &reference, Some(&check), priority).await {
+        Ok(by_tag) if by_tag.manifest.digest == *digest => Ok(by_tag),
+        _ => fetched,
     }
 }
 
@@ -176,7 +215,7 @@ pub(crate) async fn fetch(
     priority: Priority,
 ) -> Result<Recorded, ApiError> {
     let client = &target.upstream.client;
-    let failed = |error: &dyn std::error::Error, failure| {
+    let failed = |error: &dyn std::error::Error, failure: Failure| {
         let (upstream, repository) = (client.name(), &target.repository);
         tracing::warn!(upstream, %repository, %reference, %error, "failed to fetch a manifest");
         ApiError::upstream(Resource::Manifest, failure)
@@ -184,10 +223,10 @@ pub(crate) async fn fetch(
     let fetched = client
         .get_manifest(&target.upstream_name, reference, priority)
         .await
-        .map_err(|error| failed(&error, UpstreamFailure::from(&error)))?;
+        .map_err(|error| failed(&error, Failure::from(&error)))?;
     let FetchedManifest { digest, media_type, body, memory: _memory } = fetched;
-    let parsed = Manifest::parse(&body, media_type.as_ref())
-        .map_err(|error| failed(&error, UpstreamFailure::BadGateway))?;
+    let parsed =
+        Manifest::parse(&body, media_type.as_ref()).map_err(|error| failed(&error, Failure::from(&error)))?;
     let manifest = NewManifest { digest, parsed, body };
     record::fetched(state, target, manifest, tag).await
 }

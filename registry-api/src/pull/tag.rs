@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http_server::Resource;
-use oci_types::{Digest, MediaType, Millis, Reference, Tag, UpstreamFailure, media_type::OCI_MANIFEST};
+use oci_types::{Digest, MediaType, Millis, Reference, Tag, UpstreamFailure, media_type::MANIFEST_TYPES};
 use shared_models::db::{
     manifests::{self, StoredManifest},
     record::TagCheck,
@@ -24,7 +24,7 @@ use crate::{
     cache_status::{Outcome, failure_code},
     caches::{KeyRef, NegativeKey},
     config::WhenDeleted,
-    error::ApiError,
+    error::{ApiError, Failure},
     record::{self, Recorded},
     resolve::Target,
     single_flight::{Begin, Publisher},
@@ -66,25 +66,36 @@ async fn pull_with_database(
 ) -> ManifestResult {
     let local = LocalTag::find(state, target, tag).await?;
     let mut check_is_slow = false;
+    let refusal = match local.row {
+        Some(_) => None,
+        None => state.caches.refused.get(&negative_key(target, tag)).await,
+    };
+    let named = if head { named(state, target, tag).await } else { None };
     // At most one check: the second round has its result or its timeout.
     loop {
         let facts = TagRequestFacts {
             local: local.facts(target, tag, Millis::now()),
-            known_missing: local.row.is_none()
-                && state.caches.missing.contains_key(&negative_key(target, tag)),
+            named: named.clone(),
+            known_refusal: refusal.is_some(),
             check_is_slow,
         };
         let wait = match decide::tag_request(&facts) {
             TagRequestDecision::ServeFresh => {
                 return local.serve(state, Outcome::Hit { ttl: local.ttl(target, tag) }).await;
             }
+            TagRequestDecision::AnswerHeaders(headers) => {
+                return Ok((ManifestAnswer::Headers(headers), Outcome::Hit { ttl: None }));
+            }
             TagRequestDecision::ServeStale(failure) => {
                 return local.serve(state, local.stale(target, failure)).await;
             }
-            TagRequestDecision::RefuseKnownMissing => {
-                return Err(ApiError::known_missing(Resource::Manifest));
+            TagRequestDecision::RefuseKnown => {
+                let refusal = refusal.unwrap_or(UpstreamFailure::NotFound.into());
+                return Err(ApiError::known(Resource::Manifest, refusal));
             }
-            TagRequestDecision::Refuse(failure) => return Err(refused(failure)),
+            TagRequestDecision::Refuse(class) => {
+                return Err(ApiError::upstream(Resource::Manifest, class.into()));
+            }
             TagRequestDecision::CheckWithinWait => state.config.settings.revalidate_wait,
             TagRequestDecision::Check => Duration::MAX,
         };
@@ -103,13 +114,12 @@ async fn check_once(
     head: bool,
     local: &LocalTag,
 ) -> ManifestResult {
-    let headers_only = head && !target.upstream.policy.fetch_on_head;
     // A second round only after a check that another request began for `HEAD`.
     loop {
         let key = (target.key.clone(), tag.clone());
         let (flight, joined) = state.flights.tags.join(key, |publisher| {
             let (state, target, tag) = (Arc::clone(state), Arc::clone(target), tag.clone());
-            run(state, target, tag, local.clone(), headers_only, publisher)
+            run(state, target, tag, local.clone(), head, publisher)
         });
         let progress = flight.value(|progress| head || matches!(progress, TagCheckProgress::Done(_))).await;
         match progress.ok_or(ApiError::Panicked)? {
@@ -162,15 +172,24 @@ async fn check(
         serve_deleted: target.upstream.policy.when_deleted_upstream == WhenDeleted::Serve,
     };
     let mut recorded: Option<(Arc<StoredManifest>, Outcome)> = None;
+    let mut failure = None;
     // Each fact is obtained once: one `HEAD`, one fetch, one record.
     loop {
         match decide::tag_check(&facts) {
             // HEAD
             TagCheckDecision::Head => {
                 observed.began = Millis::now();
-                facts.upstream = head_upstream(state, target, tag).await?;
+                match head_upstream(state, target, tag).await {
+                    Ok(named) => facts.upstream = Upstream::Has(named),
+                    Err(error) => {
+                        let failed = error.into_failure()?;
+                        facts.upstream = Upstream::Failed(failed.class);
+                        failure = Some(failed);
+                    }
+                }
             }
             TagCheckDecision::AnswerHeaders(headers) => {
+                state.caches.note_naming(&target.key, &observed, &headers).await;
                 return Ok((ManifestAnswer::Headers(headers), Outcome::Forwarded));
             }
             // Fetch
@@ -183,7 +202,14 @@ async fn check(
                         local = local.updated(fetched.tag);
                         recorded = Some((fetched.manifest, Outcome::Miss));
                     }
-                    Err(error) => facts.upstream = Upstream::Failed(upstream_failure(error)?),
+                    Err(error) => {
+                        let failed = error.into_failure()?;
+                        facts.upstream = match is_of_digest(failed.class) {
+                            true => Upstream::Has(UpstreamTag::NoUsableDigest),
+                            false => Upstream::Failed(failed.class),
+                        };
+                        failure = Some(failed);
+                    }
                 }
             }
             TagCheckDecision::FetchByTag => {
@@ -194,7 +220,11 @@ async fn check(
                         local = local.updated(fetched.tag);
                         recorded = Some((fetched.manifest, Outcome::Miss));
                     }
-                    Err(error) => facts.upstream = Upstream::Failed(upstream_failure(error)?),
+                    Err(error) => {
+                        let failed = error.into_failure()?;
+                        facts.upstream = Upstream::Failed(failed.class);
+                        failure = Some(failed);
+                    }
                 }
             }
             // Record
@@ -235,11 +265,10 @@ async fn check(
                 tracing::warn!(%repository, %tag, code, "serving a stale tag");
                 return local.serve(state, local.stale(target, failure)).await;
             }
-            TagCheckDecision::Refuse(failure) => {
-                if failure == UpstreamFailure::NotFound {
-                    state.caches.missing.insert(negative_key(target, tag), ()).await;
-                }
-                return Err(refused(failure));
+            TagCheckDecision::Refuse(class) => {
+                let failure = Failure::of(class, failure);
+                state.caches.note_refusal(negative_key(target, tag), &failure).await;
+                return Err(ApiError::upstream(Resource::Manifest, failure));
             }
         }
         facts.local = local.facts(target, tag, observed.began);
@@ -248,28 +277,20 @@ async fn check(
 }
 
 /// Requests from the upstream which manifest a tag names, and looks up whether its bytes are present.
-async fn head_upstream(
-    state: &AppState,
-    target: &Target,
-    tag: &Tag,
-) -> Result<Upstream<UpstreamTag>, ApiError> {
+async fn head_upstream(state: &AppState, target: &Target, tag: &Tag) -> Result<UpstreamTag, ApiError> {
     let reference = Reference::Tag(tag.clone());
     match target.upstream.client.head_manifest(&target.upstream_name, &reference, Priority::Client).await {
         Ok(ManifestHead { digest: Some(digest), media_type, size }) => {
             let bytes_present =
                 state.caches.manifests.contains_key(&digest) || manifests::stored(&state.db, &digest).await?;
-            let headers = size.map(|size| ManifestHeaders {
-                digest: digest.clone(),
-                media_type: media_type.unwrap_or_else(|| MediaType::new(OCI_MANIFEST)),
-                size,
-            });
-            Ok(Upstream::Has(UpstreamTag::Digest { digest, bytes_present, headers }))
+            let headers = plausible_headers(&digest, media_type, size);
+            Ok(UpstreamTag::Digest { digest, bytes_present, headers })
         }
-        Ok(ManifestHead { digest: None, .. }) => Ok(Upstream::Has(UpstreamTag::NoDigestHeader)),
+        Ok(ManifestHead { digest: None, .. }) => Ok(UpstreamTag::NoUsableDigest),
         Err(error) => {
             let (upstream, repository) = (target.upstream.client.name(), &target.upstream_name);
             tracing::debug!(upstream, %repository, %tag, %error, "failed to check a tag");
-            Ok(Upstream::Failed(UpstreamFailure::from(&error)))
+            Err(ApiError::upstream(Resource::Manifest, Failure::from(&error)))
         }
     }
 }
@@ -297,15 +318,27 @@ async fn fetch(
     }
 }
 
-fn upstream_failure(error: ApiError) -> Result<UpstreamFailure, ApiError> {
-    match error {
-        ApiError::Upstream { failure, .. } => Ok(failure),
-        error => Err(error),
-    }
+/// The headers for an answer to `HEAD`. Without a manifest type and a length, the manifest itself has to tell them.
+fn plausible_headers(
+    digest: &Digest,
+    media_type: Option<MediaType>,
+    size: Option<u64>,
+) -> Option<ManifestHeaders> {
+    let media_type = media_type.filter(|media_type| MANIFEST_TYPES.contains(&media_type.as_str()))?;
+    let size = size.filter(|size| *size > 0)?;
+    Some(ManifestHeaders { digest: digest.clone(), media_type, size })
 }
 
-fn refused(failure: UpstreamFailure) -> ApiError {
-    ApiError::upstream(Resource::Manifest, failure)
+/// The manifest that the upstream named within the TTL for another `HEAD`, if it is not present.
+async fn named(state: &AppState, target: &Target, tag: &Tag) -> Option<ManifestHeaders> {
+    let (at, headers) = state.caches.named.get(&KeyRef(&target.key, tag)).await?;
+    (at.elapsed() < target.upstream.policy.tag_ttl).then_some(headers)
+}
+
+/// Whether the upstream may deliver by tag what it does not deliver by digest. A cache in it may name a manifest that it no
+/// longer has, or that it does not have yet.
+pub(super) fn is_of_digest(class: UpstreamFailure) -> bool {
+    matches!(class, UpstreamFailure::NotFound | UpstreamFailure::BadGateway)
 }
 
 fn negative_key(target: &Target, tag: &Tag) -> NegativeKey {

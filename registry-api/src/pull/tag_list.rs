@@ -7,73 +7,119 @@ use oci_types::{Tag, UpstreamFailure};
 use shared_models::db::tags;
 use upstream_client::Priority;
 
-use super::decide::{self, TagListDecision, TagListFacts, Upstream};
+use super::decide::{self, KnownPage, TagListDecision, TagListFacts};
 use crate::{
     answer::TagListResult,
-    caches::{NegativeKey, TagListKey},
-    error::ApiError,
+    cache_status::Outcome,
+    caches::NegativeKey,
+    error::{ApiError, Failure},
+    known_tags::{KnownTags, MAX_TAGS},
     listing::{Page, PageRequest, rows_for},
     resolve::Target,
     state::AppState,
 };
 
-/// Answers a request for a page.
+/// The maximum number of pages that are fetched from the upstream for one request.
+const MAX_FETCHES: usize = 500;
+
+/// Answers a request for a page of at most `n` tags.
 pub(crate) async fn list(
     state: &Arc<AppState>,
     target: &Arc<Target>,
-    page: PageRequest<Tag>,
+    request: &PageRequest<Tag>,
+    n: u32,
 ) -> TagListResult {
-    let key = (target.key.clone(), page);
-    let cached = state.caches.tag_lists.get(&key).await;
-    let cached = cached.filter(|(fetched_at, _)| fetched_at.elapsed() < target.upstream.policy.tag_ttl);
-    let facts = TagListFacts {
-        cached: cached.is_some(),
+    let started = Instant::now();
+    let ttl = target.upstream.policy.tag_ttl;
+    // A list that was fetched for this request is fresh, whatever the TTL.
+    let is_fresh = |known: &KnownTags| known.began() >= started || known.began().elapsed() < ttl;
+    let mut known = state.caches.tag_lists.get(&target.key).await;
+    let mut failure = state.caches.refused.get(&negative_key(target)).await;
+    let mut outcome = None;
+    let mut facts = TagListFacts {
+        known: KnownPage::None,
         offline: target.upstream.client.is_offline(),
-        known_missing: state.caches.missing.contains_key(&negative_key(target)),
+        refusal: failure.as_ref().map(|failure| failure.class),
+        failure: None,
     };
-    let mut fetch = Upstream::NotAsked;
-    // At most one fetch.
-    loop {
-        match (decide::tag_list(facts, &fetch), &cached) {
-            (TagListDecision::ServeCached, Some((_, page))) => return Ok(Arc::clone(page)),
-            (TagListDecision::ServeCached | TagListDecision::Fetch, _) => {
-                match fetch_once(state, target, &key).await {
-                    Err(ApiError::Upstream { failure, .. }) => fetch = Upstream::Failed(failure),
-                    result => return result,
-                }
+    for _ in 0..MAX_FETCHES {
+        let page = known.as_ref().and_then(|known| known.page(request, n));
+        facts.known = match &known {
+            Some(known) if page.is_some() && is_fresh(known) => KnownPage::Fresh,
+            Some(_) if page.is_some() => KnownPage::Outdated,
+            _ => KnownPage::None,
+        };
+        match (decide::tag_list(facts), page, &known) {
+            (TagListDecision::ServeKnown, Some(page), Some(known)) => {
+                let ttl = ttl.saturating_sub(known.began().elapsed());
+                return Ok((Arc::new(page), outcome.unwrap_or(Outcome::Hit { ttl: Some(ttl) })));
             }
-            (TagListDecision::ListLocal(failure), _) => {
-                return list_local(state, target, &key.1, failure).await;
+            (TagListDecision::ServeOutdated(class), Some(page), Some(known)) => {
+                let since = known.began().elapsed().saturating_sub(ttl);
+                return Ok((Arc::new(page), Outcome::Stale { failure: class, since }));
+            }
+            (TagListDecision::ListLocal(class), ..) => {
+                return list_local(state, target, request, n, Failure::of(class, failure)).await;
+            }
+            (
+                TagListDecision::Fetch | TagListDecision::ServeKnown | TagListDecision::ServeOutdated(_),
+                ..,
+            ) => {
+                let beginning = known.clone().filter(|known| is_fresh(known));
+                match fetch_once(state, target, beginning).await {
+                    Ok(fetched) => {
+                        known = Some(fetched);
+                        outcome = Some(Outcome::Miss);
+                    }
+                    Err(error) => {
+                        let failed = error.into_failure()?;
+                        facts.failure = Some(failed.class);
+                        failure = Some(failed);
+                    }
+                }
             }
         }
     }
+    Err(too_many())
 }
 
-/// Starts or joins the fetch of a page.
-async fn fetch_once(state: &Arc<AppState>, target: &Arc<Target>, key: &TagListKey) -> TagListResult {
-    let (flight, _) = state.flights.tag_lists.join(key.clone(), |publisher| {
-        let (state, target, key) = (Arc::clone(state), Arc::clone(target), key.clone());
-        async move { publisher.finish(fetch(&state, &target, key).await) }
+/// Starts or joins the fetch of the page that follows `beginning`, or of the first one. Returns the list with it.
+async fn fetch_once(
+    state: &Arc<AppState>,
+    target: &Arc<Target>,
+    beginning: Option<Arc<KnownTags>>,
+) -> Result<Arc<KnownTags>, ApiError> {
+    let key = (target.key.clone(), beginning.as_ref().map_or(0, |known| known.len()));
+    let (flight, _) = state.flights.tag_lists.join(key, |publisher| {
+        let (state, target) = (Arc::clone(state), Arc::clone(target));
+        async move { publisher.finish(fetch(&state, &target, beginning.as_deref()).await) }
     });
     flight.result().await.ok_or(ApiError::Panicked)?
 }
 
-async fn fetch(state: &AppState, target: &Target, key: TagListKey) -> TagListResult {
-    let PageRequest { n, last } = &key.1;
-    let last = last.as_ref().map(Tag::as_str);
-    match target.upstream.client.list_tags(&target.upstream_name, *n, last, Priority::Client).await {
-        Ok(list) => {
-            // Some upstreams ignore `n`, and a request without it may have any number of tags.
-            let n = n.unwrap_or(state.config.settings.max_page_size);
-            let page = Arc::new(Page::truncated(list.tags, Some(n), list.next_last));
-            state.caches.tag_lists.insert(key, (Instant::now(), Arc::clone(&page))).await;
-            Ok(page)
+async fn fetch(
+    state: &AppState,
+    target: &Target,
+    beginning: Option<&KnownTags>,
+) -> Result<Arc<KnownTags>, ApiError> {
+    let began = Instant::now();
+    let cursor = beginning.and_then(KnownTags::next);
+    match target.upstream.client.list_tags(&target.upstream_name, cursor, Priority::Client).await {
+        Ok(page) => {
+            let known = match beginning {
+                Some(beginning) => beginning.with(page),
+                None => KnownTags::new(page, began),
+            };
+            if known.len() > MAX_TAGS {
+                return Err(too_many());
+            }
+            let known = Arc::new(known);
+            state.caches.tag_lists.insert(target.key.clone(), Arc::clone(&known)).await;
+            Ok(known)
         }
         Err(error) => {
-            let failure = UpstreamFailure::from(&error);
-            if failure == UpstreamFailure::NotFound {
-                state.caches.missing.insert(negative_key(target), ()).await;
-            }
+            let failure = Failure::from(&error);
+            state.caches.note_refusal(negative_key(target), &failure).await;
             Err(ApiError::upstream(Resource::Repository, failure))
         }
     }
@@ -83,15 +129,22 @@ async fn fetch(state: &AppState, target: &Target, key: TagListKey) -> TagListRes
 async fn list_local(
     state: &AppState,
     target: &Target,
-    page: &PageRequest<Tag>,
-    failure: UpstreamFailure,
+    request: &PageRequest<Tag>,
+    n: u32,
+    failure: Failure,
 ) -> TagListResult {
-    let n = page.n.unwrap_or(state.config.settings.max_page_size);
-    let rows = tags::list(&state.db, &target.key, page.last.as_ref(), rows_for(n)).await?;
-    if rows.is_empty() && page.last.is_none() {
+    let rows = tags::list(&state.db, &target.key, request.last.as_ref(), rows_for(n)).await?;
+    if rows.is_empty() && request.last.is_none() {
         return Err(ApiError::upstream(Resource::Repository, failure));
     }
-    Ok(Arc::new(Page::of_rows(rows, n)))
+    let outcome = Outcome::LocalTags { failure: failure.class };
+    Ok((Arc::new(Page::of_rows(rows, n)), outcome))
+}
+
+fn too_many() -> ApiError {
+    let reason = format!("the repository has more than {MAX_TAGS} tags, or its list has too many pages");
+    let failure = Failure { class: UpstreamFailure::Unsupported, reason: Some(reason.into()) };
+    ApiError::upstream(Resource::Repository, failure)
 }
 
 fn negative_key(target: &Target) -> NegativeKey {

@@ -16,7 +16,7 @@ pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-/// The page that a request is for, with `n` clamped to `max`.
+/// The page that a request is for, with `n` clamped to `max`. An empty `last` is ignored.
 ///
 /// # Errors
 /// `n` is not a whole number; `parse_last` fails.
@@ -27,7 +27,8 @@ pub(super) fn requested<T>(
 ) -> Result<PageRequest<T>, ApiError> {
     let query = request.query_string();
     let n = parameter(query, "n").map(|text| size(&text, max)).transpose()?;
-    let last = parameter(query, "last").map(|text| parse_last(&text)).transpose()?;
+    let last = parameter(query, "last").filter(|text| !text.is_empty());
+    let last = last.map(|text| parse_last(&text)).transpose()?;
     Ok(PageRequest { n, last })
 }
 

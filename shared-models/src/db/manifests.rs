@@ -141,7 +141,8 @@ impl From<DescriptorRow> for Descriptor {
     fn from(row: DescriptorRow) -> Self {
         let DescriptorRow { role, digest, media_type, size, os, architecture, variant } = row;
         let platform = os.zip(architecture).map(|(os, architecture)| Platform { os, architecture, variant });
-        Self { role, digest, media_type: MediaType::new(&media_type), size: from_column(size), platform }
+        let size = Some(from_column(size)).filter(|size| digest.admits_size(*size));
+        Self { role, digest, media_type: MediaType::new(&media_type), size, platform }
     }
 }
 
@@ -177,7 +178,8 @@ fn new_descriptor(manifest: &Digest, position: i32, descriptor: &Descriptor) -> 
         role: descriptor.role,
         digest: descriptor.digest.clone(),
         media_type: descriptor.media_type.as_str().to_owned(),
-        size: to_column(descriptor.size),
+        // No content but that of the empty digest has the size 0: it stands for an unknown size.
+        size: to_column(descriptor.size.unwrap_or_default()),
         os: platform.map(|platform| platform.os.clone()),
         architecture: platform.map(|platform| platform.architecture.clone()),
         variant: platform.and_then(|platform| platform.variant.clone()),

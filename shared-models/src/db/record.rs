@@ -138,7 +138,7 @@ async fn content(
         let mut level = Vec::new();
         for descriptor in descriptors.drain(..) {
             if descriptor.is_fetched_blob() {
-                content.blobs.entry(descriptor.digest).or_insert(Some(descriptor.size));
+                content.blobs.entry(descriptor.digest).or_insert(descriptor.size);
             } else if descriptor.role == DescriptorRole::Manifest
                 && content.manifests.insert(descriptor.digest.clone())
             {

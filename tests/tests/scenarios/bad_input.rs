@@ -180,7 +180,6 @@ async fn n_and_last_outside_their_grammar_are_refused() {
             "last=%00",
             "n=1e3",
             "last=a%20b",
-            "last=",
             "n=\u{665}",
         ] {
             let answer = world.get(&format!("{list}?{query}")).await;
@@ -188,9 +187,16 @@ async fn n_and_last_outside_their_grammar_are_refused() {
         }
         let long = format!("{list}?last={}", "a".repeat(10_240));
         assert_error(&Method::GET, &world.get(&long).await, 400, "PAGINATION_NUMBER_INVALID");
-        for query in
-            ["n=0", "n=00", "n=99999999999999999999999999", "n=1&n=x", "unknown=1", "&&=", "n=0&last=a"]
-        {
+        for query in [
+            "n=0",
+            "n=00",
+            "last=",
+            "n=99999999999999999999999999",
+            "n=1&n=x",
+            "unknown=1",
+            "&&=",
+            "n=0&last=a",
+        ] {
             let answer = world.get(&format!("{list}?{query}")).await;
             assert_eq!(answer.status, 200, "{query}: {answer:?}");
         }

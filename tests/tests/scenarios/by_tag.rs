@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::Method;
 use tidegate_tests::{
     assert_eventually,
@@ -19,12 +20,12 @@ async fn a_tag_that_upstream_does_not_give_is_refused_as_the_table_says() {
     for failing in failures() {
         for method in &METHODS {
             let tag = format!("{}-{method}", failing.what);
-            upstream.on(Rule::on("HEAD", &tag).then(failing.fault.clone()));
+            upstream.on(Rule::on("*", &tag).then(failing.fault.clone()));
             let answer = world.ask(method, &manifest(&tag)).await;
             assert_error(method, &answer, failing.status, failing.code);
             assert_eq!(answer.header("retry-after"), failing.retry_after, "{tag}");
-            failing.assert_requests(upstream.count("*", &tag));
-            assert_eq!(upstream.count("GET", ""), 0, "{tag}");
+            failing.assert_requests(upstream.count("HEAD", &tag));
+            assert_eq!(upstream.count("GET", &tag), usize::from(failing.refuses_head), "{tag}");
         }
     }
     assert_nothing_recorded(&world).await;
@@ -37,7 +38,8 @@ async fn an_error_of_the_get_that_follows_counts_like_one_of_the_head() {
     for (failing, seed) in failures().into_iter().zip(1..) {
         let image = Image::random(seed, &[10]);
         upstream.put_image(UPSTREAM_NAME, failing.what, &image);
-        upstream.on(Rule::on("GET", &image.digest).then(failing.fault.clone()));
+        upstream.clear_rules();
+        upstream.on(Rule::on("GET", "/manifests/").then(failing.fault.clone()));
         let answer = world.get(&manifest(failing.what)).await;
         assert_error(&Method::GET, &answer, failing.status, failing.code);
         assert_eq!(answer.header("retry-after"), failing.retry_after, "{}", failing.what);
@@ -88,8 +90,10 @@ async fn not_found_is_remembered_for_the_negative_ttl_and_then_asked_again() {
         let digest = &image.config.0;
         assert_error(method, &world.ask(method, &manifest(digest)).await, 404, "MANIFEST_UNKNOWN");
     }
-    for asked in ["/manifests/2", &format!("/blobs/{}", image.digest), &image.config.0] {
-        assert_eq!(upstream.count("*", asked), 1, "{asked}");
+    // No `HEAD` has succeeded, so each is followed by a `GET`.
+    let blob = format!("/blobs/{}", image.digest);
+    for (path, requests) in [("/manifests/2", 2), (&*blob, 2), (&*image.config.0, 1)] {
+        assert_eq!(upstream.count("*", path), requests, "{path}");
     }
     let negative = "tidegate_pulls_total{upstream=\"up\",kind=\"manifest\",outcome=\"negative\"}";
     assert_eq!(world.metric(negative).await, 10.0);
@@ -99,10 +103,24 @@ async fn not_found_is_remembered_for_the_negative_ttl_and_then_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_errors_than_not_found_are_not_remembered() {
+async fn a_refusal_is_remembered_for_the_negative_ttl() {
+    let (upstream, _) = with_image().await;
+    let world = TestWorld::start(&upstream).await;
+    for failing in failures().into_iter().filter(|failing| failing.status == 403) {
+        upstream.on(Rule::on("*", failing.what).then(failing.fault.clone()));
+        for _ in 0..3 {
+            let answer = world.get(&manifest(failing.what)).await;
+            assert_error(&Method::GET, &answer, 403, "DENIED");
+        }
+        assert_eq!(upstream.count("HEAD", failing.what), 1, "{}", failing.what);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_that_are_no_refusals_are_not_remembered() {
     let (upstream, image) = with_image().await;
     let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
-    for failing in failures().into_iter().filter(|failing| failing.status != 404) {
+    for failing in failures().into_iter().filter(|failing| !failing.refuses_head) {
         upstream.clear_rules();
         upstream.on(Rule::on("HEAD", "/manifests/")
             .times(if failing.retried { 3 } else { 1 })
@@ -156,28 +174,28 @@ async fn a_tag_whose_head_has_no_digest_or_is_not_allowed_is_asked_by_get() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_fetches_the_manifest_behind_it_only_where_that_is_wanted() {
+async fn a_head_costs_one_head_and_nothing_else() {
     let (upstream, image) = with_image().await;
     let world = TestWorld::start(&upstream).await;
-    assert_image(&Method::HEAD, &world.head(&manifest("1")).await, &image);
-    assert_eventually!(world.rows("tags") == 1);
-    assert_eq!(upstream.count("GET", ""), 1);
-
-    upstream.clear_requests();
-    let keys = format!("{ALWAYS_CHECKED}\nfetch_on_head = false");
-    let world = TestWorld::builder().upstream("up", &upstream, &keys).start().await;
-    for asked in 1..=3 {
+    for (asked, status) in [(1, "tidegate; fwd=miss"), (2, "tidegate; hit"), (3, "tidegate; hit")] {
         let answer = world.head(&manifest("1")).await;
         assert_image(&Method::HEAD, &answer, &image);
-        assert_eq!(answer.header("cache-status"), "tidegate; fwd=miss");
-        assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (asked, 0));
+        assert_eq!(answer.header("cache-status"), status, "{asked}");
+        assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (1, 0));
     }
     assert_nothing_recorded(&world).await;
+
+    let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
+    upstream.clear_requests();
+    for asked in 1..=3 {
+        assert_image(&Method::HEAD, &world.head(&manifest("1")).await, &image);
+        assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (asked, 0));
+    }
     let fetched = world.get(&manifest("1")).await;
     assert_image(&Method::GET, &fetched, &image);
     assert_eq!(fetched.header("cache-status"), "tidegate; fwd=miss; stored");
 
-    // It moves: told of from upstream, and still here as it was.
+    // The tag moves: the upstream names another manifest, and the stored one stays.
     let moved = Image::random(2, &[7]);
     upstream.put_image(UPSTREAM_NAME, "1", &moved);
     upstream.clear_requests();
@@ -189,10 +207,40 @@ async fn a_head_fetches_the_manifest_behind_it_only_where_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_was_named_for_a_head_is_recorded_with_the_manifest() {
+    let (upstream, image) = with_image().await;
+    let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
+    assert_image(&Method::HEAD, &world.head(&manifest("1")).await, &image);
+    assert_image(&Method::GET, &world.get(&manifest(image.digest.as_str())).await, &image);
+    assert_eq!(world.texts("SELECT manifest AS text FROM tags"), [image.digest.as_str()]);
+    upstream.on(Rule::on("*", "").then(Fault::Status(503, Vec::new(), Bytes::new())));
+    for method in [Method::HEAD, Method::GET] {
+        let stale = world.ask(&method, &manifest("1")).await;
+        assert_image(&method, &stale, &image);
+        assert!(stale.header("cache-status").contains("stale-upstream-502"), "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_the_upstream_delivers_only_by_tag_is_served() {
+    let (upstream, image) = with_image().await;
+    for status in [404, 424, 500] {
+        upstream.clear_rules();
+        let by_digest = format!("/manifests/{}", image.digest);
+        upstream.on(Rule::on("GET", &by_digest).then(Fault::Status(status, Vec::new(), Bytes::new())));
+        let world = TestWorld::start(&upstream).await;
+        assert_image(&Method::GET, &world.get(&manifest("1")).await, &image);
+        // The digest that a `HEAD` named is found by its tag, too.
+        let world = TestWorld::start(&upstream).await;
+        assert_image(&Method::HEAD, &world.head(&manifest("1")).await, &image);
+        assert_image(&Method::GET, &world.get(&manifest(image.digest.as_str())).await, &image);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_get_that_joins_the_check_of_a_head_gets_the_manifest() {
     let (upstream, image) = with_image().await;
-    let keys = format!("{ALWAYS_CHECKED}\nfetch_on_head = false");
-    let world = TestWorld::builder().upstream("up", &upstream, &keys).start().await;
+    let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
     upstream.on(Rule::on("HEAD", "/manifests/1").then(Fault::Delay(Duration::from_millis(500))));
     let path = manifest("1");
     let get = async {

@@ -223,23 +223,23 @@ async fn a_redirect_to_a_private_address_is_refused_and_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redirects_are_followed_five_times_and_no_more() {
+async fn redirects_are_followed_ten_times_and_no_more() {
     let (upstream, image) = with_image().await;
     let world = TestWorld::start(&upstream).await;
     world.get(&manifest("1")).await;
     let (digest, bytes) = (&image.config.0, &image.config.1);
-    upstream.put_file("/hop/5", bytes.clone());
-    upstream.on(Rule::on("GET", digest).then(Fault::RedirectTo("/hop/1".to_owned())));
-    for hop in 1..5 {
-        let next = format!("/hop/{}", hop + 1);
-        upstream.on(Rule::on("GET", &format!("/hop/{hop}")).then(Fault::RedirectTo(next)));
+    upstream.put_file("/hop-10/", bytes.clone());
+    upstream.on(Rule::on("GET", digest).then(Fault::RedirectTo("/hop-1/".to_owned())));
+    for hop in 1..10 {
+        let next = format!("/hop-{}/", hop + 1);
+        upstream.on(Rule::on("GET", &format!("/hop-{hop}/")).then(Fault::RedirectTo(next)));
     }
     assert_eq!(world.blob(NAME, digest).await.body, *bytes);
     upstream.clear_rules();
     upstream.clear_requests();
     upstream.on(Rule::on("*", "/v2/").then(Fault::RedirectTo("/v2/again".to_owned())));
     assert_error(&Method::GET, &world.get(&manifest("2")).await, 502, "UNKNOWN");
-    assert_eq!(upstream.requests().len(), 6);
+    assert_eq!(upstream.requests().len(), 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +267,8 @@ async fn a_token_service_that_fails_is_an_upstream_that_fails() {
     let upstream = filled(ChaosUpstream::builder().bearer("alice", "right"), &image).await;
     let dir = dir();
     let keys = format!("{}\nanswer_timeout = \"500ms\"", login(&dir, "alice", "right"));
-    let world = world(dir).upstream("up", &upstream, &keys).start().await;
+    let world =
+        world(dir).upstream("up", &upstream, &keys).sections("[api]\nnegative_ttl = \"0\"").start().await;
     for (fault, status) in [
         (Fault::Empty(500), 502),
         (Fault::Empty(404), 502),

@@ -74,7 +74,7 @@ async fn a_list_is_kept_for_the_tag_ttl() {
         world.json(LIST).await;
         world.json(&format!("{LIST}?n=2")).await;
     }
-    assert_eq!(upstream.count("GET", "tags/list"), 2, "one for each page");
+    assert_eq!(upstream.count("GET", "tags/list"), 1, "pages are those of one list");
     upstream.move_tag(UPSTREAM_NAME, "f", &image.digest);
     assert_eventually!(world.json(LIST).await["tags"].as_array().unwrap().len() == 6);
     upstream.clear_requests();
@@ -117,7 +117,12 @@ async fn a_list_that_upstream_does_not_give_is_refused_where_nothing_is_here() {
         let code = failing.code.replace("MANIFEST_", "NAME_");
         assert_error(&Method::GET, &answer, failing.status, &code);
         assert_eq!(answer.header("retry-after"), failing.retry_after, "{}", failing.what);
-        failing.assert_requests(upstream.requests().len());
+        if failing.what == "odd-status" {
+            // Smaller pages might be accepted.
+            assert_eq!(upstream.count("GET", "tags/list"), 3);
+        } else {
+            failing.assert_requests(upstream.count("GET", "tags/list"));
+        }
     }
     assert_nothing_recorded(&world).await;
 }

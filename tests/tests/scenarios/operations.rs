@@ -35,7 +35,7 @@ async fn error_bodies_and_headers_are_these() {
         .start()
         .await;
     for failing in failures() {
-        upstream.on(Rule::on("HEAD", &format!("/manifests/{}", failing.what)).then(failing.fault));
+        upstream.on(Rule::on("*", &format!("/manifests/{}", failing.what)).then(failing.fault));
     }
     let mut paths: Vec<_> = failures().iter().map(|failing| manifest(failing.what)).collect();
     paths.extend([
@@ -53,8 +53,16 @@ async fn error_bodies_and_headers_are_these() {
         "/nothing".to_owned(),
     ]);
     let mut text = String::new();
+    let host = upstream.url().trim_start_matches("http://").to_owned();
     for path in &paths {
-        text += &shown(&format!("GET {path}"), &world.get(path).await);
+        let mut answer = world.get(path).await;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        if let Some((before, _)) = body.split_once(&host) {
+            // The text of the system and the length of the port differ from run to run.
+            answer.body = format!("{before}HOST: CAUSE\"}}]}}").into();
+            answer.headers.remove("content-length");
+        }
+        text += &shown(&format!("GET {path}"), &answer);
     }
     text += &shown("POST /v2/", &world.ask(&Method::POST, "/v2/").await);
     insta::assert_snapshot!(text);

@@ -37,7 +37,7 @@ async fn a_tag_that_upstream_cannot_confirm_is_served_stale_and_says_why() {
     age_tags(&world, Duration::from_secs(42));
     for failing in failures() {
         let tag = failing.what;
-        upstream.on(Rule::on("HEAD", &format!("/manifests/{tag}")).then(failing.fault.clone()));
+        upstream.on(Rule::on("*", &format!("/manifests/{tag}")).then(failing.fault.clone()));
         for method in &METHODS {
             upstream.clear_requests();
             let answer = world.ask(method, &manifest(tag)).await;
@@ -46,7 +46,6 @@ async fn a_tag_that_upstream_cannot_confirm_is_served_stale_and_says_why() {
             assert!(ttl.starts_with("tidegate; hit; ttl=-4"), "{tag}: {ttl}");
             assert_eq!(detail, format!("stale-upstream-{}", failing.detail), "{tag}");
             failing.assert_requests(upstream.count("*", tag));
-            assert_eq!(upstream.count("GET", ""), 0, "{tag}");
         }
     }
     let stale = "tidegate_pulls_total{upstream=\"up\",kind=\"manifest\",outcome=\"stale\"}";
@@ -64,7 +63,8 @@ async fn a_tag_whose_new_manifest_cannot_be_fetched_is_served_stale() {
     for (failing, seed) in failures().into_iter().zip(100..) {
         let moved = Image::random(seed, &[10]);
         upstream.put_image(UPSTREAM_NAME, failing.what, &moved);
-        upstream.on(Rule::on("GET", &moved.digest).then(failing.fault.clone()));
+        upstream.clear_rules();
+        upstream.on(Rule::on("GET", "/manifests/").then(failing.fault.clone()));
         let answer = world.get(&manifest(failing.what)).await;
         assert_image(&Method::GET, &answer, &image);
         assert!(answer.header("cache-status").ends_with(&format!("stale-upstream-{}", failing.detail)));
@@ -155,10 +155,10 @@ async fn a_slow_upstream_does_not_keep_a_client_from_the_copy() {
     upstream.put_image(UPSTREAM_NAME, "1", &moved);
     upstream.clear_requests();
     upstream.on(Rule::on("HEAD", "/manifests/1").times(1).then(Fault::Delay(Duration::from_secs(4))));
-    for method in METHODS.iter().cycle().take(3) {
+    for method in [Method::GET, Method::HEAD, Method::GET] {
         let started = Instant::now();
-        let answer = world.ask(method, &manifest("1")).await;
-        assert_image(method, &answer, &image);
+        let answer = world.ask(&method, &manifest("1")).await;
+        assert_image(&method, &answer, &image);
         assert!(answer.header("cache-status").ends_with("; detail=stale-upstream-504"), "{answer:?}");
         assert!((250..3500).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
     }

@@ -106,6 +106,8 @@ pub(crate) struct Failing {
     pub(crate) retry_after: &'static str,
     /// The end of `Cache-Status` for one who is served a copy.
     pub(crate) detail: &'static str,
+    /// Whether a `HEAD` is followed by a `GET`, until one has succeeded.
+    pub(crate) refuses_head: bool,
     /// Whether the request is repeated, twice at most and as long as there is time.
     pub(crate) retried: bool,
 }
@@ -130,6 +132,7 @@ pub(crate) fn failures() -> Vec<Failing> {
         code,
         retry_after: "",
         detail,
+        refuses_head: matches!(what, "not-found" | "unauthorized" | "forbidden" | "broken" | "odd-status"),
         retried: false,
     };
     let html = Fault::Status(200, vec![("Content-Type".into(), "text/html".into())], Bytes::from("<html>"));

@@ -126,7 +126,7 @@ async fn fifty_clients_share_one_failure() {
     for answer in all_ask(&world, &Method::GET, &manifest("1")).await {
         assert_error(&Method::GET, &answer, 404, "MANIFEST_UNKNOWN");
     }
-    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!((upstream.count("HEAD", ""), upstream.count("GET", "")), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

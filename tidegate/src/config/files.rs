@@ -13,7 +13,8 @@ pub(crate) const LINK_KEY_FORMAT: &str =
 /// A file with a secret on one line.
 #[derive(Debug, Clone)]
 pub struct SecretFile {
-    path: PathBuf,
+    /// The path of the file.
+    pub path: PathBuf,
     /// The line.
     pub secret: SecretString,
 }

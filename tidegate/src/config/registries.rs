@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use registry_api::{Namespace, UpstreamPolicy};
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use upstream_client::{Credentials, UpstreamConfig};
 use url::Url;
 
@@ -52,7 +52,18 @@ pub(super) struct Login {
     password_file: Option<SecretFile>,
     /// The environment variable with the password.
     password_env: Option<String>,
+    /// The program that prints the login, as Docker's credential helpers do.
+    #[serde(deserialize_with = "credential_helper")]
+    credential_helper: Option<String>,
     ca_file: Option<PemFile>,
+}
+
+fn credential_helper<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let expected = "the name or the path of a program such as \"docker-credential-ecr-login\"";
+    settings::from_text(deserializer, expected, |text| {
+        let name = text.rsplit('/').next().unwrap_or_default();
+        name.starts_with("docker-credential-").then(|| Some(text.to_owned()))
+    })
 }
 
 impl Section for Upstream {
@@ -73,7 +84,7 @@ impl Section for Namespace {
 }
 
 impl Upstream {
-    /// The login, with its password read.
+    /// The login.
     fn credentials(
         &self,
         keys: &Keys<'_>,
@@ -81,34 +92,50 @@ impl Upstream {
     ) -> Result<Option<Credentials>, ConfigError> {
         let name = &self.client.name;
         let error = |key: &str, message: String| Err(ConfigError::new(keys.location(key), message));
-        let Login { username, password_file, password_env, .. } = &self.login;
-        let password = match (password_file, password_env) {
-            (Some(_), Some(_)) => {
-                let message = format!("the upstream `{name}` has both `password_file` and `password_env`");
-                return error("password_env", message);
-            }
-            (Some(file), None) => Some(("password_file", file.secret.clone())),
-            (None, Some(variable)) => match variables.get(variable) {
-                Some(password) => Some(("password_env", SecretString::from(password.as_str()))),
-                None => {
-                    let message = format!("`password_env`: the variable {variable} is not set");
-                    return error("password_env", message);
-                }
-            },
-            (None, None) => None,
-        };
-        match (username.clone(), password) {
-            (Some(username), Some((_, password))) => Ok(Some(Credentials { username, password })),
-            (None, None) => Ok(None),
+        let Login { username, password_file, password_env, credential_helper, .. } = &self.login;
+        let sources = [
+            ("password_file", password_file.is_some()),
+            ("password_env", password_env.is_some()),
+            ("credential_helper", credential_helper.is_some()),
+        ];
+        let mut sources = sources.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key);
+        let (source, other) = (sources.next(), sources.next());
+        if let (Some(source), Some(other)) = (source, other) {
+            return error(other, format!("the upstream `{name}` has both `{source}` and `{other}`"));
+        }
+        if let Some(program) = credential_helper {
+            let server = authority(&self.client.url).unwrap_or_default();
+            return match username {
+                Some(_) => error(
+                    "username",
+                    format!("the upstream `{name}` has both `credential_helper` and `username`"),
+                ),
+                None => Ok(Some(Credentials::Helper { program: program.clone(), server })),
+            };
+        }
+        let username = match (username.clone(), source) {
+            (Some(username), Some(_)) => username,
+            (None, None) => return Ok(None),
             (Some(_), None) => {
                 let message = format!(
                     "the upstream `{name}` has a `username`, but neither `password_file` nor `password_env`"
                 );
-                error("username", message)
+                return error("username", message);
             }
-            (None, Some((key, _))) => {
-                error(key, format!("the upstream `{name}` has a password, but no `username`"))
+            (None, Some(key)) => {
+                return error(key, format!("the upstream `{name}` has a password, but no `username`"));
             }
+        };
+        if let Some(file) = password_file {
+            return Ok(Some(Credentials::File { username, path: file.path.clone() }));
+        }
+        let variable = password_env.as_deref().unwrap_or_default();
+        match variables.get(variable) {
+            Some(password) => {
+                let password = SecretString::from(password.as_str());
+                Ok(Some(Credentials::Fixed { username, password }))
+            }
+            None => error("password_env", format!("`password_env`: the variable {variable} is not set")),
         }
     }
 }

@@ -22,6 +22,14 @@ impl From<UpstreamError> for AttemptError {
 }
 
 impl AttemptError {
+    /// Whether the answer of a token service is that it issues no such token.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self.error,
+            UpstreamError::Denied | UpstreamError::LoginRefused { .. } | UpstreamError::InvalidResponse(_)
+        )
+    }
+
     /// What an exchange without a response, or a body that broke, proves.
     pub(crate) fn from_transport(error: reqwest::Error, url: &Url) -> Self {
         let host = host_and_port(url);

@@ -25,15 +25,14 @@ impl Content {
         Self {
             digest: declared_digest(headers),
             media_type: media_type(headers).filter(|media_type| !media_type.as_str().is_empty()),
-            size: content_length(headers),
+            size: size_of_plain(headers),
             ..Self::default()
         }
     }
 
-    /// From a response to a request for the whole blob. The length of an encoded form is not the size.
+    /// From a response to a request for the whole blob.
     pub(super) fn blob_size(headers: &HeaderMap) -> Self {
-        let plain = headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
-        Self { size: if plain { content_length(headers) } else { None }, ..Self::default() }
+        Self { size: size_of_plain(headers), ..Self::default() }
     }
 
     /// From a response to a request for a part of the blob.
@@ -65,10 +64,20 @@ impl Content {
     }
 }
 
+/// The size of content that is not encoded. The length of an encoded form is not the size.
+fn size_of_plain(headers: &HeaderMap) -> Option<u64> {
+    let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    content_length(headers).filter(|_| is_plain)
+}
+
 /// HTML is sent by what is not a registry: a login page, or the captive portal of a network.
 pub(super) fn is_html(headers: &HeaderMap) -> bool {
     let media_type = media_type(headers);
     media_type.is_some_and(|html| matches!(html.as_str(), "text/html" | "application/xhtml+xml"))
+}
+
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|json| json.as_str() == "application/json")
 }
 
 /// Whether the response names this digest.

@@ -202,7 +202,7 @@ async fn html_is_not_a_blob_unless_it_declares_the_digest() {
     let page = |status| reply(status).header("content-type", "text/html; charset=utf-8").body("<html>");
     let head =
         async |server: &Server| server.upstream().head_blob(&repository("a"), &digest(BLOB), Client).await;
-    let refused = UpstreamError::invalid_response("HTML instead of a blob");
+    let refused = UpstreamError::invalid_response("a web page (HTML) instead of a blob");
     let portal = Server::start(move |_| page(200)).await;
     assert_eq!(head(&portal).await, Err(refused.clone()));
     let to_get = move |request: &Request| if request.method == "HEAD" { reply(405) } else { page(200) };

@@ -131,8 +131,10 @@ async fn html_or_an_empty_body_is_an_invalid_response() {
 #[tokio::test]
 async fn each_refusal_has_its_error() {
     let server = Server::start(|request| {
-        let status = request.target.rsplit('/').next().unwrap().trim_start_matches('s').parse().unwrap();
+        let status =
+            request.target.rsplit('/').next().unwrap().trim_start_matches('s').parse().unwrap_or(401);
         match status {
+            200 => reply(200),
             429 => reply(status).header("retry-after", "17"),
             _ => reply(status).body(r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
         }
@@ -140,6 +142,10 @@ async fn each_refusal_has_its_error() {
     .await;
     let (upstream, a) = (server.upstream(), repository("a"));
     let retry_after = Some(std::time::Duration::from_secs(17));
+    // A refusal of `HEAD` means something only where the upstream answers `HEAD` at all.
+    let unknown = upstream.head_manifest(&a, &reference("s404"), Client).await.unwrap();
+    assert_eq!(unknown, ManifestHead { digest: None, media_type: None, size: None });
+    upstream.head_manifest(&a, &reference("s200"), Client).await.unwrap();
     for (tag, expected) in [
         ("s404", UpstreamError::NotFound),
         ("s403", UpstreamError::Denied),

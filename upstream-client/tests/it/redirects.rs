@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use upstream_client::{BlobHead, BlobRange, Priority::Client, UpstreamError};
 
 use crate::support::{Server, collect, digest, login, reference, reply, repository, upstream};
@@ -113,23 +115,23 @@ async fn the_upstreams_own_address_is_exempt_in_a_redirect_too() {
 }
 
 #[tokio::test]
-async fn at_most_five_redirects_are_followed() {
+async fn at_most_ten_redirects_are_followed() {
     let server = Server::start(|request| {
         let step = |target: &str| target.strip_prefix("/step/").and_then(|step| step.parse::<u32>().ok());
         match (request.target.as_str(), step(&request.target)) {
             (_, Some(1)) => reply(200).body("{}"),
             (_, Some(left)) => reply(307).header("location", format!("/step/{}", left - 1)),
-            (target, None) if target.ends_with("/five") => reply(307).header("location", "/step/5"),
-            _ => reply(307).header("location", "/step/6"),
+            (target, None) if target.ends_with("/ten") => reply(307).header("location", "/step/10"),
+            _ => reply(307).header("location", "/step/11"),
         }
     })
     .await;
     let (upstream, a) = (server.upstream(), repository("a"));
-    upstream.get_manifest(&a, &reference("five"), Client).await.unwrap();
-    assert_eq!(server.requests().len(), 6);
-    let refused = upstream.get_manifest(&a, &reference("six"), Client).await;
-    assert_eq!(refused.err(), Some(UpstreamError::invalid_response("more than 5 redirects")));
-    assert_eq!(server.requests().len(), 12);
+    upstream.get_manifest(&a, &reference("ten"), Client).await.unwrap();
+    assert_eq!(server.requests().len(), 11);
+    let refused = upstream.get_manifest(&a, &reference("eleven"), Client).await;
+    assert_eq!(refused.err(), Some(UpstreamError::invalid_response("more than 10 redirects")));
+    assert_eq!(server.requests().len(), 22);
 }
 
 #[tokio::test]
@@ -137,4 +139,31 @@ async fn a_redirect_without_a_location_is_an_invalid_response() {
     let server = Server::start(|_| reply(302)).await;
     let refused = server.upstream().get_manifest(&repository("a"), &reference("t"), Client).await;
     assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_link_that_is_refused_is_replaced_by_a_new_one() {
+    for status in [400, 401, 403, 404, 410] {
+        let links = AtomicUsize::new(0);
+        let server = Server::start(move |request| match request.target.as_str() {
+            "/link/1" => reply(status).header("content-type", "application/xml").body("<Error/>"),
+            "/link/2" => reply(200).body("blob"),
+            _ => {
+                let number = links.fetch_add(1, Ordering::SeqCst) + 1;
+                let url = format!(
+                    "http://localhost:{}/link/{number}",
+                    request.header("host").unwrap().rsplit(':').next().unwrap()
+                );
+                reply(307).header("location", url)
+            }
+        })
+        .await;
+        let mut config = server.config();
+        config.allow_private = true;
+        let upstream = upstream(config);
+        let blob = digest(b"blob");
+        let body = upstream.open_blob(&repository("a"), &blob, BlobRange::default(), Client).await.unwrap();
+        assert_eq!(collect(body).await, (b"blob".to_vec(), None), "{status}");
+        assert_eq!(server.requests().len(), 4);
+    }
 }

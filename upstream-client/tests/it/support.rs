@@ -249,7 +249,7 @@ pub(crate) fn upstream(config: UpstreamConfig) -> Upstream {
 }
 
 pub(crate) fn login(username: &str, password: &str) -> Option<Credentials> {
-    Some(Credentials { username: username.to_owned(), password: password.into() })
+    Some(Credentials::Fixed { username: username.to_owned(), password: password.into() })
 }
 
 pub(crate) fn repository(name: &str) -> RepositoryName {

@@ -1,13 +1,13 @@
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::sync::watch;
-use upstream_client::{Priority::Client, Upstream, UpstreamError};
+use upstream_client::{Credentials, Priority::Client, Upstream, UpstreamError};
 
 use crate::support::{Reply, Request, Server, login, reference, reply, repository, upstream};
 
@@ -44,6 +44,10 @@ async fn registry_that_waits(
         }
     })
     .await
+}
+
+fn authority(server: &Server) -> String {
+    format!("127.0.0.1:{}", server.url.port().unwrap())
 }
 
 async fn get(upstream: &Upstream, name: &str) -> Result<(), UpstreamError> {
@@ -134,22 +138,27 @@ async fn an_expired_token_is_not_sent() {
 #[tokio::test]
 async fn responses_of_the_token_service_have_the_same_errors() {
     for (status, expected) in [
-        (401, UpstreamError::Denied),
-        (403, UpstreamError::Denied),
-        (404, UpstreamError::invalid_response("status 404 from the token service")),
-        (429, UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(9)) }),
-        (500, UpstreamError::Server { status: 500 }),
-        (503, UpstreamError::Server { status: 503 }),
-        (307, UpstreamError::invalid_response("redirect by the token service")),
-        (200, UpstreamError::invalid_response("no token in the response of the token service")),
+        (401, None),
+        (403, None),
+        (404, Some(UpstreamError::invalid_response("status 404 from the token service"))),
+        (429, Some(UpstreamError::RateLimited { retry_after: Some(Duration::from_secs(9)) })),
+        (500, Some(UpstreamError::Server { status: 500 })),
+        (503, Some(UpstreamError::Server { status: 503 })),
+        (307, Some(UpstreamError::invalid_response("redirect by the token service to another host"))),
+        (200, Some(UpstreamError::invalid_response("no token in the response of the token service"))),
     ] {
         let server = Server::start(move |request| match request.target.starts_with("/token") {
-            true => reply(status).header("retry-after", "9").header("location", "/v2/").body("{}"),
+            true => reply(status)
+                .header("retry-after", "9")
+                .header("location", "https://elsewhere.test/")
+                .body("{}"),
             false => challenge(request),
         })
         .await;
         let mut config = server.config();
         config.credentials = login("user", "hidden");
+        let issuer = format!("the token service {}", authority(&server));
+        let expected = expected.unwrap_or(UpstreamError::LoginRefused { issuer });
         assert_eq!(get(&upstream(config), "a").await, Err(expected), "{status}");
         assert_eq!(server.requests().len(), 2, "{status}");
     }
@@ -189,10 +198,14 @@ async fn basic_is_answered_with_the_login_which_is_then_sent_at_once() {
     })
     .await;
     let mut config = server.config();
-    assert_eq!(get(&upstream(config.clone()), "a").await, Err(UpstreamError::Denied));
+    assert_eq!(get(&upstream(config.clone()), "a").await, Err(UpstreamError::LoginRequired));
     config.credentials = login("user", "wrong");
     let wrong = upstream(config.clone());
-    assert_eq!(get(&wrong, "a").await, Err(UpstreamError::Denied));
+    let refused = UpstreamError::LoginRefused { issuer: authority(&server) };
+    assert_eq!(get(&wrong, "a").await, Err(refused.clone()));
+    let before = server.requests().len();
+    assert_eq!(get(&wrong, "a").await, Err(refused));
+    assert_eq!(server.requests().len() - before, 1, "the same login was sent twice");
     config.credentials = login("user", "hidden");
     let right = upstream(config);
     let before = server.requests().len();
@@ -221,4 +234,129 @@ async fn the_login_of_one_upstream_never_reaches_another() {
     }
     assert_eq!(other.requests().len(), 2);
     assert!(other.requests().iter().all(|request| request.authorization().is_none()));
+}
+
+#[tokio::test]
+async fn a_challenge_that_is_sent_at_the_base_only_is_found_and_remembered() {
+    let server = Server::start(|request| match (request.target.as_str(), request.authorization()) {
+        (target, _) if target.starts_with("/token") => reply(200).body(r#"{"token":"t","expires_in":0}"#),
+        (_, Some("Bearer t")) => reply(200).body("{}"),
+        ("/v2/", None) => challenge(request),
+        _ => reply(401),
+    })
+    .await;
+    let upstream = server.upstream();
+    get(&upstream, "a").await.unwrap();
+    get(&upstream, "b").await.unwrap();
+    assert_eq!(server.requests().iter().filter(|request| request.target == "/v2/").count(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_before_its_expiry_is_replaced() {
+    for refusal in [401, 403] {
+        let revoked = Arc::new(AtomicUsize::new(0));
+        let (issued, is_revoked) = (AtomicUsize::new(0), Arc::clone(&revoked));
+        let server = Server::start(move |request| match request.authorization() {
+            _ if request.target.starts_with("/token") => {
+                let number = issued.fetch_add(1, Ordering::SeqCst);
+                reply(200).body(format!(r#"{{"token":"{number}","expires_in":3600}}"#))
+            }
+            None => challenge(request),
+            Some(token) if token == format!("Bearer {}", is_revoked.load(Ordering::SeqCst)) => {
+                reply(200).body("{}")
+            }
+            Some(_) => reply(refusal),
+        })
+        .await;
+        let upstream = server.upstream();
+        get(&upstream, "a").await.unwrap();
+        revoked.store(1, Ordering::SeqCst);
+        get(&upstream, "a").await.unwrap();
+        assert_eq!(server.count("/token"), 2, "{refusal}");
+        // A refusal of a new token is final.
+        revoked.store(9, Ordering::SeqCst);
+        assert_eq!(get(&upstream, "a").await, Err(UpstreamError::Denied));
+        assert_eq!(server.count("/token"), 3, "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_was_renewed_in_its_file_is_used() {
+    let current = Arc::new(Mutex::new("Basic QVdTOm9sZA==")); // AWS:old
+    let accepted = Arc::clone(&current);
+    let server = Server::start(move |request| match request.authorization() {
+        None => reply(401).header("www-authenticate", "Basic realm=\"registry\""),
+        Some(login) if login == *accepted.lock().unwrap() => reply(200).body("{}"),
+        Some(_) => reply(403),
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "old\n").unwrap();
+    let mut config = server.config();
+    config.credentials = Some(Credentials::File { username: "AWS".to_owned(), path: path.clone() });
+    let upstream = upstream(config);
+    get(&upstream, "a").await.unwrap();
+    *current.lock().unwrap() = "Basic QVdTOm5ldw=="; // AWS:new
+    let refused = get(&upstream, "a").await.unwrap_err();
+    assert_eq!(refused, UpstreamError::LoginRefused { issuer: authority(&server) });
+    std::fs::write(&path, "new\n").unwrap();
+    get(&upstream, "a").await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    get(&upstream, "a").await.unwrap();
+    let unreadable = get(&upstream, "b").await.unwrap_err();
+    assert!(matches!(unreadable, UpstreamError::LoginUnreadable { .. }), "{unreadable}");
+}
+
+#[tokio::test]
+async fn the_scope_of_the_request_is_tried_where_that_of_the_challenge_does_not_suffice() {
+    const OWN: &str = "scope=repository%3Aa%3Apull";
+    for is_issued in [true, false] {
+        let server = Server::start(move |request| match request.authorization() {
+            _ if request.target.contains(OWN) => reply(200).body(r#"{"token":"good"}"#),
+            _ if request.target.starts_with("/token") && is_issued => reply(200).body(r#"{"token":"bad"}"#),
+            _ if request.target.starts_with("/token") => reply(403),
+            Some("Bearer good") => reply(200).body("{}"),
+            Some(_) => reply(403),
+            None => {
+                let realm = format!("http://{}/token", request.header("host").unwrap());
+                let challenge = format!("Bearer realm=\"{realm}\",scope=\"repository:user/image:pull\"");
+                reply(401).header("www-authenticate", challenge)
+            }
+        })
+        .await;
+        get(&server.upstream(), "a").await.unwrap();
+        assert_eq!(server.count("/token"), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_token_service_may_redirect_within_its_host() {
+    let server = Server::start(|request| match (request.target.as_str(), request.authorization()) {
+        ("/token/", Some(BASIC)) => reply(200).body(r#"{"token":"t"}"#),
+        (target, Some(BASIC)) if target.starts_with("/token?") => reply(301).header("location", "/token/"),
+        (_, Some("Bearer t")) => reply(200).body("{}"),
+        _ => challenge(request),
+    })
+    .await;
+    let mut config = server.config();
+    config.credentials = login("user", "hidden");
+    get(&upstream(config), "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_behind_a_redirect_is_authorized_by_a_listed_realm() {
+    let elsewhere = registry(|_| true, r#"{"token":"TOKEN"}"#).await;
+    let location = elsewhere.at("/v2/b/manifests/t");
+    let server = Server::start(move |_| reply(307).header("location", &location)).await;
+    let mut config = server.config();
+    config.allow_private = true;
+    assert_eq!(get(&upstream(config.clone()), "a").await, Err(UpstreamError::Denied));
+    assert_eq!(elsewhere.count("/token"), 0);
+    config.realms = vec![authority(&elsewhere)];
+    let upstream = upstream(config);
+    get(&upstream, "a").await.unwrap();
+    get(&upstream, "a").await.unwrap();
+    assert_eq!(elsewhere.count("/token?service=test&scope=repository%3Ab%3Apull"), 1);
+    assert!(server.requests().iter().all(|request| request.authorization().is_none()));
 }

@@ -107,7 +107,7 @@ async fn an_offline_upstream_receives_no_request() {
     assert_eq!(upstream.head_blob(&a, &blob, Client).await.unwrap_err(), UpstreamError::Offline);
     let opened = upstream.open_blob(&a, &blob, BlobRange::default(), Client).await;
     assert_eq!(opened.unwrap_err(), UpstreamError::Offline);
-    assert_eq!(upstream.list_tags(&a, None, None, Client).await.unwrap_err(), UpstreamError::Offline);
+    assert_eq!(upstream.list_tags(&a, None, Client).await.unwrap_err(), UpstreamError::Offline);
     assert_eq!(server.requests().len(), 0);
 }
 

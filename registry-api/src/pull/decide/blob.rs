@@ -17,7 +17,7 @@ pub(crate) struct BlobFacts {
     /// Whether clients can be redirected to the object store for stored blobs.
     pub(crate) presigned: bool,
     /// Whether the negative cache has the blob.
-    pub(crate) known_missing: bool,
+    pub(crate) known_refusal: bool,
     /// The answer of the upstream.
     pub(crate) upstream: Upstream<()>,
     /// Whether the request is `HEAD`.
@@ -35,8 +35,8 @@ pub(crate) enum BlobDecision {
     Presign,
     /// Redirect to content-app.
     Redirect,
-    /// Answer 404 from the negative cache.
-    RefuseKnownMissing,
+    /// Answer the refusal from the negative cache.
+    RefuseKnown,
     /// Request confirmation from the upstream, record it, and decide again.
     Head,
     /// Answer an error.
@@ -52,7 +52,7 @@ pub(crate) fn blob(facts: &BlobFacts) -> BlobDecision {
         BlobFacts { stored: true, presigned: true, .. } if proven => BlobDecision::Presign,
         _ if proven => BlobDecision::Redirect,
         BlobFacts { upstream: Upstream::Failed(failure), .. } => BlobDecision::Refuse(*failure),
-        BlobFacts { known_missing: true, .. } => BlobDecision::RefuseKnownMissing,
+        BlobFacts { known_refusal: true, .. } => BlobDecision::RefuseKnown,
         BlobFacts { .. } => BlobDecision::Head,
     }
 }

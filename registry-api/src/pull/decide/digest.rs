@@ -19,17 +19,17 @@ pub(crate) struct DigestFacts {
 pub(crate) enum DigestRequestDecision {
     /// Serve the bytes that are present.
     Serve,
-    /// Answer 404 from the negative cache.
-    RefuseKnownMissing,
+    /// Answer the refusal from the negative cache.
+    RefuseKnown,
     /// Start or join the pull of the digest.
     Pull,
 }
 
 /// Table 3, upper part: the request for a manifest by digest.
-pub(crate) fn digest_request(facts: &DigestFacts, known_missing: bool) -> DigestRequestDecision {
+pub(crate) fn digest_request(facts: &DigestFacts, known_refusal: bool) -> DigestRequestDecision {
     match digest_pull(facts, &Upstream::NotAsked) {
         DigestPullDecision::Serve => DigestRequestDecision::Serve,
-        _ if known_missing => DigestRequestDecision::RefuseKnownMissing,
+        _ if known_refusal => DigestRequestDecision::RefuseKnown,
         _ => DigestRequestDecision::Pull,
     }
 }

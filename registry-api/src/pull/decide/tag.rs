@@ -23,8 +23,10 @@ pub(crate) struct LocalTag {
 pub(crate) struct TagRequestFacts {
     /// The tag in the database.
     pub(crate) local: Option<LocalTag>,
+    /// For `HEAD`: the manifest that the upstream named within the tag's TTL, if it is not present.
+    pub(crate) named: Option<ManifestHeaders>,
     /// Whether the negative cache has the tag.
-    pub(crate) known_missing: bool,
+    pub(crate) known_refusal: bool,
     /// Whether the check has taken longer than `revalidate_wait`.
     pub(crate) check_is_slow: bool,
 }
@@ -34,10 +36,12 @@ pub(crate) struct TagRequestFacts {
 pub(crate) enum TagRequestDecision {
     /// Serve the local copy, which is fresh.
     ServeFresh,
+    /// Answer the headers that the upstream sent.
+    AnswerHeaders(ManifestHeaders),
     /// Serve the local copy without waiting longer for the check, which continues.
     ServeStale(UpstreamFailure),
-    /// Answer 404 from the negative cache.
-    RefuseKnownMissing,
+    /// Answer the refusal from the negative cache.
+    RefuseKnown,
     /// Answer an error.
     Refuse(UpstreamFailure),
     /// Start or join the check of the tag, and wait for it for `revalidate_wait`.
@@ -50,6 +54,7 @@ pub(crate) enum TagRequestDecision {
 pub(crate) fn tag_request(facts: &TagRequestFacts) -> TagRequestDecision {
     match facts {
         TagRequestFacts { local: Some(LocalTag { fresh: true, .. }), .. } => TagRequestDecision::ServeFresh,
+        TagRequestFacts { named: Some(headers), .. } => TagRequestDecision::AnswerHeaders(headers.clone()),
         TagRequestFacts { local, check_is_slow: true, .. } => match local {
             Some(LocalTag { within_stale_limit: true, .. }) => {
                 TagRequestDecision::ServeStale(UpstreamFailure::Timeout)
@@ -57,7 +62,7 @@ pub(crate) fn tag_request(facts: &TagRequestFacts) -> TagRequestDecision {
             _ => TagRequestDecision::Refuse(UpstreamFailure::Timeout),
         },
         TagRequestFacts { local: Some(_), .. } => TagRequestDecision::CheckWithinWait,
-        TagRequestFacts { known_missing: true, .. } => TagRequestDecision::RefuseKnownMissing,
+        TagRequestFacts { known_refusal: true, .. } => TagRequestDecision::RefuseKnown,
         TagRequestFacts { .. } => TagRequestDecision::Check,
     }
 }
@@ -71,11 +76,11 @@ pub(crate) enum UpstreamTag {
         digest: Digest,
         /// Whether any repository has stored the manifest.
         bytes_present: bool,
-        /// The headers of an answer, where the upstream sent all of them.
+        /// The headers of an answer, where the upstream sent all of them, and they are plausible.
         headers: Option<ManifestHeaders>,
     },
-    /// The upstream sent no `Docker-Content-Digest`.
-    NoDigestHeader,
+    /// The upstream sent no `Docker-Content-Digest`, or that of a manifest that it does not deliver.
+    NoUsableDigest,
 }
 
 /// The facts about the check of a tag.
@@ -87,7 +92,7 @@ pub(crate) struct TagCheckFacts {
     pub(crate) upstream: Upstream<UpstreamTag>,
     /// Whether this check has recorded where the tag points.
     pub(crate) recorded: bool,
-    /// Whether the client wants headers only and nothing is to be fetched for it (`fetch_on_head = false`).
+    /// Whether the request is `HEAD`: nothing is fetched for it.
     pub(crate) headers_only: bool,
     /// Whether a tag that the upstream has deleted is still served.
     pub(crate) serve_deleted: bool,
@@ -125,7 +130,7 @@ pub(crate) fn tag_check(facts: &TagCheckFacts) -> TagCheckDecision {
         (Upstream::Has(_), Some(local)) if facts.recorded || local.checked_later => {
             TagCheckDecision::Serve(local.digest.clone())
         }
-        (Upstream::Has(UpstreamTag::NoDigestHeader), _) => TagCheckDecision::FetchByTag,
+        (Upstream::Has(UpstreamTag::NoUsableDigest), _) => TagCheckDecision::FetchByTag,
         (Upstream::Has(UpstreamTag::Digest { digest, .. }), Some(local)) if local.digest == *digest => {
             TagCheckDecision::RecordCheck(digest.clone())
         }

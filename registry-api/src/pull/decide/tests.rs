@@ -50,12 +50,12 @@ fn checked(local: Option<LocalTag>, upstream: Upstream<UpstreamTag>) -> TagCheck
 
 #[test]
 fn a_request_for_a_tag_is_answered_fresh_or_from_the_negative_cache_or_checks_the_tag() {
-    let decide = |local, known_missing, check_is_slow| {
-        tag_request(&TagRequestFacts { local, known_missing, check_is_slow })
+    let decide = |local, known_refusal, check_is_slow| {
+        tag_request(&TagRequestFacts { local, named: None, known_refusal, check_is_slow })
     };
-    for (known_missing, slow) in [(false, false), (true, false), (false, true)] {
+    for (known_refusal, slow) in [(false, false), (true, false), (false, true)] {
         for within_limit in [true, false] {
-            let fresh = decide(local(true, within_limit), known_missing, slow);
+            let fresh = decide(local(true, within_limit), known_refusal, slow);
             assert_eq!(fresh, TagRequestDecision::ServeFresh);
         }
     }
@@ -65,15 +65,31 @@ fn a_request_for_a_tag_is_answered_fresh_or_from_the_negative_cache_or_checks_th
         assert_eq!(decide(stale, true, false), TagRequestDecision::CheckWithinWait);
     }
     assert_eq!(decide(None, false, false), TagRequestDecision::Check);
-    assert_eq!(decide(None, true, false), TagRequestDecision::RefuseKnownMissing);
+    assert_eq!(decide(None, true, false), TagRequestDecision::RefuseKnown);
 }
 
 #[test]
 fn a_check_that_is_slow_serves_the_local_copy_within_the_stale_limit() {
-    let slow = |local| tag_request(&TagRequestFacts { local, known_missing: false, check_is_slow: true });
+    let slow = |local| {
+        tag_request(&TagRequestFacts { local, named: None, known_refusal: false, check_is_slow: true })
+    };
     let timeout = UpstreamFailure::Timeout;
     assert_eq!(slow(local(false, true)), TagRequestDecision::ServeStale(timeout));
     assert_eq!(slow(local(false, false)), TagRequestDecision::Refuse(timeout));
+}
+
+#[test]
+fn a_manifest_that_was_named_for_head_is_named_again() {
+    let named = headers(upstream_digest());
+    for (local, expected) in [
+        (None, TagRequestDecision::AnswerHeaders(named.clone())),
+        (local(false, true), TagRequestDecision::AnswerHeaders(named.clone())),
+        (local(true, true), TagRequestDecision::ServeFresh),
+    ] {
+        let named = Some(named.clone());
+        let facts = TagRequestFacts { local, named, known_refusal: false, check_is_slow: false };
+        assert_eq!(tag_request(&facts), expected);
+    }
 }
 
 #[test]
@@ -99,13 +115,13 @@ fn a_moved_or_new_tag_links_present_bytes_and_fetches_absent_ones() {
         assert_eq!(present, TagCheckDecision::LinkExisting(upstream_digest()));
         let absent = checked(known.clone(), names(upstream_digest(), false));
         assert_eq!(absent, TagCheckDecision::Fetch(upstream_digest()));
-        let by_tag = checked(known, Upstream::Has(UpstreamTag::NoDigestHeader));
+        let by_tag = checked(known, Upstream::Has(UpstreamTag::NoUsableDigest));
         assert_eq!(by_tag, TagCheckDecision::FetchByTag);
     }
 }
 
 #[test]
-fn a_head_request_fetches_nothing_where_fetch_on_head_is_off() {
+fn a_head_request_fetches_nothing_unless_its_answer_is_not_known() {
     let facts = |upstream| TagCheckFacts { headers_only: true, ..check(local(false, true), upstream) };
     let answered = tag_check(&facts(names(upstream_digest(), false)));
     assert_eq!(answered, TagCheckDecision::AnswerHeaders(headers(upstream_digest())));
@@ -113,7 +129,7 @@ fn a_head_request_fetches_nothing_where_fetch_on_head_is_off() {
     let no_headers = UpstreamTag::Digest { digest: upstream_digest(), bytes_present: false, headers: None };
     let fetched = tag_check(&facts(Upstream::Has(no_headers)));
     assert_eq!(fetched, TagCheckDecision::Fetch(upstream_digest()));
-    let by_tag = tag_check(&facts(Upstream::Has(UpstreamTag::NoDigestHeader)));
+    let by_tag = tag_check(&facts(Upstream::Has(UpstreamTag::NoUsableDigest)));
     assert_eq!(by_tag, TagCheckDecision::FetchByTag);
     let linked = tag_check(&facts(names(upstream_digest(), true)));
     assert_eq!(linked, TagCheckDecision::LinkExisting(upstream_digest()));
@@ -127,7 +143,7 @@ fn after_recording_the_tag_is_served_as_it_is_in_the_database() {
         names(local_digest(), true),
         names(upstream_digest(), true),
         names(upstream_digest(), false),
-        Upstream::Has(UpstreamTag::NoDigestHeader),
+        Upstream::Has(UpstreamTag::NoUsableDigest),
     ] {
         let facts = TagCheckFacts { recorded: true, ..check(local(false, true), upstream) };
         assert_eq!(tag_check(&facts), TagCheckDecision::Serve(local_digest()));
@@ -175,11 +191,11 @@ fn is_proven_by_the_table(link: Option<Proof>) -> bool {
 #[test]
 fn a_request_for_a_digest_is_served_or_answered_from_the_negative_cache_or_pulled() {
     for link in LINKS {
-        for (bytes_present, known_missing) in [(true, true), (true, false), (false, true), (false, false)] {
-            let decision = digest_request(&DigestFacts { link, bytes_present }, known_missing);
-            let expected = match (bytes_present && is_proven_by_the_table(link), known_missing) {
+        for (bytes_present, known_refusal) in [(true, true), (true, false), (false, true), (false, false)] {
+            let decision = digest_request(&DigestFacts { link, bytes_present }, known_refusal);
+            let expected = match (bytes_present && is_proven_by_the_table(link), known_refusal) {
                 (true, _) => DigestRequestDecision::Serve,
-                (false, true) => DigestRequestDecision::RefuseKnownMissing,
+                (false, true) => DigestRequestDecision::RefuseKnown,
                 (false, false) => DigestRequestDecision::Pull,
             };
             assert_eq!(decision, expected, "{link:?} {bytes_present}");
@@ -213,7 +229,7 @@ fn unknown_blob() -> BlobFacts {
         link: None,
         stored: false,
         presigned: false,
-        known_missing: false,
+        known_refusal: false,
         upstream: Upstream::NotAsked,
         head: false,
     }
@@ -222,7 +238,7 @@ fn unknown_blob() -> BlobFacts {
 #[test]
 fn a_constant_blob_is_answered_from_memory_whatever_else_is_known() {
     for (link, head) in LINKS.into_iter().flat_map(|link| [(link, false), (link, true)]) {
-        let facts = BlobFacts { constant: true, link, head, known_missing: true, ..unknown_blob() };
+        let facts = BlobFacts { constant: true, link, head, known_refusal: true, ..unknown_blob() };
         assert_eq!(blob(&facts), BlobDecision::Constant);
     }
 }
@@ -255,29 +271,35 @@ fn a_blob_without_a_sufficient_link_is_refused_when_upstream_does_not_confirm_it
                 let failed = BlobFacts { upstream: Upstream::Failed(failure), ..facts.clone() };
                 assert_eq!(blob(&failed), BlobDecision::Refuse(failure));
             }
-            let missing = BlobFacts { known_missing: true, ..facts };
-            assert_eq!(blob(&missing), BlobDecision::RefuseKnownMissing);
+            let missing = BlobFacts { known_refusal: true, ..facts };
+            assert_eq!(blob(&missing), BlobDecision::RefuseKnown);
         }
     }
 }
 
 #[test]
-fn a_tag_list_is_cached_fetched_or_local() {
-    let unavailable = TagListDecision::ListLocal(UpstreamFailure::Unavailable { retry_after: None });
-    let not_found = TagListDecision::ListLocal(UpstreamFailure::NotFound);
-    for (cached, offline, known_missing, decision) in [
-        (false, false, false, TagListDecision::Fetch),
-        (true, false, false, TagListDecision::ServeCached),
-        (true, false, true, TagListDecision::ServeCached),
-        (false, false, true, not_found),
-        (true, true, false, unavailable),
-        (false, true, true, unavailable),
+fn a_tag_list_is_known_fetched_or_local() {
+    let unavailable = UpstreamFailure::Unavailable { retry_after: None };
+    let not_found = Some(UpstreamFailure::NotFound);
+    for (known, offline, refusal, expected) in [
+        (KnownPage::None, false, None, TagListDecision::Fetch),
+        (KnownPage::Outdated, false, None, TagListDecision::Fetch),
+        (KnownPage::Fresh, false, None, TagListDecision::ServeKnown),
+        (KnownPage::Fresh, true, not_found, TagListDecision::ServeKnown),
+        (KnownPage::None, false, not_found, TagListDecision::ListLocal(UpstreamFailure::NotFound)),
+        (KnownPage::Outdated, false, not_found, TagListDecision::ListLocal(UpstreamFailure::NotFound)),
+        (KnownPage::None, true, not_found, TagListDecision::ListLocal(unavailable)),
+        (KnownPage::Outdated, true, None, TagListDecision::ServeOutdated(unavailable)),
     ] {
-        let facts = TagListFacts { cached, offline, known_missing };
-        assert_eq!(tag_list(facts, &Upstream::NotAsked), decision, "{facts:?}");
+        let facts = TagListFacts { known, offline, refusal, failure: None };
+        assert_eq!(tag_list(facts), expected, "{facts:?}");
         for failure in failures() {
-            let failed = tag_list(facts, &Upstream::Failed(failure));
-            assert_eq!(failed, TagListDecision::ListLocal(failure));
+            let expected = match known {
+                KnownPage::None => TagListDecision::ListLocal(failure),
+                KnownPage::Outdated => TagListDecision::ServeOutdated(failure),
+                KnownPage::Fresh => TagListDecision::ServeKnown,
+            };
+            assert_eq!(tag_list(TagListFacts { failure: Some(failure), ..facts }), expected);
         }
     }
 }

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use oci_types::Tag;
 use serde::Serialize;
 
+use super::CACHE_STATUS;
 use crate::{
     error::ApiError,
     pull::tag_list,
@@ -34,7 +35,8 @@ pub(crate) async fn get(
     if n == 0 {
         return Ok(response.json(TagList { name, tags: &[] }));
     }
-    let page = tag_list::list(state, &repository.target, requested).await?;
+    let (page, outcome) = tag_list::list(state, &repository.target, &requested, n).await?;
+    response.insert_header((CACHE_STATUS, outcome.header()));
     page::link_next(request, &mut response, n, page.next_last.as_deref());
     Ok(response.json(TagList { name, tags: &page.items }))
 }

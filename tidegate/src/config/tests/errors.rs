@@ -142,6 +142,12 @@ fn a_login_is_complete_or_absent() {
         Written::new(&both).with("p", "secret").error(&[]),
         "FILE:6: the upstream `a` has both `password_file` and `password_env`"
     );
+    assert_eq!(
+        upstream("username = \"u\"\ncredential_helper = \"docker-credential-x\""),
+        "FILE:4: the upstream `a` has both `credential_helper` and `username`"
+    );
+    let unknown = upstream("credential_helper = \"rm\"");
+    assert!(unknown.starts_with("FILE:4: `credential_helper`"), "{unknown}");
 }
 
 #[test]

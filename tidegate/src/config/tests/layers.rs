@@ -131,6 +131,7 @@ fn no_two_keys_share_a_variable() {
 #[test]
 fn secrets_are_read_from_files_and_variables() {
     use secrecy::ExposeSecret as _;
+    use upstream_client::Credentials;
 
     let document = r#"
         [[upstream]]
@@ -145,14 +146,23 @@ fn secrets_are_read_from_files_and_variables() {
         url = "https://b.example.com"
         username = "robot"
         password_env = "B_PASSWORD"
+
+        [[upstream]]
+        name = "c"
+        url = "https://c.example.com:5000"
+        credential_helper = "docker-credential-ecr-login"
     "#;
     let written = Written::new(document)
         .with("password", "from file\n")
         .with("ca.pem", "-----BEGIN CERTIFICATE-----\n");
     let settings = written.load(&[("B_PASSWORD", "from variable")]).unwrap();
-    let password = |index: usize| settings.upstreams[index].client.credentials.clone().unwrap().password;
-    assert_eq!(password(0).expose_secret(), "from file");
-    assert_eq!(password(1).expose_secret(), "from variable");
+    let login = |index: usize| settings.upstreams[index].client.credentials.clone().unwrap();
+    let Credentials::File { path, .. } = login(0) else { panic!("{:?}", login(0)) };
+    assert_eq!(path.file_name().unwrap(), "password");
+    let Credentials::Fixed { password, .. } = login(1) else { panic!("{:?}", login(1)) };
+    assert_eq!(password.expose_secret(), "from variable");
+    let Credentials::Helper { program, server } = login(2) else { panic!("{:?}", login(2)) };
+    assert_eq!((program.as_str(), server.as_str()), ("docker-credential-ecr-login", "c.example.com:5000"));
     assert!(settings.upstreams[0].client.ca_pem.is_some());
     for shown in [settings.to_toml().unwrap(), format!("{settings:?}")] {
         assert!(!shown.contains("from file") && !shown.contains("from variable"), "{shown}");
