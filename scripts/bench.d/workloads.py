@@ -9,7 +9,7 @@ from processes import BenchError, fetch
 from report import Row, median, ratios, values
 from session import MIB, alternate
 
-# Bytes per second of a line of 5 Gbit/s, with its overhead.
+# Bytes per second: about a line of 5 Gbit/s.
 PACE = 600_000_000
 
 
@@ -54,7 +54,7 @@ def cold_clients(session, clients, rounds, *, with_registry):
         samples=samples,
         new_to_old=ratios(samples, "last_byte_s"),
     )
-    # With 200 clients on few processors, the first byte depends on when a client runs.
+    # The goal for the first byte is one for 20 clients.
     if clients > 20:
         return
     first = 1000 * median(samples["tidegate"], "first_byte_max_s")
