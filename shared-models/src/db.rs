@@ -47,7 +47,7 @@ pub(crate) use connect::sqlite_path;
 pub(crate) use connection::{Conn, each, insert_all, on, update_only_if};
 pub use error::{Cause, DbError};
 use file::DatabaseFile;
-use postgres::Lost;
+use postgres::LastTimeout;
 pub(crate) use postgres::Server;
 pub(crate) use query::{columns, execute, first, from_column, load, to_column};
 
@@ -56,12 +56,12 @@ use availability::{Availability, Change};
 type SqliteConnection = SyncConnectionWrapper<diesel::SqliteConnection>;
 
 /// How long a caller waits for statements, beyond the wait for a connection. What was begun goes on without it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long PostgreSQL may be silent over one statement, and over a transaction. It ends a statement itself before then
 /// (see [`postgres`]): silence means that it can't be reached, though nothing was closed.
-const STATEMENT: Duration = Duration::from_secs(10);
-const TRANSACTION: Duration = Duration::from_secs(18);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(18);
 
 /// `[database]`: how to connect to the database.
 #[derive(Clone, Deserialize, Serialize)]
@@ -128,7 +128,7 @@ enum Pools {
     Postgres {
         pool: Pool<AsyncPgConnection>,
         server: Arc<Server>,
-        lost: Lost,
+        last_timeout: LastTimeout,
     },
     /// SQLite takes one writer at a time, so there is one connection for it and no waiting for locks in a process.
     Sqlite {
@@ -237,29 +237,29 @@ impl Db {
         let db = self.clone();
         let task = self.runtime.spawn(async move {
             let mut conn = db.connection(access).await?;
-            let Pools::Postgres { server, lost, .. } = &db.pools else {
+            let Pools::Postgres { server, last_timeout, .. } = &db.pools else {
                 return carry_out(&mut conn, (access == Access::Transaction).then_some(""), work).await;
             };
             let alone = access != Access::Transaction && server.keeps_sessions();
-            let patience = if access == Access::Transaction { TRANSACTION } else { STATEMENT };
+            let timeout = if access == Access::Transaction { TRANSACTION_TIMEOUT } else { STATEMENT_TIMEOUT };
             let done = carry_out(&mut conn, (!alone).then(|| server.begin()), work);
-            match tokio::time::timeout(patience, done).await {
+            match tokio::time::timeout(timeout, done).await {
                 Ok(Err(DbError::Broken(cause))) if conn.is_lost() => Err(DbError::Unavailable(cause)),
                 Ok(result) => result,
                 Err(_) => {
-                    lost.note();
+                    last_timeout.record();
                     conn.abandon();
                     Err(DbError::unavailable("the database did not answer in time".to_owned()))
                 }
             }
         });
-        let result = match tokio::time::timeout(self.wait + PATIENCE, task).await {
+        let result = match tokio::time::timeout(self.wait + QUERY_TIMEOUT, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(join)) if join.is_panic() => Err(DbError::broken("a query panicked".to_owned())),
             Ok(Err(_)) => return Err(DbError::unavailable("the process is shutting down".to_owned())),
             Err(_) => Err(DbError::unavailable("the database is too slow to answer".to_owned())),
         };
-        self.observe(&result);
+        self.log_availability(&result);
         result
     }
 
@@ -275,7 +275,7 @@ impl Db {
     }
 
     /// Logs when the database becomes unavailable and when it is available again, so that its users need not.
-    fn observe<R>(&self, result: &Result<R, DbError>) {
+    fn log_availability<R>(&self, result: &Result<R, DbError>) {
         let reason = match result {
             Err(DbError::Unavailable(reason)) => Some(reason),
             _ => None,

@@ -24,7 +24,7 @@ const EXPECTED: &str = "00003";
 const LOCK: i64 = 0x7469_6465_6761_7465;
 
 /// How long one who migrates waits for another, in seconds.
-const PATIENCE_SECONDS: u32 = 120;
+const LOCK_TIMEOUT_SECONDS: u32 = 120;
 
 diesel::table! {
     /// What diesel keeps of the migrations that were applied.
@@ -155,7 +155,9 @@ async fn apply(config: &DbConfig, direction: Direction) -> Result<Vec<String>, D
 fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
     let mut conn = SqliteConnection::establish(path)?;
     // A migration that replaces a table drops the old one: with foreign keys, that would delete the rows that refer to it.
-    conn.batch_execute(&format!("PRAGMA busy_timeout = {PATIENCE_SECONDS}000; PRAGMA foreign_keys = OFF;"))?;
+    conn.batch_execute(&format!(
+        "PRAGMA busy_timeout = {LOCK_TIMEOUT_SECONDS}000; PRAGMA foreign_keys = OFF;"
+    ))?;
     conn.exclusive_transaction(|conn| {
         let versions = run(conn, SQLITE, direction)?;
         let broken = diesel::select(diesel::dsl::sql::<diesel::sql_types::BigInt>(
@@ -176,7 +178,7 @@ fn on_postgres(conn: AsyncPgConnection, direction: Direction) -> Result<Vec<Stri
         // The lock goes with the transaction, however this ends, and also behind a pooler. A migration may take longer
         // than statements may that somebody waits for.
         conn.batch_execute(&format!(
-            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{PATIENCE_SECONDS}s';
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';
              SELECT pg_advisory_xact_lock({LOCK}); SET LOCAL lock_timeout = 0;"
         ))?;
         run(conn, POSTGRES, direction)

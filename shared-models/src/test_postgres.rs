@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const USER: &str = "tidegate";
 
 /// How long a server may take to start on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Names the port of a server that all tests of a run share.
 pub const PORT_VARIABLE: &str = "TEST_POSTGRES_PORT";
@@ -236,7 +236,7 @@ impl TestPostgres {
 
     #[expect(clippy::disallowed_methods, reason = "this is for tests and blocks throughout")]
     fn wait(&self) -> io::Result<()> {
-        let end = Instant::now() + START;
+        let end = Instant::now() + START_TIMEOUT;
         while succeed(self.client("pg_isready").arg("--quiet").arg("--dbname=postgres")).is_err() {
             if Instant::now() > end {
                 let log = self.log().unwrap_or_default();

@@ -15,7 +15,7 @@ use futures::{FutureExt, future::BoxFuture};
 use super::{
     DbConfig, DbError, Pools, SqliteConnection,
     file::DatabaseFile,
-    postgres::{self, Lost, Server},
+    postgres::{self, LastTimeout, Server},
 };
 
 /// For the one connection that writes. `FULL`, for a row that says `stored` must outlive a power cut once it was seen.
@@ -48,9 +48,9 @@ pub(super) fn pools(config: &DbConfig) -> Result<Pools, DbError> {
     }
     if is_postgres(&config.url) {
         let server = Arc::new(Server::new(&config.url, config.prepared_statements)?);
-        let lost = Lost::default();
-        let pool = postgres::pool(&server, size, config.wait, &lost).map_err(failed)?;
-        return Ok(Pools::Postgres { pool, server, lost });
+        let last_timeout = LastTimeout::default();
+        let pool = postgres::pool(&server, size, config.wait, &last_timeout).map_err(failed)?;
+        return Ok(Pools::Postgres { pool, server, last_timeout });
     }
     Err(DbError::config("the URL must begin with sqlite:// or postgres://".to_owned()))
 }

@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Config, Connection, Socket, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
-pub(super) use pool::{Lost, pool};
+pub(super) use pool::{LastTimeout, pool};
 use tls::is_handshake_failure;
 
 /// What the server is to keep us from: a statement, a wait for a lock, or a transaction whose client is silent, that
@@ -39,8 +39,8 @@ impl Server {
     /// # Errors
     /// [`DbError::Config`] for what is not understood or can't be read.
     pub(crate) fn new(url: &str, prepared_statements: bool) -> Result<Self, DbError> {
-        let url::Parsed { config, trust } = url::parse(url)?;
-        let tls = trust.map(tls::connector).transpose()?;
+        let url::Parsed { config, verification } = url::parse(url)?;
+        let tls = verification.map(tls::connector).transpose()?;
         let connect_timeout = config.get_connect_timeout().copied().unwrap_or(url::CONNECT_TIMEOUT);
         let options = config.get_options().unwrap_or_default();
         // What the operator set in the URL stands.

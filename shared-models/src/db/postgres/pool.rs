@@ -17,25 +17,25 @@ use futures::FutureExt;
 use super::Server;
 
 /// A connection that was not used for so long is asked whether it lives before somebody gets it.
-const IDLE: Duration = Duration::from_secs(5);
+const PING_AFTER_IDLE: Duration = Duration::from_secs(5);
 
 /// How long it may take to say so, at most. It is never more than half of what a caller waits for a connection: one who
 /// gave up first would leave the others to find out by themselves.
-const PING: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// When a connection was last found silent. What was last used before then is not to be trusted: the network or the
 /// server is gone without a word, and each of them would cost somebody the same wait.
 #[derive(Clone, Default)]
-pub(in crate::db) struct Lost(Arc<Mutex<Option<Instant>>>);
+pub(in crate::db) struct LastTimeout(Arc<Mutex<Option<Instant>>>);
 
-impl Lost {
+impl LastTimeout {
     /// A connection is silent.
-    pub(in crate::db) fn note(&self) {
+    pub(in crate::db) fn record(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn covers(&self, used: Instant) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|lost| used <= lost)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| used <= at)
     }
 }
 
@@ -48,7 +48,7 @@ pub(in crate::db) fn pool(
     server: &Arc<Server>,
     size: usize,
     wait: Duration,
-    lost: &Lost,
+    last_timeout: &LastTimeout,
 ) -> Result<Pool<AsyncPgConnection>, BuildError> {
     let mut config = ManagerConfig::<AsyncPgConnection>::default();
     config.recycling_method = RecyclingMethod::Fast;
@@ -57,21 +57,21 @@ pub(in crate::db) fn pool(
         let server = Arc::clone(&server);
         async move { server.connect().await }.boxed()
     });
-    let (lost, ping) = (lost.clone(), PING.min(wait / 2));
+    let (last_timeout, ping) = (last_timeout.clone(), PING_TIMEOUT.min(wait / 2));
     let check = Hook::async_fn(move |conn: &mut AsyncPgConnection, metrics| {
-        let (lost, used) = (lost.clone(), metrics.recycled.unwrap_or(metrics.created));
+        let (last_timeout, used) = (last_timeout.clone(), metrics.recycled.unwrap_or(metrics.created));
         async move {
-            if lost.covers(used) {
-                return Err(HookError::message("it is as old as one that was lost"));
+            if last_timeout.covers(used) {
+                return Err(HookError::message("last used before another connection timed out"));
             }
-            if used.elapsed() < IDLE {
+            if used.elapsed() < PING_AFTER_IDLE {
                 return Ok(());
             }
             match tokio::time::timeout(ping, conn.batch_execute("")).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(HookError::message("it is closed")),
                 Err(_) => {
-                    lost.note();
+                    last_timeout.record();
                     Err(HookError::message("it is silent"))
                 }
             }

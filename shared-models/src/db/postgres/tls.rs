@@ -5,16 +5,16 @@ use std::{error::Error, io, sync::Arc};
 use rustls::{ClientConfig, crypto::ring};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::verify::{Trust, Verifier};
+use super::verify::{Verification, Verifier};
 use crate::db::DbError;
 
-/// Encrypts connections, and verifies the server as `trust` says.
+/// Encrypts connections, and verifies the server as `verification` says.
 ///
 /// # Errors
 /// [`DbError::Config`]: certificates cannot be read.
-pub(super) fn connector(trust: Trust) -> Result<MakeRustlsConnect, DbError> {
+pub(super) fn connector(verification: Verification) -> Result<MakeRustlsConnect, DbError> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier::new(trust, Arc::clone(&provider))?;
+    let verifier = Verifier::new(verification, Arc::clone(&provider))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| DbError::config(error.to_string()))?

@@ -18,9 +18,9 @@ use crate::db::DbError;
 
 /// What of a server's certificate is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(super) enum Verification {
     /// Nothing: this keeps out who listens, not who pretends.
-    Anybody,
+    Off,
     /// Somebody who is trusted has signed it.
     Chain {
         /// A file of certificates (PEM); those that the machine trusts for `None` and `system`.
@@ -47,11 +47,11 @@ pub(super) struct Verifier {
 impl Verifier {
     /// # Errors
     /// [`DbError::Config`] when certificates can't be read or there are none.
-    pub(super) fn new(trust: Trust, provider: Arc<CryptoProvider>) -> Result<Self, DbError> {
-        let (root, name) = match trust {
-            Trust::Anybody => return Ok(Self { chain: None, name: false, named: Vec::new(), provider }),
-            Trust::Chain { root } => (root, false),
-            Trust::ChainAndName { root } => (root, true),
+    pub(super) fn new(verification: Verification, provider: Arc<CryptoProvider>) -> Result<Self, DbError> {
+        let (root, name) = match verification {
+            Verification::Off => return Ok(Self { chain: None, name: false, named: Vec::new(), provider }),
+            Verification::Chain { root } => (root, false),
+            Verification::ChainAndName { root } => (root, true),
         };
         let (certificates, named) = match root.as_deref() {
             None | Some("system") => (rustls_native_certs::load_native_certs().certs, Vec::new()),
@@ -64,7 +64,7 @@ impl Verifier {
         roots.add_parsable_certificates(certificates);
         let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
-            .map_err(|error| DbError::config(format!("there is nobody to trust (sslrootcert): {error}")))?;
+            .map_err(|error| DbError::config(format!("no trusted certificate (sslrootcert): {error}")))?;
         Ok(Self { chain: Some(chain), name, named, provider })
     }
 }

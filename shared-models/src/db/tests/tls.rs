@@ -21,7 +21,7 @@ struct Encrypted {
 }
 
 /// A server whose certificate is for `localhost`, and not for the address that it also has.
-struct Peer {
+struct TlsServer {
     server: TestPostgres,
     folder: TempDir,
 }
@@ -33,9 +33,9 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn peer() -> &'static Peer {
-    static PEER: OnceLock<Peer> = OnceLock::new();
-    PEER.get_or_init(|| {
+fn server() -> &'static TlsServer {
+    static SERVER: OnceLock<TlsServer> = OnceLock::new();
+    SERVER.get_or_init(|| {
         let (ours, other) = (authority("ours"), authority("another's"));
         let key = KeyPair::generate().unwrap();
         let leaf =
@@ -46,11 +46,11 @@ fn peer() -> &'static Peer {
         for (name, pem) in [("ours", ours.pem()), ("other", other.pem()), ("leaf", leaf.pem())] {
             fs::write(folder.path().join(name), pem).unwrap();
         }
-        Peer { server, folder }
+        TlsServer { server, folder }
     })
 }
 
-impl Peer {
+impl TlsServer {
     fn config(&self, host: &str, query: &str) -> DbConfig {
         let query = query.replace("DIR", self.folder.path().to_str().unwrap());
         config(format!("postgres://tidegate@{host}:{}/x{query}", self.server.port()))
@@ -70,7 +70,7 @@ async fn encrypted(config: &DbConfig) -> Result<bool, DbError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_sslmode_does_what_libpq_says() {
-    let peer = peer();
+    let server = server();
     for (host, query, expected) in [
         ("localhost", "", true),
         ("localhost", "?sslmode=disable", false),
@@ -81,7 +81,7 @@ async fn each_sslmode_does_what_libpq_says() {
         ("localhost", "?sslmode=verify-full&sslrootcert=DIR/ours", true),
         ("localhost", "?sslmode=verify-full&sslrootcert=DIR/leaf", true),
     ] {
-        let found = encrypted(&peer.config(host, query)).await;
+        let found = encrypted(&server.config(host, query)).await;
         assert_eq!(
             found.unwrap_or_else(|error| panic!("{host} {query}: {error}")),
             expected,
@@ -92,7 +92,7 @@ async fn each_sslmode_does_what_libpq_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_somebody_else_or_for_another_name_is_refused() {
-    let peer = peer();
+    let server = server();
     for (host, query, reason) in [
         ("localhost", "?sslmode=verify-full&sslrootcert=DIR/other", "UnknownIssuer"),
         ("localhost", "?sslmode=verify-ca&sslrootcert=DIR/other", "UnknownIssuer"),
@@ -101,7 +101,7 @@ async fn a_certificate_of_somebody_else_or_for_another_name_is_refused() {
         ("127.0.0.1", "?sslmode=verify-full&sslrootcert=DIR/ours", "not valid for name"),
         ("127.0.0.1", "?sslmode=verify-full&sslrootcert=DIR/leaf", "not valid for name"),
     ] {
-        match encrypted(&peer.config(host, query)).await {
+        match encrypted(&server.config(host, query)).await {
             Err(DbError::Unavailable(text)) => {
                 assert!(text.as_str().contains(reason), "{host} {query}: {text}")
             }
@@ -112,11 +112,11 @@ async fn a_certificate_of_somebody_else_or_for_another_name_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_that_cannot_be_read_are_a_misconfiguration() {
-    let peer = peer();
-    fs::write(peer.folder.path().join("empty"), "nothing").unwrap();
+    let server = server();
+    fs::write(server.folder.path().join("empty"), "nothing").unwrap();
     for query in ["?sslmode=verify-full&sslrootcert=DIR/missing", "?sslmode=verify-ca&sslrootcert=DIR/empty"]
     {
-        let refused = Db::connect(&peer.config("localhost", query)).await;
+        let refused = Db::connect(&server.config("localhost", query)).await;
         assert!(matches!(refused, Err(DbError::Config(_))), "{query}: {refused:?}");
     }
 }
@@ -133,9 +133,9 @@ async fn a_server_without_tls_is_used_only_where_tls_is_not_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_go_over_tls_too() {
-    let peer = peer();
-    peer.server.create_database("migrated").unwrap();
-    let mut config = peer.config("localhost", "?sslmode=verify-full&sslrootcert=DIR/ours");
+    let server = server();
+    server.server.create_database("migrated").unwrap();
+    let mut config = server.config("localhost", "?sslmode=verify-full&sslrootcert=DIR/ours");
     config.url = config.url.replace("/x?", "/migrated?");
     assert_eq!(migrate(&config).await.unwrap().last().unwrap(), expected_version());
     assert!(encrypted(&config).await.unwrap());
