@@ -104,20 +104,30 @@ impl StdError for DbError {
     }
 }
 
-/// Beginnings of messages of temporary failures. diesel has no kinds for them, and passes on no error code.
-const TEMPORARY: [&str; 9] = [
-    // SQLite
+/// Beginnings of the messages of temporary failures of SQLite. diesel maps only constraints to kinds, and keeps no code.
+const TEMPORARY_IN_SQLITE: [&str; 5] = [
     "database is locked",
     "database table is locked",
     "database schema is locked",
     "database or disk is full",
     "disk I/O error",
-    // PostgreSQL: 40P01, 57P01, 57014, 25006
-    "deadlock detected",
-    "terminating connection",
-    "canceling statement",
-    "cannot execute",
 ];
+
+/// Beginnings of the messages of temporary failures of PostgreSQL that have no [`DatabaseErrorKind`]: diesel-async keeps
+/// the SQLSTATE to itself. They are those of a server whose `lc_messages` is English.
+const TEMPORARY_IN_POSTGRES: [&str; 3] = [
+    // 40P01
+    "deadlock detected",
+    // 57P01, 57P05, 25P03, 25P04
+    "terminating connection",
+    // 57014, 55P03
+    "canceling statement",
+];
+
+fn is_temporary(message: &str) -> bool {
+    let mut starts = TEMPORARY_IN_SQLITE.iter().chain(&TEMPORARY_IN_POSTGRES);
+    starts.any(|start| message.starts_with(start))
+}
 
 impl From<Error> for DbError {
     fn from(error: Error) -> Self {
@@ -135,7 +145,7 @@ impl From<Error> for DbError {
                 | Kind::CheckViolation
                 | Kind::RestrictViolation
                 | Kind::ExclusionViolation => Self::Conflict,
-                _ if TEMPORARY.iter().any(|start| details.message().starts_with(start)) => Self::Unavailable,
+                _ if is_temporary(details.message()) => Self::Unavailable,
                 _ => Self::Broken,
             },
             Error::BrokenTransactionManager => Self::Unavailable,
@@ -175,7 +185,65 @@ impl From<deadpool::PoolError> for DbError {
     fn from(error: deadpool::PoolError) -> Self {
         match error {
             deadpool::PoolError::Backend(PoolError::ConnectionError(error)) => error.into(),
+            // deadpool's text contains that of its source.
+            deadpool::PoolError::Backend(PoolError::QueryError(error)) => {
+                Self::Unavailable(Cause::new(describe(&error), error))
+            }
             error => Self::Unavailable(Cause::new(error.to_string(), error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(kind: DatabaseErrorKind, message: &str) -> DbError {
+        Error::DatabaseError(kind, Box::new(message.to_owned())).into()
+    }
+
+    #[test]
+    fn temporary_failures_are_unavailable_by_kind_or_by_message() {
+        use DatabaseErrorKind as Kind;
+        for (kind, message) in [
+            (Kind::Unknown, "database is locked"),
+            (Kind::Unknown, "database or disk is full"),
+            (Kind::Unknown, "deadlock detected"),
+            (Kind::Unknown, "terminating connection due to administrator command"),
+            (Kind::Unknown, "canceling statement due to lock timeout"),
+            (Kind::ReadOnlyTransaction, "text in any language"),
+            (Kind::SerializationFailure, "text in any language"),
+            (Kind::ClosedConnection, "text in any language"),
+            (Kind::UnableToSendCommand, "text in any language"),
+        ] {
+            let error = database(kind, message);
+            assert!(matches!(error, DbError::Unavailable(_)), "{error:?}");
+        }
+        assert!(matches!(Error::BrokenTransactionManager.into(), DbError::Unavailable(_)));
+        let conflict = database(Kind::UniqueViolation, "database is locked");
+        assert!(matches!(conflict, DbError::Conflict(_)), "{conflict:?}");
+        for broken in [database(Kind::Unknown, "syntax error: deadlock detected"), Error::NotFound.into()] {
+            assert!(matches!(broken, DbError::Broken(_)), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn each_text_of_the_chain_is_there_once() {
+        let cause = "17".parse::<u8>().and_then(|_| "x".parse::<u8>()).unwrap_err();
+        let errors = [
+            database(DatabaseErrorKind::Unknown, "no such table"),
+            Error::DeserializationError(Box::new(cause.clone())).into(),
+            deadpool::PoolError::Backend(PoolError::QueryError(Error::QueryBuilderError(Box::new(cause))))
+                .into(),
+            deadpool::PoolError::Closed.into(),
+        ];
+        for error in errors {
+            let outermost: &dyn StdError = &error;
+            let chain = std::iter::successors(Some(outermost), |error| (*error).source());
+            let texts: Vec<_> = chain.map(ToString::to_string).collect();
+            for (at, text) in texts.iter().enumerate() {
+                assert!(!texts.iter().take(at).any(|outer| outer.contains(text)), "{texts:?}");
+            }
         }
     }
 }

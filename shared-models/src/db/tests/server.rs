@@ -151,6 +151,20 @@ async fn the_server_ends_what_takes_too_long_unless_the_operator_says_otherwise(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_unavailable() {
+    let db = Db::connect(&super::postgres_config()).await.unwrap();
+    let refused = db.transaction(|conn| {
+        async move {
+            let Conn::Postgres(conn) = conn else { panic!("it is PostgreSQL") };
+            Ok(conn.batch_execute("SET LOCAL transaction_read_only = on; CREATE TABLE x ()").await?)
+        }
+        .boxed()
+    });
+    let refused = refused.await;
+    assert!(matches!(refused, Err(DbError::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_prepared_statements_nothing_outlives_a_transaction() {
     let config = DbConfig { prepared_statements: false, max_connections: 1, ..super::postgres_config() };
     let db = migrated(config, None).await;
