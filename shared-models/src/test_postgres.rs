@@ -7,11 +7,12 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock},
     thread,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 const USER: &str = "tidegate";
@@ -193,7 +194,7 @@ impl TestPostgres {
 
     fn order(&self, order: &str) -> io::Result<()> {
         let own = self.own.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
-        let mut orders = own.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut orders = own.orders.lock();
         let Some((orders, done)) = orders.as_mut() else { return Err(io::ErrorKind::BrokenPipe.into()) };
         writeln!(orders, "{order}")?;
         match done.read_line(&mut String::new())? {
@@ -227,7 +228,7 @@ impl TestPostgres {
             None => format!("{name}_{}", std::process::id()),
         };
         // Two at once can get in each other's way over the template.
-        let _one = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.creating.lock();
         succeed(
             self.client("createdb").args(["--maintenance-db=postgres", "--template=template0"]).arg(&name),
         )?;
@@ -257,7 +258,7 @@ impl TestPostgres {
 impl Drop for TestPostgres {
     fn drop(&mut self) {
         let Some(own) = &mut self.own else { return };
-        drop(own.orders.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        drop(own.orders.get_mut().take());
         // Nothing can be done here when it fails; the folder goes all the same.
         drop(own.keeper.wait());
     }

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use backon::{ConstantBuilder, RetryableWithContext as _};
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
     AsyncConnection, SimpleAsyncConnection,
@@ -26,7 +27,9 @@ const WRITER: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRA
 /// For those that read. In WAL they never wait for the writer.
 const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
 
-const OPEN_TRIES: u32 = 100;
+/// Retries of the statements that set up a connection to SQLite: 2 seconds in all.
+const MAX_SETUP_RETRIES: usize = 99;
+const SETUP_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The path in a SQLite URL; none for a URL of something else.
 pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
@@ -70,17 +73,16 @@ fn manager(
 }
 
 async fn open(path: &str, pragmas: &'static str) -> ConnectionResult<SqliteConnection> {
-    let mut conn = SqliteConnection::establish(path).await?;
-    // The change to WAL is the one statement that doesn't wait for a lock: two processes may start together.
-    let mut tries = 1;
-    while let Err(error) = conn.batch_execute(pragmas).await {
-        if tries == OPEN_TRIES {
-            return Err(ConnectionError::CouldntSetupConfiguration(error));
-        }
-        tries += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(conn)
+    // The change to WAL is the one statement that does not wait for a lock, and two processes may start together.
+    let set_up = |mut conn: SqliteConnection| async move {
+        let result = conn.batch_execute(pragmas).await;
+        (conn, result)
+    };
+    let (conn, result) = set_up
+        .retry(ConstantBuilder::new().with_delay(SETUP_RETRY_INTERVAL).with_max_times(MAX_SETUP_RETRIES))
+        .context(SqliteConnection::establish(path).await?)
+        .await;
+    result.map(|()| conn).map_err(ConnectionError::CouldntSetupConfiguration)
 }
 
 fn make_folder(path: &str) -> Result<(), DbError> {

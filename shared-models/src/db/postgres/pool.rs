@@ -1,7 +1,7 @@
 //! A pool that hands out living connections only.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use diesel_async::{
     },
 };
 use futures::FutureExt;
+use parking_lot::Mutex;
 
 use super::Server;
 
@@ -31,11 +32,11 @@ pub(in crate::db) struct LastTimeout(Arc<Mutex<Option<Instant>>>);
 impl LastTimeout {
     /// A connection is silent.
     pub(in crate::db) fn record(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     fn covers(&self, used: Instant) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| used <= at)
+        self.0.lock().is_some_and(|at| used <= at)
     }
 }
 
