@@ -1,7 +1,7 @@
-//! The database: SQLite for one machine, PostgreSQL for several. One file of queries a resource.
+//! The database: SQLite for one machine, PostgreSQL for several. Queries are in one file per table family.
 //!
 //! Every query runs as a task of the runtime that [`Db::connect`] was called on. A caller may be dropped at any
-//! `.await` (actix drops a handler whose client is gone) and its transaction still ends as it should.
+//! `.await`, as actix does with a handler whose client disconnects: its transaction is still committed or rolled back.
 
 mod availability;
 pub mod blobs;
@@ -55,11 +55,11 @@ use availability::{Availability, Change};
 
 type SqliteConnection = SyncConnectionWrapper<diesel::SqliteConnection>;
 
-/// How long a caller waits for statements, beyond the wait for a connection. What was begun goes on without it.
+/// How long a caller waits for statements, beyond the wait for a connection. They continue after it.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long PostgreSQL may be silent over one statement, and over a transaction. It ends a statement itself before then
-/// (see [`postgres`]): silence means that it can't be reached, though nothing was closed.
+/// How long to wait for PostgreSQL during one statement, and during a transaction. The server cancels a statement before
+/// (see [`postgres`]), so a timeout means that the server is unreachable although the connection is open.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(18);
 
@@ -67,20 +67,20 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(18);
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DbConfig {
-    /// `sqlite://PATH` (also `sqlite:PATH`) or `postgres://…`. In the latter, `sslmode` is `disable`, `prefer` (what
-    /// counts when it isn't given), `require`, `verify-ca` or `verify-full`, and `sslrootcert` a file of certificates
-    /// (PEM) or `system`; both mean what libpq says.
+    /// `sqlite://PATH` (also `sqlite:PATH`) or `postgres://…`. In the latter, `sslmode` is `disable`, `prefer` (the
+    /// default), `require`, `verify-ca` or `verify-full`, and `sslrootcert` is a file of certificates (PEM) or `system`,
+    /// with the meanings of libpq.
     #[serde(with = "settings::secret_url::database")]
     pub url: String,
-    /// The most connections to PostgreSQL, and the most that read from SQLite beside its one writer. At least 1.
+    /// The maximum number of connections to PostgreSQL, or of readers of SQLite next to its one writer. At least 1.
     #[serde(deserialize_with = "settings::positive")]
     pub max_connections: usize,
     /// How long to wait for a free connection before [`DbError::Unavailable`].
     #[serde(with = "settings::duration::positive")]
     pub wait: Duration,
-    /// Whether PostgreSQL may keep statements prepared. Not behind a pooler that gives each transaction another session
-    /// (PgBouncer with `pool_mode = transaction`): without, every statement runs in a transaction of its own and
-    /// leaves nothing behind. Slower, by some round trips a statement.
+    /// Whether statements stay prepared on PostgreSQL. Must be false behind a pooler that assigns a session per
+    /// transaction (PgBouncer with `pool_mode = transaction`): every statement then runs in a transaction of its own and
+    /// leaves no state in the session, for some more round trips per statement.
     pub prepared_statements: bool,
 }
 
@@ -130,7 +130,7 @@ enum Pools {
         server: Arc<Server>,
         last_timeout: LastTimeout,
     },
-    /// SQLite takes one writer at a time, so there is one connection for it and no waiting for locks in a process.
+    /// SQLite permits one writer at a time. With one connection for writes, there are no lock waits within a process.
     Sqlite {
         write: Pool<SqliteConnection>,
         read: Pool<SqliteConnection>,
@@ -146,11 +146,11 @@ enum Access {
 }
 
 impl Db {
-    /// Opens the SQLite file, making it and its folder where they are missing, or readies the pool for a PostgreSQL
-    /// server, which need not be up yet. Call it on the main runtime, on which all queries will run.
+    /// Opens the SQLite file, and creates it and its directory if they are missing; or creates the pool for a PostgreSQL
+    /// server, which need not be running yet. Must be called on the main runtime, on which all queries will run.
     ///
     /// # Errors
-    /// [`DbError::Config`] for a URL that is not understood; [`DbError::Unavailable`] for a file that can't be opened.
+    /// [`DbError::Config`] for an invalid URL; [`DbError::Unavailable`] for a file that cannot be opened.
     pub async fn connect(config: &DbConfig) -> Result<Self, DbError> {
         let db = Self {
             pools: connect::pools(config)?,
@@ -160,18 +160,18 @@ impl Db {
             round_trips: Arc::default(),
         };
         if let Pools::Sqlite { file, .. } = &db.pools {
-            // The writer is the one to turn the file to WAL, before any reader opens it.
+            // The writer changes the file to WAL mode before any reader opens it.
             db.write(|_| async { Ok(()) }.boxed()).await?;
             file.remember()?;
         }
         Ok(db)
     }
 
-    /// Whether the database answers; of SQLite also whether the file is still the one that was opened, for connections
-    /// to one that was removed go on as if nothing had happened.
+    /// Runs a query without effect. On SQLite, also checks that the path still names the file that was opened:
+    /// connections to a deleted file keep working.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] where it doesn't.
+    /// [`DbError::Unavailable`] if the database does not answer or the file was replaced.
     pub async fn ping(&self) -> Result<(), DbError> {
         if let Pools::Sqlite { file, .. } = &self.pools {
             let file = file.clone();
@@ -184,7 +184,7 @@ impl Db {
                     Conn::Postgres(conn) => {
                         diesel::select(1.into_sql::<Integer>()).execute(&mut **conn).await?
                     }
-                    // A number alone would be answered without a look at the file.
+                    // A constant would be selected without reading the file.
                     Conn::Sqlite(conn) => {
                         diesel::sql_query("SELECT count(*) FROM sqlite_schema").execute(&mut **conn).await?
                     }
@@ -196,7 +196,7 @@ impl Db {
         .await
     }
 
-    /// How often this handle and its clones have used the database: the number of queries and transactions so far.
+    /// The number of queries and transactions of this handle and its clones so far.
     pub fn round_trips(&self) -> u64 {
         AtomicU64::load(&self.round_trips, Ordering::Relaxed)
     }
@@ -219,7 +219,7 @@ impl Db {
         self.run(Access::Write, work).await
     }
 
-    /// Runs statements that write, all or none.
+    /// Runs statements that write in one transaction.
     pub(crate) async fn transaction<R, F>(&self, work: F) -> Result<R, DbError>
     where
         R: Send + 'static,
@@ -268,13 +268,13 @@ impl Db {
         self.availability.is_available()
     }
 
-    /// The duration of the running outage of the database, or of one that ended within `within`; 0 without one. What other
-    /// processes could not write meanwhile says nothing about them.
+    /// The duration of the current outage of the database, or of one that ended within `within`; 0 without one. Rows that
+    /// other processes did not write during it do not show that these processes stopped.
     pub fn recent_outage(&self, within: Duration) -> Duration {
         self.availability.recent_outage(within)
     }
 
-    /// Logs when the database becomes unavailable and when it is available again, so that its users need not.
+    /// Logs when the database becomes unavailable or available, once for all users of this handle.
     fn log_availability<R>(&self, result: &Result<R, DbError>) {
         let reason = match result {
             Err(DbError::Unavailable(reason)) => Some(reason),
@@ -282,10 +282,9 @@ impl Db {
         };
         match self.availability.observe(reason.is_none()) {
             Some(Change::Lost) => {
-                let reason = reason.map_or("", Cause::as_str);
-                tracing::warn!("the database is not available: {reason}");
+                tracing::warn!(error = reason.map_or("", Cause::as_str), "database unavailable");
             }
-            Some(Change::Recovered) => tracing::info!("the database is available again"),
+            Some(Change::Recovered) => tracing::info!("database available"),
             None => {}
         }
     }
@@ -305,7 +304,7 @@ impl Db {
     }
 }
 
-/// Does the work, all or none of it where there is something to `begin` it with.
+/// Runs the work; in a transaction if there are statements that `begin` one.
 async fn carry_out<R, F>(conn: &mut Conn, begin: Option<&str>, work: F) -> Result<R, DbError>
 where
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>>,
@@ -315,8 +314,10 @@ where
     match work(conn).await {
         Ok(done) => conn.commit().await.map(|()| done),
         Err(error) => {
-            // A connection that can't roll back is not given to anybody again.
-            conn.rollback().await.unwrap_or_else(|_| tracing::debug!("a transaction was lost"));
+            // The pool drops a connection that cannot roll back.
+            if let Err(error) = conn.rollback().await {
+                tracing::debug!(%error, "failed to roll back a transaction");
+            }
             Err(error)
         }
     }

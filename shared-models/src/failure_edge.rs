@@ -1,4 +1,4 @@
-//! The begin and the end of a failure that lasts, for one line in the log each.
+//! The beginning and the end of a repeated failure, which are logged once each.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,4 +1,4 @@
-//! Bringing the tables to what this program expects.
+//! Migrations of the schema to the version of this program.
 
 #[cfg(test)]
 mod tests;
@@ -17,19 +17,19 @@ use crate::db::{Db, DbConfig, DbError, Server, load, sqlite_path};
 const SQLITE: EmbeddedMigrations = embed_migrations!("../migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("../migrations/postgres");
 
-/// The version of the last migration, as the folders are named: digits before the underscore.
+/// The version of the last migration: the digits before the underscore in its directory's name.
 const EXPECTED: &str = "00003";
 
-/// One number for all who migrate a database of Tidegate ("tidegate", as eight bytes).
+/// The advisory lock of migrations: "tidegate" as eight bytes.
 const LOCK: i64 = 0x7469_6465_6761_7465;
 
-/// How long one who migrates waits for another, in seconds.
+/// How long a migration waits for one of another process, in seconds.
 const LOCK_TIMEOUT_SECONDS: u32 = 120;
 
 diesel::table! {
-    /// What diesel keeps of the migrations that were applied.
+    /// The applied migrations, a table of diesel.
     __diesel_schema_migrations (version) {
-        /// The digits before the underscore of the folder's name.
+        /// The digits before the underscore in the directory's name.
         version -> Text,
     }
 }
@@ -39,15 +39,14 @@ pub fn expected_version() -> &'static str {
     EXPECTED
 }
 
-/// Applies what is missing, in one transaction, and names what it applied, in order. Those who migrate at the same time
-/// wait for each other.
+/// Applies the missing migrations in one transaction, and returns their versions in order. Concurrent calls, also of other
+/// processes, wait for each other.
 ///
 /// # Errors
-/// [`DbError::Config`] for a URL that is not understood, [`DbError::Unavailable`] when the database can't be reached or
-/// another takes too long, [`DbError::Schema`] when the schema is that of a newer version, [`DbError::Broken`] when a
-/// migration fails.
+/// [`DbError::Config`] for an invalid URL, [`DbError::Unavailable`] if the database is unreachable or another migration
+/// takes too long, [`DbError::Schema`] if the schema is that of a newer version, [`DbError::Broken`] if a migration fails.
 pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, DbError> {
-    // Opening makes the file and its folder, and says what is wrong with the URL.
+    // Opening creates the file and its directory, and checks the URL.
     let db = Db::connect(config).await?;
     db.ping().await?;
     match schema_state(&db).await {
@@ -57,8 +56,8 @@ pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, DbError> {
     }
 }
 
-/// Waits until the schema that this program expects is there, for another process applies it. Says in the log what it
-/// waits for. The database need not be up yet.
+/// Waits until another process has applied the migrations of this program. Logs the reason of the wait once. The database
+/// need not be running yet.
 ///
 /// # Errors
 /// [`DbError::Unavailable`] after `timeout`; [`DbError::Schema`].
@@ -154,7 +153,7 @@ async fn apply(config: &DbConfig, direction: Direction) -> Result<Vec<String>, D
 
 fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
     let mut conn = SqliteConnection::establish(path)?;
-    // A migration that replaces a table drops the old one: with foreign keys, that would delete the rows that refer to it.
+    // A migration that replaces a table drops the old one. With foreign keys, this would delete the rows that refer to it.
     conn.batch_execute(&format!(
         "PRAGMA busy_timeout = {LOCK_TIMEOUT_SECONDS}000; PRAGMA foreign_keys = OFF;"
     ))?;
@@ -175,8 +174,8 @@ fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
 fn on_postgres(conn: AsyncPgConnection, direction: Direction) -> Result<Vec<String>, DbError> {
     let mut conn: AsyncConnectionWrapper<AsyncPgConnection> = conn.into();
     conn.transaction(|conn| {
-        // The lock goes with the transaction, however this ends, and also behind a pooler. A migration may take longer
-        // than statements may that somebody waits for.
+        // The transaction holds the lock, so it is released in any case, also behind a pooler. The limits of queries do not
+        // apply to migrations.
         conn.batch_execute(&format!(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';
              SELECT pg_advisory_xact_lock({LOCK}); SET LOCAL lock_timeout = 0;"

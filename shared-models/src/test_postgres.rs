@@ -1,4 +1,4 @@
-//! A PostgreSQL server for tests, made anew in a temporary folder from what the machine has installed.
+//! A new PostgreSQL server for tests, in a temporary directory, from the installed programs.
 
 use std::{
     fs,
@@ -17,36 +17,36 @@ use tempfile::TempDir;
 
 const USER: &str = "tidegate";
 
-/// How long a server may take to start on a busy machine.
+/// How long a server may take to start on a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Names the port of a server that all tests of a run share.
 pub const PORT_VARIABLE: &str = "TEST_POSTGRES_PORT";
 
-/// A running server. It ends and its folder goes when this is dropped, and also when the process dies: a shell holds
-/// the other end of a pipe and cleans up when it closes.
+/// A running server. It is stopped and its directory removed when this is dropped or the process ends: a shell reads from
+/// a pipe, and cleans up when the pipe closes.
 #[derive(Debug)]
 pub struct TestPostgres {
     programs: PathBuf,
     port: u16,
     creating: Mutex<()>,
-    /// None when another process started the server.
+    /// `None` if another process started the server.
     own: Option<Own>,
 }
 
-/// What a server needs that this process started.
+/// The resources of a server that this process started.
 #[derive(Debug)]
 struct Own {
     keeper: Child,
-    /// Where the keeper takes orders, one a line, and says that they are done.
+    /// The pipes to the keeper: it reads one order per line, and writes a line when the order is done.
     orders: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
-    // After the keeper, which is waited for before the folder goes.
+    // Dropped after the keeper was waited for.
     folder: TempDir,
 }
 
-/// `$1` is the folder; the rest is the command that runs the server. `QUIT` is what `pg_ctl stop -m immediate` sends.
+/// `$1` is the directory; the rest is the command that runs the server. `QUIT` is what `pg_ctl stop -m immediate` sends.
 const KEEPER: &str = r#"
-# An interrupt from the keyboard goes to all; this one is still to clean up.
+# An interrupt from the keyboard reaches all processes; this one must still clean up.
 trap '' INT TERM HUP
 folder=$1; shift
 start() {
@@ -70,19 +70,19 @@ rm -rf "$folder"
 "#;
 
 impl TestPostgres {
-    /// Makes a server on a free port of 127.0.0.1 and waits until it answers. It orders text unlike SQLite where the
-    /// schema doesn't say otherwise, and doesn't sync to disk.
+    /// Starts a server on a free port of 127.0.0.1 and waits until it answers. Its default collation differs from that of
+    /// SQLite, and it does not sync to disk.
     ///
     /// # Errors
-    /// When PostgreSQL isn't installed or doesn't start; the message has the end of its log.
+    /// If PostgreSQL is not installed or does not start. The message contains its log.
     pub fn start() -> io::Result<Self> {
         Self::launch(&[], &[])
     }
 
-    /// Like [`TestPostgres::start`], one that takes TLS, too. Both are PEM.
+    /// As [`TestPostgres::start`], with TLS. Both arguments are PEM.
     ///
     /// # Errors
-    /// As there.
+    /// As [`TestPostgres::start`].
     pub fn start_with_tls(certificate: &str, key: &str) -> io::Result<Self> {
         Self::launch(&["ssl=on"], &[("server.crt", certificate), ("server.key", key)])
     }
@@ -122,7 +122,7 @@ impl TestPostgres {
         Ok(port)
     }
 
-    /// With settings beyond the usual ones, and files in the data folder.
+    /// Starts a server with additional settings, and files in the data directory.
     fn launch(settings: &[&str], files: &[(&str, &str)]) -> io::Result<Self> {
         let (mut keeper, programs, port, folder) = Self::prepare(settings, files)?;
         let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -133,7 +133,8 @@ impl TestPostgres {
         Ok(server)
     }
 
-    /// Makes the data folder. Returns the command of the keeper, the folder of the programs, the port and the folder.
+    /// Creates the data directory. Returns the command of the keeper, the directory of the programs, the port and the
+    /// directory of the server.
     fn prepare(settings: &[&str], files: &[(&str, &str)]) -> io::Result<(Command, PathBuf, u16, TempDir)> {
         let programs = find_programs()?;
         let folder = tempfile::Builder::new().prefix("tidegate-postgres-").tempdir()?;
@@ -174,11 +175,11 @@ impl TestPostgres {
         Ok((keeper, programs, port, folder))
     }
 
-    /// Stops the server as a crash does (`pg_ctl stop -m immediate`) and returns when it is gone. What was committed is
-    /// there again after [`TestPostgres::start_again`].
+    /// Stops the server as in a crash (`pg_ctl stop -m immediate`) and waits for its end. Committed data is available after
+    /// [`TestPostgres::start_again`].
     ///
     /// # Errors
-    /// When the shell that keeps it is gone, or another process started the server.
+    /// If the keeper has ended, or another process started the server.
     pub fn stop(&self) -> io::Result<()> {
         self.order("stop")
     }
@@ -203,31 +204,31 @@ impl TestPostgres {
         }
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it has written to its log.
+    /// The contents of its log.
     ///
     /// # Errors
-    /// When the log can't be read.
+    /// If the log cannot be read.
     pub fn log(&self) -> io::Result<String> {
         let own = self.own.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
         fs::read_to_string(own.folder.path().join("log"))
     }
 
-    /// Makes an empty database and returns its URL. On the server of another process, the name gets the id of this process
-    /// appended.
+    /// Creates an empty database and returns its URL. On the server of another process, the id of this process is appended
+    /// to the name.
     ///
     /// # Errors
-    /// When there is one of that name, or the server is gone.
+    /// If the name is taken, or the server does not answer.
     pub fn create_database(&self, name: &str) -> io::Result<String> {
         let name = match self.own {
             Some(_) => name.to_owned(),
             None => format!("{name}_{}", std::process::id()),
         };
-        // Two at once can get in each other's way over the template.
+        // Concurrent copies of a template can fail.
         let _one = self.creating.lock();
         succeed(
             self.client("createdb").args(["--maintenance-db=postgres", "--template=template0"]).arg(&name),
@@ -241,7 +242,7 @@ impl TestPostgres {
         while succeed(self.client("pg_isready").arg("--quiet").arg("--dbname=postgres")).is_err() {
             if Instant::now() > end {
                 let log = self.log().unwrap_or_default();
-                return Err(io::Error::other(format!("PostgreSQL doesn't start: {log}")));
+                return Err(io::Error::other(format!("PostgreSQL does not start: {log}")));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -259,12 +260,12 @@ impl Drop for TestPostgres {
     fn drop(&mut self) {
         let Some(own) = &mut self.own else { return };
         drop(own.orders.get_mut().take());
-        // Nothing can be done here when it fails; the folder goes all the same.
+        // The directory is removed even if this fails.
         drop(own.keeper.wait());
     }
 }
 
-/// The folder with the programs of the newest version installed.
+/// The directory of the programs of the newest installed version.
 fn find_programs() -> io::Result<PathBuf> {
     let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = debian.map(|version| version.path().join("bin")).collect();

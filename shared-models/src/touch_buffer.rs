@@ -1,4 +1,4 @@
-//! Last-use times: gathered in memory, written at intervals.
+//! Last-use times: collected in memory, written at intervals.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::db::DbError;
 use oci_types::Millis;
 
-/// When each key was last used, as far as that is not written yet.
+/// The last-use times of keys that are not written yet.
 #[derive(Debug)]
 pub struct TouchBuffer<K>(Mutex<HashMap<K, Millis>>);
 

@@ -1,4 +1,4 @@
-//! From the configured URL to pools of connections.
+//! Creates the connection pools for the configured URL.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -19,19 +19,19 @@ use super::{
     postgres::{self, LastTimeout, Server},
 };
 
-/// For the one connection that writes. `FULL`, for a row that says `stored` must outlive a power cut once it was seen.
+/// Settings of the writer. `FULL`: a blob that was reported as stored must still be recorded after a power failure.
 /// Another process may hold the write lock, hence the busy timeout (milliseconds).
 const WRITER: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                       PRAGMA foreign_keys = ON;";
 
-/// For those that read. In WAL they never wait for the writer.
+/// Settings of the readers. In WAL mode they never wait for the writer.
 const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
 
 /// Retries of the statements that set up a connection to SQLite: 2 seconds in all.
 const MAX_SETUP_RETRIES: usize = 99;
 const SETUP_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The path in a SQLite URL; none for a URL of something else.
+/// The path in a SQLite URL; `None` for other URLs.
 pub(crate) fn sqlite_path(url: &str) -> Option<&str> {
     url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"))
 }
@@ -91,7 +91,7 @@ fn make_folder(path: &str) -> Result<(), DbError> {
     }
     match Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()) {
         Some(folder) => std::fs::create_dir_all(folder)
-            .map_err(|error| DbError::unavailable(format!("cannot make {}: {error}", folder.display()))),
+            .map_err(|error| DbError::unavailable(format!("failed to create {}: {error}", folder.display()))),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! One connection of either kind, and the macros that write a query once for both.
+//! A connection to either database, and macros for queries that run on both.
 
 use diesel::{dsl::Filter, query_dsl::methods::FilterDsl};
 use diesel_async::{
@@ -23,8 +23,8 @@ impl Conn {
     pub(super) async fn begin(&mut self, begin: &str) -> Result<(), DbError> {
         match self {
             Self::Postgres(conn) => PgTransactions::begin_transaction_sql(&mut **conn, begin).await?,
-            // A deferred transaction that reads first can fail on its first write, without waiting, when another
-            // process has written meanwhile. This one takes its turn to write at once.
+            // A deferred transaction that reads first fails on its first write, without waiting, if another process
+            // has written in between. An immediate one waits for the write lock when it begins.
             Self::Sqlite(conn) => {
                 conn.spawn_blocking(|conn| {
                     diesel::connection::AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")
@@ -51,7 +51,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether the server is gone, or the connection is in a state that nobody understands.
+    /// Whether the connection is closed or its transaction state is unknown.
     pub(super) fn is_lost(&mut self) -> bool {
         match self {
             Self::Postgres(conn) => conn.is_broken(),
@@ -59,7 +59,7 @@ impl Conn {
         }
     }
 
-    /// Takes the connection from its pool and closes it, for its answers are no longer waited for.
+    /// Removes the connection from its pool and closes it: the response to its last statement was not read.
     pub(super) fn abandon(self) {
         match self {
             Self::Postgres(conn) => drop(Object::take(conn)),
@@ -68,13 +68,12 @@ impl Conn {
     }
 }
 
-/// `INSERT … ON CONFLICT … DO UPDATE … WHERE condition`. A trait's method of the same name as that of queries, hence not
-/// called as one.
+/// `INSERT … ON CONFLICT … DO UPDATE … WHERE condition`. Method syntax would be ambiguous with that of queries.
 pub(crate) fn update_only_if<Q: FilterDsl<P>, P>(upsert: Q, condition: P) -> Filter<Q, P> {
     FilterDsl::filter(upsert, condition)
 }
 
-/// `on!(conn, |c| query.execute(c))`: awaits the query on whichever connection it is.
+/// `on!(conn, |c| query.execute(c))`: awaits the query on a connection to either database.
 macro_rules! on {
     ($conn:expr, |$c:ident| $query:expr) => {
         match $conn {
@@ -91,8 +90,8 @@ macro_rules! on {
 }
 pub(crate) use on;
 
-/// `insert_all!(conn, rows, |values| insert_into(table).values(values)…)`: inserts many rows. PostgreSQL takes them in
-/// statements of a thousand; SQLite one by one, but without leaving the thread between.
+/// `insert_all!(conn, rows, |values| insert_into(table).values(values)…)`: inserts many rows: on PostgreSQL in
+/// statements of 1000 rows, on SQLite one by one within one blocking task.
 macro_rules! insert_all {
     ($conn:expr, $rows:expr, |$values:ident| $query:expr) => {{
         let mut rows: Vec<_> = $rows;

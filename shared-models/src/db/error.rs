@@ -19,7 +19,7 @@ pub enum DbError {
     Broken(Cause),
     /// The database has a schema that this program cannot work with.
     Schema(Cause),
-    /// The configured URL or path cannot be used.
+    /// The configured URL or path is invalid.
     Config(Cause),
 }
 

@@ -1,4 +1,4 @@
-//! The file of a SQLite database, as the rest of the machine sees it.
+//! Checks that the path of a SQLite database still names the file that was opened.
 
 use std::{
     fs, io,
@@ -11,40 +11,39 @@ use rustix::fs::{Access, access};
 
 use super::DbError;
 
-/// The file that was opened, under the path where it was found. Cheap to clone.
+/// The path of the file, and the identity of the file that was opened. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct DatabaseFile {
     path: Arc<Path>,
     opened: Arc<OnceLock<Identity>>,
 }
 
-/// Which file it is: device and inode.
+/// Device and inode.
 type Identity = (u64, u64);
 
 impl DatabaseFile {
     pub(super) fn new(path: &str) -> Self {
-        // Like SQLite, which keeps the folder that the process was in.
+        // As SQLite, which resolves a relative path once.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
         Self { path: path.into(), opened: Arc::default() }
     }
 
-    /// Notes which file is there now. Blocks.
+    /// Records the identity of the file that is there now. Blocks.
     pub(super) fn remember(&self) -> Result<(), DbError> {
-        let found = self.identity().map_err(|error| self.unavailable("cannot be found", &error))?;
+        let found = self.identity().map_err(|error| self.unavailable("not found", &error))?;
         self.opened.get_or_init(|| found);
         Ok(())
     }
 
-    /// Whether it is still there and may be written. It is never opened for that: to close it would drop the locks that
-    /// SQLite holds on it. Blocks.
+    /// Checks that the same file is still there and can be written. Does not open it: closing any descriptor of a file
+    /// releases the locks that SQLite holds on it. Blocks.
     pub(super) fn check(&self) -> Result<(), DbError> {
-        let found = self.identity().map_err(|error| self.unavailable("is gone", &error))?;
+        let found = self.identity().map_err(|error| self.unavailable("not found", &error))?;
         if self.opened.get().is_some_and(|opened| *opened != found) {
-            let reason = format!("{} is another file than the one that was opened", self.path.display());
+            let reason = format!("{} was replaced by another file", self.path.display());
             return Err(DbError::unavailable(reason));
         }
-        access(&*self.path, Access::WRITE_OK)
-            .map_err(|error| self.unavailable("cannot be written", &error.into()))
+        access(&*self.path, Access::WRITE_OK).map_err(|error| self.unavailable("not writable", &error.into()))
     }
 
     fn identity(&self) -> io::Result<Identity> {

@@ -1,4 +1,4 @@
-//! PostgreSQL: from the configured URL to a connection that is ready for statements.
+//! Opens connections to PostgreSQL.
 
 mod pool;
 mod tls;
@@ -16,55 +16,54 @@ use super::DbError;
 pub(super) use pool::{LastTimeout, pool};
 use tls::is_handshake_failure;
 
-/// What the server is to keep us from: a statement, a wait for a lock, or a transaction whose client is silent, that
-/// lasts for ever. In milliseconds; names are those of the server's settings.
+/// Limits in milliseconds that the server enforces, by the names of its settings.
 const LIMITS: [(&str, u32); 3] =
     [("statement_timeout", 8_000), ("lock_timeout", 5_000), ("idle_in_transaction_session_timeout", 15_000)];
 
-/// A PostgreSQL server, and how to talk to it.
+/// A PostgreSQL server, and how to connect to it.
 pub(crate) struct Server {
     config: Config,
     tls: Option<MakeRustlsConnect>,
-    /// To open a connection all in all: names, TCP, TLS, authentication, settings.
+    /// For all steps of opening a connection: DNS, TCP, TLS, authentication, settings.
     connect_timeout: Duration,
-    /// Named statements may outlive a transaction. Not so behind a pooler that gives each transaction another session.
+    /// Whether statements stay prepared; see [`DbConfig::prepared_statements`](super::DbConfig::prepared_statements).
     prepared_statements: bool,
     limits: Vec<(&'static str, u32)>,
     begin: String,
 }
 
 impl Server {
-    /// Reads the URL and the certificates that it names.
+    /// Parses the URL and reads the certificates that it names.
     ///
     /// # Errors
-    /// [`DbError::Config`] for what is not understood or can't be read.
+    /// [`DbError::Config`] for an invalid URL, or certificates that cannot be read.
     pub(crate) fn new(url: &str, prepared_statements: bool) -> Result<Self, DbError> {
         let url::Parsed { config, verification } = url::parse(url)?;
         let tls = verification.map(tls::connector).transpose()?;
         let connect_timeout = config.get_connect_timeout().copied().unwrap_or(url::CONNECT_TIMEOUT);
         let options = config.get_options().unwrap_or_default();
-        // What the operator set in the URL stands.
+        // Settings in the URL take precedence.
         let limits: Vec<_> = LIMITS.into_iter().filter(|(name, _)| !options.contains(name)).collect();
         let begin = if prepared_statements { "BEGIN".to_owned() } else { begin_with(&limits) };
         Ok(Self { config, tls, connect_timeout, prepared_statements, limits, begin })
     }
 
-    /// Whether a session outlives a transaction, so that what is set or prepared in it is found again.
+    /// Whether settings and prepared statements of a session outlive a transaction.
     pub(super) fn keeps_sessions(&self) -> bool {
         self.prepared_statements
     }
 
-    /// What begins a transaction.
+    /// The statements that begin a transaction.
     pub(super) fn begin(&self) -> &str {
         &self.begin
     }
 
-    /// A connection for queries, whose statements, waits for locks and idle transactions end in time.
+    /// Opens a connection for queries, with [`LIMITS`].
     pub(super) async fn connect(&self) -> ConnectionResult<AsyncPgConnection> {
         let mut conn = self.connect_unlimited().await?;
         if self.prepared_statements {
             let settings: String = self.limits.iter().fold(String::new(), |mut text, (name, limit)| {
-                // Writing to a string doesn't fail.
+                // Writing to a string does not fail.
                 let _written = write!(text, "SET {name} = {limit};");
                 text
             });
@@ -73,7 +72,7 @@ impl Server {
         Ok(conn)
     }
 
-    /// A connection without limits of ours, for what may take long.
+    /// Opens a connection without [`LIMITS`], for statements that may take long.
     pub(crate) async fn connect_unlimited(&self) -> ConnectionResult<AsyncPgConnection> {
         match tokio::time::timeout(self.connect_timeout, self.establish()).await {
             Ok(conn) => conn,
@@ -89,7 +88,7 @@ impl Server {
         };
         match self.config.connect(tls.clone()).await {
             Ok((client, connection)) => self.set_up(client, connection).await,
-            // As libpq: with `prefer`, a failure of TLS is followed by a connection without it.
+            // As libpq: with `prefer`, a TLS handshake that fails is followed by a connection without TLS.
             Err(error) if self.config.get_ssl_mode() == SslMode::Prefer && is_handshake_failure(&error) => {
                 let mut plain = self.config.clone();
                 plain.ssl_mode(SslMode::Disable);
@@ -112,8 +111,8 @@ impl Server {
         if self.prepared_statements {
             return AsyncPgConnection::try_from_client_and_connection(client, connection).await;
         }
-        // diesel-async begins with statements of its own, which are to reach one session. Whoever owns the connection
-        // has to drive it until then.
+        // diesel-async begins with statements of its own, which must reach one session. Until it takes the connection,
+        // the connection is polled here.
         tokio::select! {
             begun = client.batch_execute("BEGIN") => begun.map_err(|error| bad(&error))?,
             _ = &mut connection => {
@@ -127,16 +126,16 @@ impl Server {
     }
 }
 
-/// Without sessions that last, limits are set for a transaction.
+/// The statements that begin a transaction and set its limits, for sessions that do not outlive it.
 fn begin_with(limits: &[(&str, u32)]) -> String {
     limits.iter().fold("BEGIN".to_owned(), |mut text, (name, limit)| {
-        // Writing to a string doesn't fail.
+        // Writing to a string does not fail.
         let _written = write!(text, "; SET LOCAL {name} = {limit}");
         text
     })
 }
 
-/// What went wrong, with its causes: the outermost text alone says little.
+/// The error with the texts of its causes: diesel takes one text, and that of the outermost error is vague.
 fn bad(error: &dyn Error) -> ConnectionError {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! A pool that hands out living connections only.
+//! A pool that checks connections before it returns them.
 
 use std::{
     sync::Arc,
@@ -17,20 +17,20 @@ use parking_lot::Mutex;
 
 use super::Server;
 
-/// A connection that was not used for so long is asked whether it lives before somebody gets it.
+/// A connection that was idle for longer is pinged before it is returned.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(5);
 
-/// How long it may take to say so, at most. It is never more than half of what a caller waits for a connection: one who
-/// gave up first would leave the others to find out by themselves.
+/// The maximum timeout of a ping. The timeout is at most half of the wait for a connection, so that it ends before the
+/// caller gives up, and other callers benefit from the result.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When a connection was last found silent. What was last used before then is not to be trusted: the network or the
-/// server is gone without a word, and each of them would cost somebody the same wait.
+/// When a connection last timed out. Connections that were last used before are not used again: the network or the server
+/// failed without closing them, and each would cost a caller the same timeout.
 #[derive(Clone, Default)]
 pub(in crate::db) struct LastTimeout(Arc<Mutex<Option<Instant>>>);
 
 impl LastTimeout {
-    /// A connection is silent.
+    /// Records that a connection timed out now.
     pub(in crate::db) fn record(&self) {
         *self.0.lock() = Some(Instant::now());
     }
@@ -40,11 +40,11 @@ impl LastTimeout {
     }
 }
 
-/// A pool of up to `size` connections, for callers who wait up to `wait` for one. A closed one is noticed without asking
-/// and replaced, as is one that is silent.
+/// Creates a pool of up to `size` connections, for callers that wait up to `wait` for one. Connections that are closed or
+/// do not answer a ping are replaced.
 ///
 /// # Errors
-/// As deadpool says.
+/// Those of deadpool.
 pub(in crate::db) fn pool(
     server: &Arc<Server>,
     size: usize,
@@ -70,16 +70,16 @@ pub(in crate::db) fn pool(
             }
             match tokio::time::timeout(ping, conn.batch_execute("")).await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => Err(HookError::message("it is closed")),
+                Ok(Err(_)) => Err(HookError::message("closed")),
                 Err(_) => {
                     last_timeout.record();
-                    Err(HookError::message("it is silent"))
+                    Err(HookError::message("no answer to a ping"))
                 }
             }
         }
         .boxed()
     });
-    // The URL stays with the server: it may have a password in it.
+    // The server keeps the URL, which may contain a password.
     let manager = AsyncDieselConnectionManager::new_with_config("", config);
     Pool::builder(manager).max_size(size).pre_recycle(check).build()
 }

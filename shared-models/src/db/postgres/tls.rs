@@ -8,10 +8,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::verify::{Verification, Verifier};
 use crate::db::DbError;
 
-/// Encrypts connections, and verifies the server as `verification` says.
+/// Creates the TLS connector, which verifies servers according to `verification`.
 ///
 /// # Errors
-/// [`DbError::Config`]: certificates cannot be read.
+/// [`DbError::Config`] if certificates cannot be read.
 pub(super) fn connector(verification: Verification) -> Result<MakeRustlsConnect, DbError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(verification, Arc::clone(&provider))?;

@@ -1,4 +1,4 @@
-//! The URL of a PostgreSQL server: libpq's, of which the client library knows a part.
+//! URLs of PostgreSQL servers, as libpq defines them. tokio-postgres parses a subset.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use tokio_postgres::config::{ChannelBinding, Config, Host, SslMode};
 use super::verify::Verification;
 use crate::db::DbError;
 
-/// To open a connection, unless the URL says otherwise.
+/// The timeout to open a connection, unless the URL has one.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A server that vanished without a word is noticed within seconds, not with the kernel's patience of a quarter of an
-/// hour: that long may bytes stay unacknowledged; and a connection on which nothing happens is probed as often.
+/// How long sent bytes may stay unacknowledged, and a connection may be idle before keepalive probes. Without it, the
+/// kernel needs about 15 minutes to detect a server that disappeared.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const MAX_KEEPALIVES: u32 = 3;
 
-/// What a URL says.
+/// The contents of a URL.
 pub(super) struct Parsed {
     pub(super) config: Config,
     /// How the server is verified; `None` for a connection without TLS.
     pub(super) verification: Option<Verification>,
 }
 
-/// Reads a URL of the form `postgres://…`. Beyond what the client library knows: `sslmode` may be `verify-ca` and
-/// `verify-full`, and `sslrootcert` names a file of certificates (PEM), or is `system`.
+/// Reads a URL of the form `postgres://…`. In addition to tokio-postgres, `sslmode` may be `verify-ca` and
+/// `verify-full`, and `sslrootcert` is a file of certificates (PEM) or `system`.
 ///
 /// # Errors
-/// [`DbError::Config`] for what is not understood.
+/// [`DbError::Config`] for an invalid or unsupported URL.
 pub(super) fn parse(url: &str) -> Result<Parsed, DbError> {
-    // A password may have a question mark in it; the client library also looks for the first `@`.
+    // A password may contain a question mark. tokio-postgres also searches for the first `@`.
     let authority = url.find('@').unwrap_or(0);
     let query_at = url.get(authority..).and_then(|rest| rest.find('?')).map(|at| authority + at);
     let (base, query) = query_at.and_then(|at| url.split_at_checked(at)).unwrap_or((url, ""));
@@ -84,8 +84,7 @@ pub(super) fn parse(url: &str) -> Result<Parsed, DbError> {
     Ok(Parsed { config, verification })
 }
 
-/// As libpq: `prefer` and `require` encrypt and look at nothing, but `require` checks the chain where certificates are
-/// named.
+/// As libpq: `prefer` and `require` encrypt without verification, but `require` with `sslrootcert` verifies the chain.
 fn verification(mode: &str, root: Option<String>) -> Result<(SslMode, Option<Verification>), DbError> {
     Ok(match (mode, root) {
         ("disable", _) => (SslMode::Disable, None),
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tls_is_asked_for_is_as_libpq_says() {
+    fn sslmode_and_sslrootcert_have_the_meanings_of_libpq() {
         let cases = [
             ("", SslMode::Prefer, Some(Verification::Off)),
             ("?sslmode=disable", SslMode::Disable, None),
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_patience_stands_and_there_is_some_of_ours() {
+    fn timeouts_have_defaults_and_those_in_the_url_win() {
         let config = parsed("postgres://db.test/x").config;
         assert_eq!(config.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
         assert_eq!(config.get_tcp_user_timeout(), Some(&TCP_TIMEOUT));
@@ -154,11 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_without_telling_secrets() {
+    fn an_invalid_url_is_refused_without_revealing_secrets() {
         for query in ["sslmode=allow", "sslmode=", "sslmod=require", "channel_binding=require", "port=x"] {
             match parse(&format!("postgres://u:secret@db.test/x?{query}")) {
                 Err(DbError::Config(text)) => assert!(!text.as_str().contains("secret"), "{text}"),
-                _ => panic!("{query} was understood"),
+                _ => panic!("{query} was accepted"),
             }
         }
     }

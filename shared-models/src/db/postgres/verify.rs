@@ -1,4 +1,4 @@
-//! Whom to believe that it is the database.
+//! Verification of the server's certificate.
 
 use std::{fmt, sync::Arc};
 
@@ -16,37 +16,37 @@ use rustls::{
 
 use crate::db::DbError;
 
-/// What of a server's certificate is checked.
+/// What is verified of a server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verification {
-    /// Nothing: this keeps out who listens, not who pretends.
+    /// Nothing: protects against eavesdropping, not against impersonation.
     Off,
-    /// Somebody who is trusted has signed it.
+    /// A trusted authority has signed it.
     Chain {
-        /// A file of certificates (PEM); those that the machine trusts for `None` and `system`.
+        /// A file of certificates (PEM); for `None` and `system`, the certificates that the operating system trusts.
         root: Option<String>,
     },
-    /// That, and it is for the host of the URL.
+    /// As `Chain`, and it is valid for the host of the URL.
     ChainAndName {
-        /// As above.
+        /// As in `Chain`.
         root: Option<String>,
     },
 }
 
-/// The check, as rustls calls it.
+/// The verifier that rustls calls.
 pub(super) struct Verifier {
-    /// `None` for a server that is believed whatever it shows.
+    /// `None` without verification.
     chain: Option<Arc<WebPkiServerVerifier>>,
     name: bool,
-    /// Certificates that are named themselves. One that signed itself is no authority for rustls, but it is what many
-    /// a database has, and libpq takes it.
+    /// Certificates in the file of `sslrootcert`, which the server may use itself. rustls does not accept a self-signed
+    /// certificate as an authority, but many databases have one, and libpq accepts it.
     named: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
     /// # Errors
-    /// [`DbError::Config`] when certificates can't be read or there are none.
+    /// [`DbError::Config`] if certificates cannot be read or there are none.
     pub(super) fn new(verification: Verification, provider: Arc<CryptoProvider>) -> Result<Self, DbError> {
         let (root, name) = match verification {
             Verification::Off => return Ok(Self { chain: None, name: false, named: Vec::new(), provider }),
@@ -74,7 +74,7 @@ fn read(path: &str) -> Result<Vec<CertificateDer<'static>>, DbError> {
     let all = CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))?;
     let all: Vec<_> = all.collect::<Result<_, _>>().map_err(|error| failed(&error))?;
     if all.is_empty() {
-        return Err(failed(&"there is no certificate in it"));
+        return Err(failed(&"contains no certificate"));
     }
     Ok(all)
 }

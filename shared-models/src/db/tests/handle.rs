@@ -17,7 +17,7 @@ fn config(url: &str) -> DbConfig {
 }
 
 on_both! {
-    async fn a_write_whose_caller_is_gone_is_still_made(db: TestDb) {
+    async fn a_write_completes_after_its_caller_is_dropped(db: TestDb) {
         let image = image("config", &["a"]);
         {
             let (repository, tag) = (repository("x"), check("t", 1));
@@ -96,7 +96,7 @@ on_both! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_refuses_is_unavailable_and_a_url_of_something_else_is_misconfigured() {
+async fn a_server_that_refuses_is_unavailable_and_an_unsupported_url_is_invalid_configuration() {
     let away = Db::connect(&config("postgres://nobody@127.0.0.1:1/x")).await.unwrap();
     assert!(matches!(away.ping().await, Err(DbError::Unavailable(_))));
     for url in ["mysql://x", "", "sqlite://", "sqlite::memory:"] {
@@ -126,7 +126,7 @@ async fn lost_connections_are_replaced() {
         })
         .await
         .unwrap();
-    // The first may still find the connection that was cut; it must be the last to do so.
+    // The first query may still get the closed connection.
     let mut tries = 0;
     while let Err(error) = db.ping().await {
         assert!(matches!(error, DbError::Unavailable(_)), "{error:?}");
@@ -141,7 +141,7 @@ async fn two_processes_share_a_sqlite_file() {
     let folder = tempfile::tempdir().unwrap();
     let config = sqlite_config(&folder);
     crate::migrate::migrate(&config).await.unwrap();
-    // Two handles have nothing in common but the file, as two processes do.
+    // Two handles share only the file, as two processes do.
     let handles = [Db::connect(&config).await.unwrap(), Db::connect(&config).await.unwrap()];
     let write = |number: usize| {
         let db = handles[number % 2].clone();
@@ -159,7 +159,7 @@ async fn two_processes_share_a_sqlite_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sqlite_file_that_was_removed_or_replaced_is_no_database_any_more() {
+async fn a_sqlite_file_that_was_removed_or_replaced_is_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let config = sqlite_config(&folder);
     let db = Db::connect(&config).await.unwrap();
@@ -170,15 +170,15 @@ async fn a_sqlite_file_that_was_removed_or_replaced_is_no_database_any_more() {
         other => panic!("{other:?}"),
     });
     std::fs::rename(&file, &aside).unwrap();
-    assert!(said().await.as_str().contains("tidegate.db is gone"), "{}", said().await);
+    assert!(said().await.as_str().contains("tidegate.db not found"), "{}", said().await);
     std::fs::copy(&aside, &file).unwrap();
-    assert!(said().await.as_str().contains("is another file"), "{}", said().await);
+    assert!(said().await.as_str().contains("was replaced by another file"), "{}", said().await);
     std::fs::rename(&aside, &file).unwrap();
     db.ping().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sqlite_file_that_cannot_be_read_is_no_database() {
+async fn a_sqlite_file_that_is_not_a_database_fails_the_ping() {
     let folder = tempfile::tempdir().unwrap();
     let db = Db::connect(&sqlite_config(&folder)).await.unwrap();
     std::fs::write(folder.path().join("a folder/tidegate.db"), [b'x'; 8192]).unwrap();

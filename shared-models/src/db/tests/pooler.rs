@@ -1,4 +1,4 @@
-//! Behind PgBouncer, whose clients get another session for each transaction.
+//! Queries through PgBouncer, which assigns a session per transaction.
 
 use std::{
     fs,

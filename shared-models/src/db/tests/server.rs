@@ -1,4 +1,4 @@
-//! A PostgreSQL server that goes away and comes back.
+//! A PostgreSQL server that stops and starts again.
 
 use std::{
     sync::Arc,
@@ -33,11 +33,11 @@ fn numbered(number: usize) -> record::NewManifest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_crashes_and_returns_loses_nothing_and_is_used_again_at_once() {
+async fn a_crash_of_the_server_loses_nothing_and_connections_recover() {
     let (server, db) = start().await;
     let stop = Arc::new(AtomicBool::new(false));
     let next = Arc::new(AtomicUsize::new(0));
-    // Several record all the while, and remember what they were told.
+    // Several tasks record manifests during the test, and keep the results.
     let writers: Vec<_> = (0..4)
         .map(|_| {
             let (db, stop, next) = (db.db.clone(), Arc::clone(&stop), Arc::clone(&next));
@@ -59,11 +59,11 @@ async fn a_server_that_crashes_and_returns_loses_nothing_and_is_used_again_at_on
         .collect();
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.stop().unwrap();
-    let away = Instant::now();
-    while away.elapsed() < Duration::from_secs(1) {
+    let stopped = Instant::now();
+    while stopped.elapsed() < Duration::from_secs(1) {
         let asked = Instant::now();
         assert!(matches!(db.ping().await, Err(DbError::Unavailable(_))));
-        assert!(asked.elapsed() < Duration::from_secs(3), "a caller waits no longer than for a connection");
+        assert!(asked.elapsed() < Duration::from_secs(3), "the wait for a connection is the limit");
     }
     server.start_again().unwrap();
     let back = Instant::now();
@@ -81,7 +81,7 @@ async fn a_server_that_crashes_and_returns_loses_nothing_and_is_used_again_at_on
             let image = numbered(number);
             let stored = manifests::load(&db, &image.digest).await.unwrap().is_some();
             assert!(stored || !recorded, "{number} was said to be recorded");
-            // All or nothing, also where the answer was lost.
+            // All or nothing, also if the response was lost.
             assert_eq!(links_manifest(&db, "x", &image.digest).await, stored, "{number}");
             let own = linked_blob(&db, "x", &digest(&format!("own {number}"))).await;
             assert_eq!(own.is_some(), stored, "{number}");
@@ -91,7 +91,7 @@ async fn a_server_that_crashes_and_returns_loses_nothing_and_is_used_again_at_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_not_up_yet_is_waited_for() {
+async fn a_database_that_is_not_running_yet_is_waited_for() {
     let (server, db) = start().await;
     server.stop().unwrap();
     let late = Db::connect(&db.config).await.unwrap();
@@ -125,7 +125,7 @@ async fn setting(db: &Db, name: &'static str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_ends_what_takes_too_long_unless_the_operator_says_otherwise() {
+async fn the_server_enforces_limits_and_those_in_the_url_take_precedence() {
     let base = super::postgres_config();
     for prepared_statements in [true, false] {
         let config = DbConfig { prepared_statements, ..base.clone() };

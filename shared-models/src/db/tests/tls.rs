@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, with certificates made on the spot.
+//! TLS to PostgreSQL, with generated certificates.
 
 use std::{fs, sync::OnceLock, time::Duration};
 
@@ -20,7 +20,7 @@ struct Encrypted {
     ssl: bool,
 }
 
-/// A server whose certificate is for `localhost`, and not for the address that it also has.
+/// A server whose certificate is valid for `localhost`, and not for its address.
 struct TlsServer {
     server: TestPostgres,
     folder: TempDir,
@@ -36,7 +36,7 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
 fn server() -> &'static TlsServer {
     static SERVER: OnceLock<TlsServer> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let (ours, other) = (authority("ours"), authority("another's"));
+        let (ours, other) = (authority("ours"), authority("other"));
         let key = KeyPair::generate().unwrap();
         let leaf =
             CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ours).unwrap();
@@ -69,7 +69,7 @@ async fn encrypted(config: &DbConfig) -> Result<bool, DbError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_sslmode_does_what_libpq_says() {
+async fn each_sslmode_has_the_meaning_of_libpq() {
     let server = server();
     for (host, query, expected) in [
         ("localhost", "", true),
@@ -91,7 +91,7 @@ async fn each_sslmode_does_what_libpq_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_somebody_else_or_for_another_name_is_refused() {
+async fn a_certificate_of_another_authority_or_for_another_name_is_refused() {
     let server = server();
     for (host, query, reason) in [
         ("localhost", "?sslmode=verify-full&sslrootcert=DIR/other", "UnknownIssuer"),
@@ -122,7 +122,7 @@ async fn certificates_that_cannot_be_read_are_a_misconfiguration() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_tls_is_used_only_where_tls_is_not_asked_for() {
+async fn a_server_without_tls_is_used_only_if_tls_is_not_required() {
     let plain = super::postgres_config().url;
     for query in ["", "?sslmode=prefer", "?sslmode=disable"] {
         assert!(!encrypted(&config(format!("{plain}{query}"))).await.unwrap(), "{query}");
@@ -132,7 +132,7 @@ async fn a_server_without_tls_is_used_only_where_tls_is_not_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrations_go_over_tls_too() {
+async fn migrations_use_tls() {
     let server = server();
     server.server.create_database("migrated").unwrap();
     let mut config = server.config("localhost", "?sslmode=verify-full&sslrootcert=DIR/ours");
