@@ -142,6 +142,13 @@ pub struct ConfiguredUpstream {
     pub policy: UpstreamPolicy,
 }
 
+impl ConfiguredUpstream {
+    /// Whether `?ns=` with this host selects the upstream.
+    pub(crate) fn has_host(&self, host: &str) -> bool {
+        self.policy.hosts.iter().any(|other| other.eq_ignore_ascii_case(host))
+    }
+}
+
 /// The settings of `[[upstream]]` that concern the content pulled through from it.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]

@@ -25,8 +25,6 @@ const PRUNE_AFTER_MISSED: u32 = 4;
 /// Selects content nodes and makes URLs for them.
 pub(crate) struct NodeSelector {
     placement: Placement,
-    /// The base URL of this service's public listener. Empty: links have no host.
-    own_base: String,
     link_keys: Arc<LinkKeys>,
     link_lifetime: Duration,
     dead_after: Duration,
@@ -40,7 +38,6 @@ impl NodeSelector {
     pub(crate) fn new(config: &Config, db: Db) -> Self {
         Self {
             placement: config.placement.clone(),
-            own_base: config.settings.public_url.as_ref().map_or_else(String::new, ToString::to_string),
             link_keys: Arc::clone(&config.link_keys),
             link_lifetime: config.link_lifetime,
             dead_after: config.node_dead_after,
@@ -50,7 +47,7 @@ impl NodeSelector {
         }
     }
 
-    /// The content link of a blob.
+    /// The content link of a blob. It begins with `own_base` if the blob is served by the public listener of this service.
     ///
     /// # Errors
     /// [`ApiError::NoContentNode`]; the database fails.
@@ -58,6 +55,7 @@ impl NodeSelector {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        own_base: &str,
     ) -> Result<String, ApiError> {
         let expires = Millis::now().after(self.link_lifetime);
         let path = self.link_keys.sign(repository, digest, expires);
@@ -65,7 +63,7 @@ impl NodeSelector {
             Placement::Fixed { public_base, .. } => public_base.clone(),
             Placement::Nodes => self.owner(digest).await?.public_url,
         };
-        let base = if base.is_empty() { &self.own_base } else { &base };
+        let base = if base.is_empty() { own_base } else { &base };
         Ok(format!("{}{path}", base.trim_end_matches('/')))
     }
 

@@ -118,14 +118,14 @@ impl Resolver {
     /// # Errors
     /// [`ApiError::UnknownRepository`], [`ApiError::Excluded`]; [`ApiError::Name`] when the name becomes too long.
     pub(crate) fn resolve(&self, name: &RepositoryName, ns: Option<&str>) -> Result<Target, ApiError> {
-        let (namespace, rest) = match ns {
-            Some(host) => {
-                self.hosts.get(&host.to_ascii_lowercase()).map(|namespace| (namespace, name.clone()))
-            }
-            None => self
-                .namespaces
-                .iter()
-                .find_map(|namespace| name.strip_prefix(&namespace.prefix).map(|rest| (namespace, rest))),
+        let (namespace, rest) = match ns.map(|host| self.hosts.get(&host.to_ascii_lowercase())) {
+            // The address of the mirror may have the prefix of a namespace of the host, and the name with it.
+            Some(Some(namespace)) => self
+                .by_prefix(name, |other| other.is_explicit_for(namespace))
+                .or_else(|| Some((namespace, name.clone()))),
+            // The root namespace is not for other registries: their images have nothing to do with its own.
+            Some(None) => self.by_prefix(name, |namespace| !namespace.prefix.is_empty()),
+            None => self.by_prefix(name, |_| true),
         }
         .ok_or(ApiError::UnknownRepository)?;
         let upstream = self.upstreams.get(namespace.upstream_name()).ok_or(ApiError::UnknownRepository)?;
@@ -135,6 +135,26 @@ impl Resolver {
             rest
         };
         self.admit(namespace, upstream, upstream_name)
+    }
+
+    /// The namespace with the longest prefix of a name, among those that are `admitted`, and the rest of the name.
+    fn by_prefix(
+        &self,
+        name: &RepositoryName,
+        admitted: impl Fn(&Namespace) -> bool,
+    ) -> Option<(&Arc<Namespace>, RepositoryName)> {
+        let mut namespaces = self.namespaces.iter().filter(|namespace| admitted(namespace));
+        namespaces.find_map(|namespace| Some((namespace, name.strip_prefix(&namespace.prefix)?)))
+    }
+
+    /// The prefixes of the namespaces, without the empty one.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.iter().map(|namespace| namespace.prefix.as_str()).filter(|prefix| !prefix.is_empty())
+    }
+
+    /// Whether a namespace has this prefix, which is not empty.
+    pub(crate) fn is_prefix(&self, text: &str) -> bool {
+        self.prefixes().any(|prefix| prefix == text)
     }
 
     /// The target of a repository of an upstream in the namespace with this prefix, or in another one of the upstream if that
@@ -182,6 +202,13 @@ impl Resolver {
             return &namespace.prefix;
         }
         self.primary.get(namespace.upstream_name()).map_or("", |primary| &primary.prefix)
+    }
+}
+
+impl Namespace {
+    /// Whether this namespace has a prefix, and the upstream of `other`.
+    fn is_explicit_for(&self, other: &Self) -> bool {
+        !self.prefix.is_empty() && self.upstream == other.upstream
     }
 }
 
@@ -308,6 +335,17 @@ mod tests {
     #[test]
     fn ns_selects_a_configured_upstream() {
         assert_target("x", Some("other.test:5000"), "cache/x", "other!x");
+        // The prefix of a namespace of that upstream may come before the name.
+        assert_target("cache/x", Some("other.test:5000"), "cache/x", "other!x");
+        assert_target("cache/deep/team/x", Some("other.test:5000"), "cache/deep/team/x", "other!team/x");
+        assert_target("docker.io/library/x", Some("docker.io"), "docker.io/library/x", "docker.io!library/x");
+        assert_target("cache/x", Some("docker.io"), "docker.io/cache/x", "docker.io!cache/x");
+    }
+
+    #[test]
+    fn an_unknown_ns_leaves_the_choice_to_a_prefix_that_is_written() {
+        assert_target("cache/x", Some("registry.example.com"), "cache/x", "other!x");
+        assert!(matches!(resolved("x", Some("registry.example.com")), Err(ApiError::UnknownRepository)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! expression after another, which takes longer than everything else that a warm answer needs.
 
 mod admin;
+mod base_url;
 mod endpoint;
 mod page;
 mod v2;
@@ -30,17 +31,24 @@ pub(crate) struct Routes(pub(crate) Arc<AppState>);
 
 impl HttpServiceFactory for Routes {
     fn register(self, config: &mut AppService) {
-        for api in [Api::Distribution, Api::Admin] {
-            let state = Arc::clone(&self.0);
+        let mut register = |path: &str, api, mount: &str| {
+            let (state, mount) = (Arc::clone(&self.0), Arc::<str>::from(mount));
             let service = fn_service(move |request: ServiceRequest| {
-                let state = Arc::clone(&state);
+                let (state, mount) = (Arc::clone(&state), Arc::clone(&mount));
                 async move {
                     let (request, _) = request.into_parts();
-                    let response = answer(&state, api, &request).await;
+                    let response = answer(&state, api, &mount, &request).await;
                     Ok(ServiceResponse::new(request, response))
                 }
             });
-            config.register_service(ResourceDef::prefix(api.prefix()), None, service, None);
+            config.register_service(ResourceDef::prefix(path), None, service, None);
+        };
+        register(Api::Distribution.prefix(), Api::Distribution, "");
+        register(Api::Admin.prefix(), Api::Admin, "");
+        // Some clients append `/v2` to the address of a mirror, behind the prefix of a namespace.
+        for prefix in self.0.resolver.prefixes() {
+            let path = format!("/{prefix}{}", Api::Distribution.prefix());
+            register(&path, Api::Distribution, prefix);
         }
     }
 }
@@ -51,15 +59,19 @@ pub(crate) struct Repository<'a> {
     target: Arc<Target>,
 }
 
-async fn answer(state: &Arc<AppState>, api: Api, request: &HttpRequest) -> HttpResponse {
-    let Some((route, endpoint)) = Endpoint::parse(api, request.match_info().unprocessed()) else {
+/// Answers a request. `mount` is the prefix of a namespace, where the path has it before that of the API.
+async fn answer(state: &Arc<AppState>, api: Api, mount: &str, request: &HttpRequest) -> HttpResponse {
+    let path = request.match_info().unprocessed();
+    let is_namespace = || api == Api::Distribution && state.resolver.is_prefix(path.trim_matches('/'));
+    let parsed = Endpoint::parse(api, path).or_else(|| is_namespace().then(Endpoint::base));
+    let Some((route, endpoint)) = parsed else {
         return unmatched(request);
     };
     request.extensions_mut().insert(Route(route));
     let Some(action) = endpoint.action(request.method()) else {
         return only_read();
     };
-    authorize_and_answer(state, request, endpoint, action)
+    authorize_and_answer(state, request, mount, endpoint, action)
         .await
         .unwrap_or_else(|error| error.error_response())
 }
@@ -67,11 +79,13 @@ async fn answer(state: &Arc<AppState>, api: Api, request: &HttpRequest) -> HttpR
 async fn authorize_and_answer(
     state: &Arc<AppState>,
     request: &HttpRequest,
+    mount: &str,
     endpoint: Endpoint<'_, Cow<'_, str>>,
     action: Action,
 ) -> Result<HttpResponse, ApiError> {
     let endpoint = endpoint.resolve(|name| {
-        let target = state.resolver.target(&name, ns(request).as_deref())?;
+        let name = if mount.is_empty() { name } else { Cow::Owned(format!("{mount}/{name}")) };
+        let target = state.resolver.target(&name, mirrored_host(state, request).as_deref())?;
         Ok::<_, ApiError>(Repository { name, target })
     })?;
     (state.authorize)(&RequestContext {
@@ -97,12 +111,21 @@ async fn authorize_and_answer(
 
 /// The registry that a containerd client requests, `?ns=HOST`.
 fn ns(request: &HttpRequest) -> Option<String> {
-    page::parameter(request.query_string(), "ns")
+    page::parameter(request.query_string(), "ns").filter(|host| !host.is_empty())
 }
 
-/// Confirms `?ns=` in the answer, as containerd's mirror protocol requires.
-fn confirm_ns(request: &HttpRequest, response: &mut HttpResponseBuilder) {
-    if let Some(host) = ns(request) {
+/// The registry in place of which a client requests this one: [`ns`], unless it is this one.
+fn mirrored_host(state: &AppState, request: &HttpRequest) -> Option<String> {
+    let host = ns(request)?;
+    let base = base_url::base_url(request, state.config.settings.public_url.as_ref());
+    let own = base.split_once("://").map_or(base.as_str(), |(_, rest)| rest);
+    let own = own.split('/').next().unwrap_or_default();
+    (!host.eq_ignore_ascii_case(own)).then_some(host)
+}
+
+/// Confirms `?ns=` in the answer when it is a host of the upstream, as containerd's mirror protocol requires.
+fn confirm_ns(request: &HttpRequest, target: &Target, response: &mut HttpResponseBuilder) {
+    if let Some(host) = ns(request).filter(|host| target.upstream.has_host(host)) {
         response.insert_header(("OCI-Namespace", host));
     }
 }

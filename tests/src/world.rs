@@ -20,6 +20,7 @@ use tidegate::{
     process::Process,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
+use url::Url;
 
 pub use answer::Answer;
 
@@ -139,9 +140,14 @@ impl TestWorld {
         self.dir.as_ref().unwrap().path()
     }
 
+    /// The URL that a path, or a URL of an answer, stands for.
+    pub fn url(&self, reference: &str) -> Url {
+        Url::parse(&self.api).unwrap().join(reference).unwrap()
+    }
+
     /// Begins a request to the public listener.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.api))
+        self.client.request(method, self.url(path))
     }
 
     /// Sends a request and reads the whole answer. Redirects are not followed.
@@ -182,7 +188,7 @@ impl TestWorld {
     pub async fn content_url(&self, repository: &str, digest: &str) -> String {
         let answer = self.get(&format!("/v2/{repository}/blobs/{digest}")).await;
         assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT, "{answer:?}");
-        format!("{}{}", self.api, answer.header("location"))
+        self.url(answer.header("location")).into()
     }
 
     /// A blob, through the redirect.

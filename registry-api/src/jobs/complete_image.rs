@@ -125,7 +125,7 @@ impl PlatformFilter {
 /// Confirms the claims that do not suffice, while the upstream is available.
 async fn confirm_all(state: &Arc<AppState>, target: &Arc<Target>, blobs: &[Digest]) {
     for digest in blobs {
-        if let Err(error) = pull::blob::pull(state, target, digest, true, Priority::Background).await {
+        if let Err(error) = pull::blob::pull(state, target, digest, true, "", Priority::Background).await {
             tracing::debug!(repository = %target.repository, %digest, %error, "failed to confirm a blob");
         }
     }

@@ -22,12 +22,13 @@ use crate::{
     state::AppState,
 };
 
-/// Answers a request for a blob.
+/// Answers a request for a blob. `own_base` is the URL of the public listener for its client.
 pub(crate) async fn pull(
     state: &Arc<AppState>,
     target: &Arc<Target>,
     digest: &Digest,
     head: bool,
+    own_base: &str,
     priority: Priority,
 ) -> Result<(BlobAnswer, Outcome), ApiError> {
     let constant = constant_blobs::bytes(digest);
@@ -68,7 +69,7 @@ pub(crate) async fn pull(
                 None => facts.presigned = false,
             },
             BlobDecision::Redirect => {
-                let location = state.nodes.content_url(&target.repository, digest).await?;
+                let location = state.nodes.content_url(&target.repository, digest, own_base).await?;
                 return Ok((BlobAnswer::Redirect(location), outcome));
             }
             BlobDecision::RefuseKnown => {

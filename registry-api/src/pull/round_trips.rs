@@ -120,8 +120,8 @@ async fn a_cold_blob_takes_two_and_a_warm_one_none() {
     let Service { state, target, .. } = &service;
     let digest = Digest::sha256(b"x");
     // The link, the record of the upstream's confirmation.
-    let (cold, trips) = service.count(blob::pull(state, target, &digest, false, Priority::Client)).await;
+    let (cold, trips) = service.count(blob::pull(state, target, &digest, false, "", Priority::Client)).await;
     assert_eq!((cold.unwrap().1.label(), trips), ("miss", 2));
-    let (warm, trips) = service.count(blob::pull(state, target, &digest, false, Priority::Client)).await;
+    let (warm, trips) = service.count(blob::pull(state, target, &digest, false, "", Priority::Client)).await;
     assert_eq!((warm.unwrap().1.label(), trips), ("miss", 0));
 }

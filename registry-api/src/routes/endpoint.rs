@@ -57,6 +57,11 @@ pub(super) mod pattern {
 }
 
 impl<'a> Endpoint<'a, Cow<'a, str>> {
+    /// The base endpoint, as at `/v2/`.
+    pub(super) fn base() -> (&'static str, Self) {
+        (pattern::BASE_SLASH, Self::Base)
+    }
+
     /// Parses the path after the prefix of the API. Returns the pattern of the route, too. A repository may have the name of
     /// an endpoint, so the end of the path decides.
     pub(super) fn parse(api: Api, path: &'a str) -> Option<(&'static str, Self)> {

@@ -40,15 +40,17 @@ fn size(text: &str, max: u32) -> Result<u32, ApiError> {
     Ok(text.parse().unwrap_or(u32::MAX).min(max))
 }
 
-/// Links to the page after `last`, where there is one, with the same path and `?ns=`.
+/// Links to the page after `last`, where there is one, with the same path and `?ns=`, behind `base`.
 pub(super) fn link_next(
     request: &HttpRequest,
     response: &mut HttpResponseBuilder,
+    base: &str,
     n: u32,
     last: Option<&str>,
 ) {
     let Some(last) = last else { return };
-    let mut target = format!("{}?n={n}&last={}", request.path(), utf8_percent_encode(last, QUERY_VALUE));
+    let last = utf8_percent_encode(last, QUERY_VALUE);
+    let mut target = format!("{base}{}?n={n}&last={last}", request.path());
     if let Some(host) = super::ns(request) {
         target.push_str(&format!("&ns={}", utf8_percent_encode(&host, QUERY_VALUE)));
     }

@@ -7,6 +7,7 @@ use oci_types::{Digest, Millis, RepositoryName};
 use reqwest::Method;
 use tempfile::TempDir;
 use tidegate_tests::{chaos::ChaosUpstream, image::Image, world::TestWorld};
+use url::Position;
 
 use crate::support::*;
 
@@ -136,6 +137,12 @@ async fn a_link_lives_as_long_as_configured() {
     assert!((419..=422).contains(&lives), "{lives}");
 }
 
+/// The path and query of a link to a blob.
+async fn link(world: &TestWorld, digest: &str) -> String {
+    let url = world.url(&world.content_url(NAME, digest).await);
+    url[Position::BeforePath..].to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_rotated_without_a_broken_link() {
     let (upstream, image) = with_image().await;
@@ -147,7 +154,7 @@ async fn keys_are_rotated_without_a_broken_link() {
     {
         let world = world(&upstream, dir, ids).await;
         world.get(&manifest("1")).await;
-        let link = world.get(&blob(digest)).await.header("location").to_owned();
+        let link = link(&world, digest).await;
         assert!(link.contains(&format!("key={signer}&")), "{ids:?}: {link}");
         assert_eq!(world.get(&link).await.body, image.config.1, "{ids:?}");
         if old.is_empty() {
@@ -174,7 +181,7 @@ async fn the_key_made_on_first_run_outlives_a_restart() {
     let (upstream, image) = with_image().await;
     let world = TestWorld::start(&upstream).await;
     world.get(&manifest("1")).await;
-    let link = world.get(&blob(&image.config.0)).await.header("location").to_owned();
+    let link = link(&world, &image.config.0).await;
     let dir = world.stop().await;
     let world = TestWorld::builder().in_dir(dir).upstream("up", &upstream, "").start().await;
     assert_eq!(world.get(&link).await.body, image.config.1);

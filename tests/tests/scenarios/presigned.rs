@@ -61,7 +61,7 @@ async fn a_client_is_sent_to_the_object_store_for_what_is_stored_and_to_content_
     assert_eq!(head.header("content-length"), image.layers[0].bytes.len().to_string());
 
     let answer = world.get(&blob(&other)).await;
-    assert!(answer.header("location").starts_with("/content/v1/"), "{answer:?}");
+    assert!(answer.header("location").contains("/content/v1/"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +96,7 @@ async fn a_blob_that_the_object_store_has_lost_is_fetched_again() {
     store(&world, &layer.digest).await;
     bucket.keys().iter().for_each(|key| bucket.lose(key));
     let answer = world.get(&blob(&layer.digest)).await;
-    assert!(answer.header("location").starts_with("/content/v1/"), "{answer:?}");
+    assert!(answer.header("location").contains("/content/v1/"), "{answer:?}");
     // content-app has seen it there a moment ago.
     assert_eventually!({
         let answer = world.blob(NAME, &layer.digest).await;

@@ -38,22 +38,52 @@ async fn ns_leads_to_the_upstream_of_that_host_and_is_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_ns_is_no_name_and_never_dialled() {
+async fn the_prefix_of_a_namespace_may_precede_the_name_or_the_api() {
+    let (upstream, image) = with_image().await;
+    let world = TestWorld::builder().upstream("up", &upstream, "hosts = [\"up.test\"]").start().await;
+    for method in &METHODS {
+        for path in [
+            "/v2/up/library/x/manifests/1?ns=up.test",
+            "/v2/up/library/x/manifests/1?ns=",
+            "/up/v2/library/x/manifests/1",
+            "/up/v2/library/x/manifests/1?ns=up.test",
+        ] {
+            assert_image(method, &world.ask(method, path).await, &image);
+        }
+        let own = format!("/v2/up/library/x/manifests/1?ns={}", world.url("/").authority());
+        assert_image(method, &world.ask(method, &own).await, &image);
+    }
+    for ping in ["/v2/", "/v2/up/", "/v2/up", "/up/v2/", "/up/v2"] {
+        assert_eq!(world.get(ping).await.status, 200, "{ping}");
+    }
+    assert_eq!(world.get("/v2/other/").await.status, 404);
+    let blob = world.get(&format!("/up/v2/library/x/blobs/{}", image.config.0)).await;
+    assert_eq!(world.get(blob.header("location")).await.body, image.config.1);
+    assert_eq!(world.json("/v2/_catalog").await["repositories"], serde_json::json!([NAME]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_ns_is_never_dialled() {
     let (upstream, image) = with_image().await;
     let (stranger, _) = with_image().await;
     let hosts = "hosts = [\"registry.test:5000\"]";
     let world = TestWorld::builder().upstream("up", &upstream, hosts).start().await;
     for ns in [&stranger.host(), "registry.test", "registry.test:443", "", "..", "a%00b", "http://x/"] {
         for method in &METHODS {
-            for path in [manifest_of(NAME, "1"), blob_of("library/x", &image.config.0)] {
+            for path in [manifest_of("library/x", "1"), blob_of("library/x", &image.config.0)] {
                 let answer = world.ask(method, &format!("{path}?ns={ns}")).await;
                 assert_error(method, &answer, 404, "NAME_UNKNOWN");
                 assert_eq!(answer.header("oci-namespace"), "");
             }
         }
     }
-    assert!(stranger.requests().is_empty() && upstream.requests().is_empty());
+    assert!(upstream.requests().is_empty());
     assert_nothing_recorded(&world).await;
+    // The prefix of a namespace selects it.
+    let answer = world.get(&format!("{}?ns={}", manifest("1"), stranger.host())).await;
+    assert_image(&Method::GET, &answer, &image);
+    assert_eq!(answer.header("oci-namespace"), "");
+    assert!(stranger.requests().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

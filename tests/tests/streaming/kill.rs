@@ -54,7 +54,7 @@ impl Real {
         let (status, location, _) =
             self.get(&format!("{}/v2/{NAME}/blobs/{}", self.process.url(), self.digest)).await;
         assert_eq!(status, StatusCode::TEMPORARY_REDIRECT);
-        format!("{}{location}", self.process.url())
+        location
     }
 
     async fn assert_served(&self) {

@@ -14,7 +14,12 @@ use upstream_client::Priority;
 
 use super::{CACHE_STATUS, CONTENT_DIGEST};
 use crate::{
-    answer::BlobAnswer, error::ApiError, pull::blob, resolve::Target, routes::confirm_ns, state::AppState,
+    answer::BlobAnswer,
+    error::ApiError,
+    pull::blob,
+    resolve::Target,
+    routes::{base_url::base_url, confirm_ns},
+    state::AppState,
 };
 
 pub(crate) async fn get(
@@ -25,13 +30,14 @@ pub(crate) async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let digest = Digest::parse(digest).map_err(NameError::Digest)?;
     let head = request.method() == Method::HEAD;
-    let result = blob::pull(state, target, &digest, head, Priority::Client).await;
+    let base = base_url(request, state.config.settings.public_url.as_ref());
+    let result = blob::pull(state, target, &digest, head, &base, Priority::Client).await;
     let outcome = result.as_ref().map_or_else(ApiError::outcome, |(_, outcome)| outcome.label());
     state.metrics.count_pull(target.upstream.client.name(), "blob", outcome);
     let (answer, outcome) = result?;
     let mut response = HttpResponse::Ok();
     response.insert_header((CONTENT_DIGEST, digest.as_str())).insert_header((CACHE_STATUS, outcome.header()));
-    confirm_ns(request, &mut response);
+    confirm_ns(request, target, &mut response);
     Ok(match answer {
         BlobAnswer::Redirect(location) => response
             .status(StatusCode::TEMPORARY_REDIRECT)

@@ -8,7 +8,7 @@ use shared_models::db::repositories;
 use crate::{
     error::ApiError,
     listing::{Page, PageRequest, rows_for},
-    routes::page,
+    routes::{base_url::base_url, page},
     state::AppState,
 };
 
@@ -28,6 +28,7 @@ pub(crate) async fn get(state: &AppState, request: &HttpRequest) -> Result<HttpR
     }
     let page = Page::of_rows(repositories::catalog(&state.db, last.as_ref(), rows_for(n)).await?, n);
     let mut response = HttpResponse::Ok();
-    page::link_next(request, &mut response, n, page.next_last.as_deref());
+    let base = base_url(request, state.config.settings.public_url.as_ref());
+    page::link_next(request, &mut response, &base, n, page.next_last.as_deref());
     Ok(response.json(Catalog { repositories: &page.items }))
 }

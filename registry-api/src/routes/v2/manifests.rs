@@ -41,11 +41,12 @@ pub(crate) async fn get(
     state.metrics.count_pull(target.upstream.client.name(), "manifest", outcome);
     let (answer, outcome) = result?;
     state.last_pulls.touch(&target.key);
-    respond(request, &answer, outcome, head)
+    respond(request, target, &answer, outcome, head)
 }
 
 fn respond(
     request: &HttpRequest,
+    target: &Target,
     answer: &ManifestAnswer,
     outcome: Outcome,
     head: bool,
@@ -67,7 +68,7 @@ fn respond(
         .insert_header((CONTENT_DIGEST, digest.as_str()))
         .insert_header((header::ETAG, etag))
         .insert_header((CACHE_STATUS, outcome.header()));
-    confirm_ns(request, &mut response);
+    confirm_ns(request, target, &mut response);
     if not_modified {
         return Ok(response.status(StatusCode::NOT_MODIFIED).finish());
     }

@@ -10,7 +10,7 @@ use super::CACHE_STATUS;
 use crate::{
     error::ApiError,
     pull::tag_list,
-    routes::{Repository, confirm_ns, page},
+    routes::{Repository, base_url::base_url, confirm_ns, page},
     state::AppState,
 };
 
@@ -30,13 +30,14 @@ pub(crate) async fn get(
         Tag::parse(last).map_err(|_| ApiError::Page("last is not a tag"))
     })?;
     let mut response = HttpResponse::Ok();
-    confirm_ns(request, &mut response);
+    confirm_ns(request, &repository.target, &mut response);
     let n = requested.n.unwrap_or(max);
     if n == 0 {
         return Ok(response.json(TagList { name, tags: &[] }));
     }
     let (page, outcome) = tag_list::list(state, &repository.target, &requested, n).await?;
     response.insert_header((CACHE_STATUS, outcome.header()));
-    page::link_next(request, &mut response, n, page.next_last.as_deref());
+    let base = base_url(request, state.config.settings.public_url.as_ref());
+    page::link_next(request, &mut response, &base, n, page.next_last.as_deref());
     Ok(response.json(TagList { name, tags: &page.items }))
 }
