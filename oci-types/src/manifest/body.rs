@@ -52,7 +52,7 @@ pub(super) fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<Manife
     if bytes.len() > MAX_MANIFEST_BYTES {
         return Err(ManifestError::TooLarge);
     }
-    // Where a struct is expected, serde takes its fields from an array too.
+    // Where a struct is expected, serde also accepts an array of its fields.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(ManifestError::Json { line: 1, column: 1 });
     }
@@ -77,7 +77,7 @@ pub(super) fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<Manife
             return Err(ManifestError::Ambiguous);
         }
         let entries = body.manifests.ok_or(ManifestError::Missing("manifests"))?.unwrap_or_default();
-        // An entry that clients of other algorithms use does not concern the others.
+        // An entry with an unsupported digest algorithm does not affect the other entries.
         let descriptors = descriptors(entries.into_iter().map(|entry| (entry.role_in_index(), entry)))?;
         let descriptors = descriptors.into_iter().flatten().collect();
         return Ok(Manifest { media_type, artifact_type, subject, config: None, descriptors });
@@ -138,18 +138,10 @@ fn descriptors(
     Ok(descriptors)
 }
 
-/// A whole number of bytes; some writers give it a fraction of zero.
+/// A whole number of bytes; some writers add a zero fraction, such as `10.0`.
 fn size(number: &Number) -> Option<u64> {
-    number.as_u64().or_else(|| {
-        let number = number.as_f64().filter(|number| (0.0..=MAX_EXACT).contains(number))?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the range")]
-        let whole = number as u64;
-        (number.fract() == 0.0).then_some(whole)
-    })
+    number.as_u64().or_else(|| number.to_string().strip_suffix(".0")?.parse().ok())
 }
-
-/// The largest number up to which an `f64` has all whole numbers.
-const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl DescriptorFields {
     /// The digest; `None` if its algorithm is not served.
@@ -171,7 +163,7 @@ impl DescriptorFields {
     }
 }
 
-/// Whether a text has the grammar of a digest (image-spec: "Digests"), of whatever algorithm.
+/// Whether a text has the grammar of a digest (image-spec: "Digests"), of any algorithm.
 fn is_digest(text: &str) -> bool {
     let Some((algorithm, encoded)) = text.split_once(':') else { return false };
     let is_component = |part: &str| {
