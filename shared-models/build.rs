@@ -1,4 +1,4 @@
-//! Has the migrations embedded anew when one is added.
+//! Rebuilds the crate when a migration changes: migrations are embedded at compile time.
 
 fn main() {
     println!("cargo::rerun-if-changed=../migrations");

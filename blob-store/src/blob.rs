@@ -1,4 +1,4 @@
-//! Stored blobs and what is known of them.
+//! Stored blobs and their properties.
 
 use std::{fs::File, sync::Arc, time::SystemTime};
 

@@ -63,7 +63,7 @@ impl Cache {
                 tracing::warn!(%error, "failed to evict cached blobs");
             }
         };
-        // The runtime stops.
+        // An error means that the runtime is shutting down.
         let _ = tokio::task::spawn_blocking(evict).await;
     }
 

@@ -78,7 +78,8 @@ impl Disk {
         self.keep_free.store(bytes, Ordering::Relaxed);
     }
 
-    /// Moves a stored blob whose bytes are wrong out of the way, and returns its new path; `None` if it was not stored.
+    /// Moves a corrupt stored blob to the quarantine directory, and returns its new path; `None` if
+    /// it was not stored.
     pub(crate) fn quarantine(&self, digest: &Digest) -> Result<Option<PathBuf>, StoreError> {
         let (path, directory) = (self.layout.blob(digest), self.layout.quarantine());
         create_directories(&directory)?;
@@ -96,7 +97,7 @@ impl Disk {
         Ok(moved.then_some(target))
     }
 
-    /// Runs `work` on the blocking pool, whatever runtime the caller is on. Does not block.
+    /// Runs `work` on the blocking pool, regardless of the runtime of the caller. Does not block.
     pub(crate) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
@@ -172,7 +173,8 @@ impl Disk {
             path.parent().map_or(Ok(()), create_directories)?;
         }
         fs::write(&written, b"probe").context("write", &written)?;
-        // Another process with the same data directory may have renamed or removed it, which shows the same.
+        // Another process with the same data directory may have renamed or removed it, which also
+        // shows that blobs can be written.
         ignore_not_found(fs::rename(&written, &renamed)).context("rename", &written)?;
         ignore_not_found(fs::remove_file(&renamed)).context("remove", &renamed)
     }

@@ -71,10 +71,10 @@ pub enum StoreError {
         /// The data file.
         path: PathBuf,
     },
-    /// The configuration of the object store is invalid; the source says why.
+    /// The configuration of the object store is invalid; the source error has the reason.
     #[error("invalid object store configuration")]
     Config(#[source] Arc<dyn Error + Send + Sync>),
-    /// The store was opened outside a tokio runtime, which is to run its I/O.
+    /// The store was opened outside a tokio runtime, which it needs for its I/O.
     #[error("the blob store must be opened inside a tokio runtime")]
     NoRuntime,
     /// The runtime of the store was shut down, or the operation panicked.
@@ -102,7 +102,7 @@ impl StoreError {
         matches!(self, Self::NoSpace { .. })
     }
 
-    /// Whether the object store failed, and not this node.
+    /// Whether the object store failed, rather than this node.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }

@@ -130,7 +130,7 @@ impl Layout {
         self.partials().join(id.directory_name())
     }
 
-    /// Where a probe is written and where it is renamed to, as a blob is.
+    /// The path at which a probe is written, and the path to which it is renamed, as for a blob.
     pub(crate) fn probe(&self) -> (PathBuf, PathBuf) {
         (self.partials().join(PROBE), self.blobs().join(PROBE))
     }
@@ -156,7 +156,7 @@ impl Shard {
             .flat_map(|algorithm| (0..=u8::MAX).map(move |first_byte| Self { algorithm, first_byte }))
     }
 
-    /// The digest of the blob with this file name; `None` for names that do not belong here.
+    /// The digest of the blob with this file name; `None` for other names.
     pub(crate) fn digest(self, name: &str) -> Option<Digest> {
         let digest = Digest::parse(&format!("{}:{name}", self.algorithm.as_str())).ok()?;
         (Self::of(&digest) == self).then_some(digest)

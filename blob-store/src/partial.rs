@@ -68,8 +68,9 @@ impl Partial {
         self.file.data()
     }
 
-    /// Runs `work` on the blocking pool of the runtime that opened the store. The task starts at once and runs to its
-    /// end, also when the handle is dropped. One closure may write any number of pieces.
+    /// Runs `work` on the blocking pool of the runtime that opened the store. The task starts at
+    /// once and runs to completion, even if the handle is dropped. One closure may write any number
+    /// of pieces.
     pub fn spawn_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&PartialFile) -> T + Send + 'static,

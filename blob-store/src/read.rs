@@ -7,8 +7,9 @@ use bytes::{Bytes, BytesMut};
 /// Reads bytes at `offset` from the page cache into `buffer`, without waiting for the disk. Returns the number of bytes,
 /// which may be less than the length of the buffer.
 ///
-/// `None` if the read would block, or if the system cannot tell: read on the blocking pool instead. Also `None` at the end
-/// of the file, because Linux 5.9 and 5.10 return 0 for reads that would block.
+/// `None` if the read would block, or if the system does not support such reads: read on the
+/// blocking pool instead. Also `None` at the end of the file, because Linux 5.9 and 5.10 return 0
+/// for reads that would block.
 ///
 /// # Errors
 /// Those of `preadv2`.

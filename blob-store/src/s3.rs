@@ -1,15 +1,15 @@
 //! Stored blobs in a bucket of an S3-compatible object store, with a local cache.
 //!
-//! A blob is downloaded to a partial file on the local disk, because clients read it there meanwhile. Its parts are
-//! uploaded at the same time ([`Upload`]); the commit completes the object. The file then moves to the local cache or is
-//! removed.
+//! A blob is downloaded to a partial file on the local disk, because clients read it there during
+//! the download. Its parts are uploaded at the same time ([`Upload`]); the commit completes the
+//! object. The file then moves to the local cache or is removed.
 //!
 //! Every request ends within [`S3Timeouts`]. One that fails is [`StoreError::Unavailable`]; callers then continue as if
 //! the blob were not stored.
 //!
-//! A process aborts the multipart uploads that an earlier one on the same disk did not complete. If the disk was lost,
-//! or the response with the upload id, only a lifecycle rule of the bucket removes them
-//! (`AbortIncompleteMultipartUpload`).
+//! A process aborts the multipart uploads that an earlier one on the same disk did not complete. If
+//! the disk or the response with the upload id was lost, only a lifecycle rule of the bucket
+//! removes them (`AbortIncompleteMultipartUpload`).
 
 mod bucket;
 mod commit;
@@ -58,7 +58,8 @@ pub(crate) struct S3Backend {
     cache: Arc<Cache>,
     warmer: CacheWarmer,
     uploads: UploadContext,
-    /// Runs every request, whatever runtime the caller is on: connections belong to a runtime.
+    /// Runs every request, regardless of the runtime of the caller: connections belong to a
+    /// runtime.
     runtime: Handle,
 }
 
@@ -95,7 +96,7 @@ impl S3Backend {
         &self.cache
     }
 
-    /// Runs a method on the runtime of the store, to its end.
+    /// Runs a method on the runtime of the store, to completion.
     pub(crate) async fn run<T, F>(
         self: &Arc<Self>,
         work: impl FnOnce(Arc<Self>) -> F,

@@ -6,8 +6,9 @@ use futures::{
 };
 use tokio::sync::mpsc::{Sender, channel};
 
-/// A stream through a channel of `capacity` items. `spawn` starts the producer when the stream is first polled, so a
-/// stream that is dropped before costs nothing. The producer must end when the channel is closed.
+/// A stream through a channel of `capacity` items. `spawn` starts the producer when the stream is
+/// first polled, so a stream that is never polled costs nothing. The producer must end when the
+/// channel is closed.
 pub(crate) fn spawn_on_first_poll<T: Send + 'static>(
     capacity: usize,
     spawn: impl FnOnce(Sender<T>) + Send + 'static,

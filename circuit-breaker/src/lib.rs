@@ -128,8 +128,9 @@ impl CircuitBreaker {
         transition
     }
 
-    /// Opens the circuit for `remaining`, the open time left of another process's circuit for the same service, and at
-    /// most for the own open duration. An open circuit is never shortened, and a probe in flight still decides.
+    /// Opens the circuit for `remaining`, the remaining open time of another process's circuit for
+    /// the same service, limited to the open duration of this circuit. The open time is never
+    /// shortened, and the outcome of a probe in flight still applies.
     pub fn open(&self, remaining: Duration, now: Instant) {
         let Some(other) = now.checked_add(remaining.min(self.open_duration)) else { return };
         let mut circuit = self.circuit.lock();

@@ -9,7 +9,7 @@ use crate::request::{BlobRequest, Resolved};
 #[cfg(test)]
 mod tests;
 
-/// What is known of a requested blob.
+/// The state of a requested blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
     /// The blob is constant.
@@ -56,7 +56,7 @@ struct CacheStatus {
 }
 
 impl Answer {
-    /// The answer to `request`, given what is known.
+    /// The answer to `request` for a blob in the state `known`.
     pub(crate) fn new(request: &BlobRequest, known: Known) -> Self {
         let (size, source, outcome) = match known {
             Known::Constant(bytes) => (u64::try_from(bytes.len()).ok(), BodySource::Constant(bytes), "hit"),

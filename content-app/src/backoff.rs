@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// Delays that double, with jitter, and never end.
+/// An endless sequence of delays that double, with jitter.
 #[derive(Debug)]
 pub(crate) struct Delays {
     backoff: ExponentialBackoff,

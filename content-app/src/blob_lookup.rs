@@ -19,8 +19,8 @@ const OBJECT_TTL: Duration = Duration::from_secs(5);
 /// How long the object store is not queried for a blob after a failed read of that blob.
 const UNREADABLE_TTL: Duration = Duration::from_secs(30);
 
-/// How long it is not queried for a blob after it was unavailable: the next request, and the fill that this one starts,
-/// do not wait for the same timeout.
+/// How long the object store is not queried for a blob after it was unavailable, so that the next
+/// request, and the fill that it starts, do not wait for the same timeout.
 const UNAVAILABLE_TTL: Duration = Duration::from_secs(5);
 
 /// The maximum number of cached blobs, and so of files that are kept open.

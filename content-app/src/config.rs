@@ -82,8 +82,8 @@ pub struct FillPolicy {
     /// The unit of such downloads, in bytes.
     #[serde(with = "settings::size::positive")]
     pub segment: u64,
-    /// The number of bytes at the end of a blob that are deferred until its digest is verified. Not 0: the last byte
-    /// must not be sent before.
+    /// The number of bytes at the end of a blob that are deferred until its digest is verified. Not
+    /// 0, since the last byte must not be sent before that.
     #[serde(with = "settings::size::positive")]
     pub hold_back: u64,
     /// The maximum number of concurrent fills on this node.
@@ -104,11 +104,12 @@ pub struct FillPolicy {
     /// The maximum delay after a failed attempt.
     #[serde(rename = "fill_backoff_max", with = "settings::duration")]
     pub backoff_max: Duration,
-    /// The rate of a download, in bytes a second, below which another source replaces its source, where there is one, and
-    /// below which a fill yields to one that waits.
+    /// The minimum rate of a download, in bytes per second. Below it, another source replaces the
+    /// source of the download, if there is one, and the fill yields to a waiting fill.
     #[serde(rename = "fill_min_rate", with = "settings::size")]
     pub min_rate: u64,
-    /// How long a source that sent corrupt content or does not have the blob is used last.
+    /// How long a source that sent corrupt content or does not have the blob is used only after all
+    /// others.
     #[serde(with = "settings::duration")]
     pub set_aside_for: Duration,
     /// The number of received bytes after which the segment map of a partial file is saved.

@@ -16,7 +16,7 @@ pub(crate) enum FillError {
     /// Sources are recorded, but none of their upstreams is configured on this node.
     #[error("no upstream of the blob is configured on this node")]
     Unconfigured,
-    /// All sources failed; the error of the one that says most.
+    /// All sources failed; the most informative of their errors.
     #[error("upstream: {0}")]
     Upstream(#[source] UpstreamError),
     /// A source sent a blob of another size.
@@ -59,7 +59,7 @@ impl FillError {
         matches!(self, Self::NoSpace | Self::Disk(_))
     }
 
-    /// When to retry, where the upstream or its circuit breaker names a time.
+    /// When to retry, if the upstream or its circuit breaker states a time.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let Self::Upstream(error) = self else { return None };
         match UpstreamFailure::from(error) {
@@ -99,7 +99,8 @@ pub(crate) enum DownloadError {
     /// The body ended before the end of the blob; another download may resume there.
     #[error("the body ended before the end of the blob")]
     Interrupted,
-    /// The source sent fewer bytes a second than [`FillPolicy::min_rate`](crate::config::FillPolicy::min_rate).
+    /// The source sent fewer bytes per second than
+    /// [`FillPolicy::min_rate`](crate::config::FillPolicy::min_rate).
     #[error("the source sends too slowly")]
     TooSlow,
     /// This node failed.
@@ -108,7 +109,7 @@ pub(crate) enum DownloadError {
 }
 
 impl DownloadError {
-    /// Whether the source failed, and not this node.
+    /// Whether the source failed, rather than this node.
     pub(crate) fn is_of_source(&self) -> bool {
         !matches!(self, Self::Local(_))
     }

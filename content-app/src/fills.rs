@@ -45,8 +45,8 @@ impl Fills {
         Self { running: watch::Sender::new(HashMap::new()), state, runtime, stop: CancellationToken::new() }
     }
 
-    /// Joins the running fill of `digest`, or starts it. The second value says whether it was running. A new fill prefers
-    /// `repository` as its source.
+    /// Joins the running fill of `digest`, or starts it. The second value is whether it was
+    /// running. A new fill prefers `repository` as its source.
     ///
     /// `join` adds a reader before a new fill begins: a fill without readers would stop at once.
     pub(crate) fn join<T>(
@@ -81,7 +81,7 @@ impl Fills {
         if let Some(previous) = previous {
             previous.closed.cancelled().await;
         }
-        // A panic has to end the fill, too: its readers would wait forever.
+        // A panic must also end the fill: otherwise its readers would wait forever.
         let driver = driver::run(Arc::clone(&fill), Arc::clone(&self.state));
         if self.runtime.spawn(driver).await.is_err() {
             tracing::error!(digest = %fill.digest(), "panic in a fill");

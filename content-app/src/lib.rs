@@ -43,7 +43,7 @@ use state::{Cluster, State};
 pub struct ContentApp(web::Data<Content>);
 
 impl ContentApp {
-    /// Makes a node. Call it on the main runtime: fills run there.
+    /// Creates a node. Must be called on the main runtime, on which fills run.
     ///
     /// # Errors
     /// The HTTP client for other nodes cannot be built.

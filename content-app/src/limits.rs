@@ -17,8 +17,8 @@ use crate::{config::FillPolicy, error::FillError};
 
 pub(crate) use slot::Slot;
 
-/// Verified blobs that wait at a time until the object store takes them. The fill of a further one fails; its partial
-/// file is resumed at the next request for the blob.
+/// Maximum number of verified blobs that wait for the object store. The fill of a further blob
+/// fails; its partial file is resumed at the next request for the blob.
 const MAX_UNSTORED: usize = 256;
 
 /// Limits of what runs at once on a node.
@@ -68,8 +68,8 @@ impl Limits {
     /// Waits for a permit of the first configured source's upstream, and then for one of the node: the fills of a slow
     /// upstream wait for each other and leave the other permits to other upstreams.
     ///
-    /// The lease is acquired after that. Its holder never waits for a permit, so nodes that follow each other's fills
-    /// never wait in a circle.
+    /// The lease is acquired after that. Its holder never waits for a permit, so nodes that follow
+    /// each other's fills do not deadlock.
     pub(crate) async fn acquire_fill(&self, recorded: &[BlobSource]) -> Result<FillPermit<'_>, FillError> {
         let _waiting = Waiting::begin(&self.waiting);
         let upstream = recorded.iter().find_map(|source| self.per_upstream.get(&source.upstream));
@@ -96,7 +96,7 @@ impl Limits {
     /// A permit for a verified blob that waits for its storage.
     ///
     /// # Errors
-    /// [`FillError::Storage`]: too many wait.
+    /// [`FillError::Storage`]: too many blobs wait.
     pub(crate) fn acquire_unstored(&self) -> Result<SemaphorePermit<'_>, FillError> {
         self.unstored
             .try_acquire()

@@ -1,4 +1,4 @@
-//! The node's own work: heartbeats, maintenance, and the check of its storage.
+//! Background work of a node: heartbeats, maintenance, and the check of its storage.
 
 mod heartbeat;
 mod maintenance;
@@ -14,7 +14,8 @@ use maintenance::{maintenance_loop, write_reads};
 
 pub(crate) use readiness::with_storage_check;
 
-/// Runs until `draining` resolves as a serving node, then until `stopped` resolves as a draining one, then deregisters.
+/// Runs as a serving node until `draining` resolves, then as a draining node until `stopped`
+/// resolves, then deregisters.
 pub(crate) async fn run(
     state: &State,
     fills: &Fills,
@@ -32,7 +33,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Heartbeats, and beside them maintenance, which may take longer than a heartbeat interval.
+/// Runs heartbeats and, concurrently, maintenance, which may take longer than a heartbeat interval.
 async fn run_as(node_state: NodeState, state: &State, fills: &Fills, end: impl Future<Output = ()>) {
     tokio::select! {
         () = end => {}

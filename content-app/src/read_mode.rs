@@ -4,9 +4,9 @@
 /// started for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadMode {
-    /// The whole blob. Its end is held back until the digest is verified.
+    /// The whole blob. Its end is deferred until the digest is verified.
     Whole,
-    /// From an offset to the end, in order, for another node. Held back like the whole.
+    /// From an offset to the end, in order, for another node. Deferred as for the whole blob.
     Rest,
     /// A range: served as its bytes arrive, where the policy permits it.
     Range,

@@ -1,4 +1,4 @@
-//! What one request for a blob asks for, parsed once.
+//! A request for a blob, parsed once.
 
 mod preconditions;
 mod proof;

@@ -1,4 +1,4 @@
-//! What requests, fills and the node's own work share: data only.
+//! The state that requests, fills and background work share: data only.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,7 +10,7 @@ use upstream_client::Upstream;
 
 use crate::{blob_lookup::BlobLookup, config::Config, limits::Limits, metrics::FillMetrics};
 
-/// What requests, fills and the node's own work share.
+/// The state that requests, fills and background work share.
 pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) db: Db,
@@ -23,7 +23,7 @@ pub(crate) struct State {
     pub(crate) cluster: Option<Cluster>,
     pub(crate) limits: Limits,
     pub(crate) metrics: FillMetrics,
-    /// When each stored blob was read last; written to the database at intervals.
+    /// The last-read times of stored blobs, written to the database at intervals.
     pub(crate) reads: TouchBuffer<Digest>,
 }
 

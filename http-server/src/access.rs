@@ -1,5 +1,5 @@
-//! One line and one count a request: counted when its head is answered, logged when its last byte has gone or its client
-//! has left.
+//! Request log and request metrics. A request is counted when the head of its response is ready,
+//! and logged when the last byte is sent or the client disconnects.
 
 use std::{
     borrow::Cow,
@@ -25,14 +25,15 @@ use crate::{
     server::explained,
 };
 
-/// What a request is counted under, noted among its extensions by a service that finds its routes itself.
+/// The route of a request in metrics. A service with its own routing sets it in the extensions of
+/// the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route(pub &'static str);
 
-/// What requests are counted under that no route takes.
+/// The route in metrics of requests that match no route.
 pub(crate) const UNMATCHED: Route = Route("unmatched");
 
-/// Logs and counts the requests of a listener, each for the service that `service` names.
+/// Logs and counts the requests of a listener. `service` maps a path to the name of its service.
 pub(crate) struct Access {
     pub(crate) service: fn(&str) -> &'static str,
     pub(crate) metrics: HttpMetrics,
@@ -128,7 +129,7 @@ fn route(request: &HttpRequest) -> Cow<'static, str> {
 struct Line {
     service: &'static str,
     method: Method,
-    /// Without the query, which may be signed.
+    /// Without the query, which may contain a signature.
     path: String,
     code: u16,
     started: Instant,
@@ -163,7 +164,7 @@ impl Drop for Line {
     }
 }
 
-/// A body that counts its bytes into the line of its request.
+/// A body that counts its bytes for the log line of its request.
 pub(crate) struct Recorded {
     body: BoxBody,
     line: Line,

@@ -4,8 +4,8 @@ use actix_web::http::header::{HeaderMap, IF_NONE_MATCH};
 
 /// Whether `If-None-Match` names `etag`, a strong entity tag with its quotes: the answer to `GET` and `HEAD` is then 304.
 ///
-/// The comparison is weak (RFC 9110, section 8.8.3.2): `W/` in front of a tag is ignored, since caches and proxies
-/// that compress weaken the tags that they pass on.
+/// The comparison is weak (RFC 9110, section 8.8.3.2): `W/` in front of a tag is ignored, since
+/// compressing caches and proxies weaken the tags that they forward.
 pub fn if_none_match(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(IF_NONE_MATCH)

@@ -1,7 +1,8 @@
 //! A TCP connection that is closed when a request head takes too long.
 //!
-//! The framework limits the first head of a connection only. A later head whose first bytes arrive with the head before
-//! it is limited from the next bytes that arrive, and by the keep-alive time until then.
+//! The framework limits the first head of a connection only. If the first bytes of a later head
+//! arrive together with the previous head, its time limit starts when further bytes arrive; until
+//! then, the keep-alive timeout applies.
 
 use std::{
     cell::Cell,
@@ -18,17 +19,17 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// What is known of the requests of a connection.
+/// The state of the requests of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    /// Requests whose head is complete and whose answer is not.
+    /// Number of requests whose head is complete and whose response is not.
     in_flight: Cell<u32>,
     /// Whether bytes were received since the last head was complete. They belong to the next one or to a request body.
     received: Cell<bool>,
 }
 
 impl Requests {
-    /// Notes that a request head is complete. The request ends when the value is dropped.
+    /// Records that a request head is complete. The request ends when the value is dropped.
     pub(crate) fn begin(self: Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
         self.received.set(false);
@@ -56,7 +57,7 @@ pub(crate) struct Connection {
     stream: TcpStream,
     requests: Rc<Requests>,
     head_timeout: Duration,
-    /// When the head that has begun must be complete.
+    /// Deadline of the head that is being received.
     head_deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -78,7 +79,7 @@ impl Connection {
         Rc::clone(&self.requests)
     }
 
-    /// Fails when a head that has begun is late; otherwise wakes the task when it will be.
+    /// Fails if a partial head is past its deadline; otherwise the task is woken at the deadline.
     fn check_head(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if !self.requests.awaits_head() {
             self.head_deadline = None;

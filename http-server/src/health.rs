@@ -7,17 +7,17 @@ use futures::future::{BoxFuture, join_all};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde::Serialize;
 
-/// How long one readiness check may take before it counts as failed, and how long figures are waited for.
+/// Timeout of one readiness check, and of the refresh of metrics.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
 
-/// Asks one thing that the process cannot work without; the error is one sentence.
+/// Checks one dependency that the process requires. The error is one sentence.
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-/// Brings figures up to date that are not counted as they happen.
+/// Updates metrics that are not counted as events occur.
 pub type Refresh = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// The named checks behind `/readyz`: the database, the storage. Upstreams are not among them: a registry whose upstream
-/// is away still serves what it has.
+/// The named checks of `/readyz`: the database and the storage. Upstreams are not checked: a
+/// registry whose upstream is unavailable still serves stored content.
 #[derive(Clone, Default)]
 pub struct Readiness {
     checks: Vec<(&'static str, Check)>,
@@ -49,14 +49,14 @@ struct Failure {
     error: String,
 }
 
-/// What the health routes need.
+/// The state of the health routes.
 #[derive(Clone)]
 pub struct Health {
-    /// Behind `/readyz`.
+    /// The checks of `/readyz`.
     pub readiness: Readiness,
-    /// Run before each answer of `/metrics`.
+    /// Run before each response of `/metrics`.
     pub refresh: Vec<Refresh>,
-    /// Behind `/metrics`.
+    /// The metrics of `/metrics`.
     pub registry: Arc<Registry>,
 }
 
@@ -87,7 +87,7 @@ async fn ready(health: web::Data<Health>) -> HttpResponse {
 }
 
 async fn metrics(health: web::Data<Health>) -> HttpResponse {
-    // A figure that cannot be had in time is shown as it was.
+    // A metric whose refresh times out keeps its previous value.
     let refreshed = join_all(health.refresh.iter().map(|refresh| refresh()));
     let _ = tokio::time::timeout(CHECK_LIMIT, refreshed).await.is_ok();
     let mut text = String::new();

@@ -1,7 +1,8 @@
-//! What every HTTP listener of Tidegate does alike: set-up, request log, metrics, health, error bodies.
+//! The common parts of every HTTP listener of Tidegate: setup, request log, metrics, health, error
+//! bodies.
 //!
-//! A service brings routes and state; this crate brings the server around them, so that a request to either service is
-//! counted, logged, refused and shut down in the same way.
+//! A service provides routes and state. This crate provides the server, so that both services
+//! count, log and reject requests, and shut down, in the same way.
 
 mod access;
 mod conditional;

@@ -1,4 +1,4 @@
-//! Request metrics, registered in a registry that is passed in: two services of one process share no global.
+//! Request metrics. The caller passes the registry, so that there is no global state.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -26,7 +26,7 @@ struct ServiceLabels {
     service: &'static str,
 }
 
-/// Counters and times of requests, by service and route.
+/// Counters and durations of requests, by service and route.
 #[derive(Clone)]
 pub struct HttpMetrics {
     requests: Family<RequestLabels, Counter>,
@@ -34,7 +34,7 @@ pub struct HttpMetrics {
     served_bytes: Family<ServiceLabels, Counter>,
 }
 
-/// From half a millisecond to a slow upstream.
+/// Buckets from 0.5 ms to the duration of a request to a slow upstream.
 fn request_histogram() -> Histogram {
     Histogram::new([
         0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -60,7 +60,7 @@ impl HttpMetrics {
     }
 }
 
-/// What an answer is counted with: the counters of its service, route and code.
+/// The counters of a response, by service, route and status code.
 pub(crate) struct Counters {
     service: &'static str,
     route: String,
@@ -70,7 +70,8 @@ pub(crate) struct Counters {
     pub(crate) served_bytes: Counter,
 }
 
-/// The counters that one worker has used. Each is looked up by its labels once, and not for every request.
+/// The counters that one worker has used, cached so that labels are not looked up for every
+/// request.
 pub(crate) struct WorkerCounters {
     metrics: HttpMetrics,
     known: RefCell<Vec<Rc<Counters>>>,

@@ -8,39 +8,40 @@ use serde::Serialize;
 
 const CACHE_STATUS: &str = "Cache-Status";
 
-/// A code of distribution-spec, "Error Codes", or one that registries use beside them (`UNAVAILABLE`, `UNKNOWN`).
+/// A code of distribution-spec, "Error Codes", or one that registries use in addition
+/// (`UNAVAILABLE`, `UNKNOWN`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OciCode {
-    /// A blob that is not known to the repository.
+    /// The repository does not have the blob.
     BlobUnknown,
-    /// A text that is not a digest.
+    /// The digest is invalid.
     DigestInvalid,
-    /// A manifest that cannot be read or is refused.
+    /// The manifest is malformed or rejected.
     ManifestInvalid,
-    /// A manifest that is not known to the repository.
+    /// The repository does not have the manifest.
     ManifestUnknown,
-    /// A text that is not a repository name.
+    /// The repository name is invalid.
     NameInvalid,
-    /// A repository that is not known.
+    /// The repository is unknown.
     NameUnknown,
-    /// A text that is not a tag.
+    /// The tag is invalid.
     TagInvalid,
-    /// A page size that is not a number, or a position that is not a name.
+    /// The page size is not a number, or the position is not a name.
     PaginationNumberInvalid,
-    /// A method, media type or path that is not served.
+    /// The method, media type or path is not supported.
     Unsupported,
-    /// Refused by a rule here or by upstream.
+    /// The request is denied by a rule of this service or by the upstream.
     Denied,
-    /// Upstream's quota, or ours, is used up.
+    /// A rate limit of the upstream or of this service is exceeded.
     TooManyRequests,
-    /// The service cannot answer now and can later.
+    /// The service is temporarily unavailable.
     Unavailable,
-    /// Anything else; the log says what.
+    /// Any other error; the log has the cause.
     Unknown,
 }
 
 impl OciCode {
-    /// The code as it stands in the body, and the status that goes with it unless an error says otherwise.
+    /// The code as written in the body, and its default status.
     pub fn descriptor(self) -> (&'static str, StatusCode) {
         match self {
             Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND),
@@ -60,19 +61,19 @@ impl OciCode {
     }
 }
 
-/// One error as a client reads it. The message contains no path, query or host of this service.
+/// One error, as sent to a client. The message contains no path, query or host of this service.
 #[derive(Debug, Clone)]
 pub struct OciError {
     code: OciCode,
     status: StatusCode,
     message: String,
     retry_after: Option<u64>,
-    /// Whether an upstream failed, and not this service.
+    /// Whether an upstream failed, rather than this service.
     is_of_upstream: bool,
 }
 
 impl OciError {
-    /// An error with the code's own status.
+    /// An error with the default status of the code.
     pub fn new(code: OciCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -89,20 +90,21 @@ impl OciError {
         self
     }
 
-    /// The same with `Retry-After`, in seconds; rounded up from zero so that nobody is told to come back at once.
+    /// The same with `Retry-After`, in seconds. Zero becomes one, so that clients do not retry at
+    /// once.
     pub fn with_retry_after(mut self, seconds: Option<u64>) -> Self {
         self.retry_after = seconds.map(|seconds| seconds.max(1));
         self
     }
 
-    /// The same for a failure of an upstream. `Cache-Status` tells it (RFC 9211), so that a cache in front of this one does
-    /// not take it for a failure of this one.
+    /// The same for a failure of an upstream. `Cache-Status` (RFC 9211) reports this, so that a
+    /// cache in front of this service does not attribute the failure to this service.
     pub(crate) fn of_upstream(mut self) -> Self {
         self.is_of_upstream = true;
         self
     }
 
-    /// The answer: status, JSON body and `Retry-After` where there is one.
+    /// The response: status, JSON body and, if set, `Retry-After`.
     pub fn response(&self) -> HttpResponse {
         let body = Body { errors: [Entry { code: self.code.descriptor().0, message: &self.message }] };
         let mut response = HttpResponse::build(self.status);

@@ -1,4 +1,4 @@
-//! The server around a service's routes.
+//! The server for the routes of a service.
 
 use std::{
     future::{Future, ready},
@@ -27,38 +27,38 @@ use crate::{
     connection::Connection,
 };
 
-/// One listener and what is served on it.
+/// One listener and its routes.
 pub struct Listen<C> {
-    /// Bound already, so that a port in use is found before anything is started.
+    /// Already bound, so that a port in use is detected before the server starts.
     pub listener: TcpListener,
     /// Mounts the routes on every worker.
     pub configure: C,
-    /// Which service a path belongs to, for logs and metrics.
+    /// Maps a path to the name of its service, for logs and metrics.
     pub service: fn(&str) -> &'static str,
 }
 
-/// How a server is run.
+/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Worker threads.
+    /// Number of worker threads.
     pub workers: usize,
-    /// How long requests in flight may take after shutdown was asked for.
+    /// Maximum time for requests in flight to complete after shutdown begins.
     pub shutdown_timeout: Duration,
-    /// How long a client may take to send a request head.
+    /// Maximum time for a client to send a request head.
     pub head_timeout: Duration,
-    /// How long a client may take nothing of a response. The kernel closes the connection then.
+    /// Maximum time without progress of a response. The kernel then closes the connection.
     pub write_timeout: Duration,
-    /// How much of an answer is gathered before it is written to the socket, in bytes.
+    /// Number of response bytes that are buffered before a write to the socket.
     pub write_buffer: usize,
 }
 
-/// How long an idle connection is kept.
+/// Time after which an idle connection is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// Serves until `shutdown` resolves, then lets requests in flight finish within the limit.
+/// Serves until `shutdown` resolves, then waits for requests in flight, up to the limit.
 ///
 /// # Errors
-/// The listener cannot be served on.
+/// The server cannot run on the listener.
 pub async fn serve<C>(
     listen: Listen<C>,
     options: &Options,
@@ -111,7 +111,7 @@ where
     running.await.map_err(io::Error::other)?
 }
 
-/// The answer to a path that no route takes.
+/// The response to a request that matches no route.
 pub fn unmatched(request: &HttpRequest) -> HttpResponse {
     request.extensions_mut().insert(UNMATCHED);
     if is_read(request.method()) {
@@ -123,12 +123,13 @@ pub fn unmatched(request: &HttpRequest) -> HttpResponse {
     }
 }
 
-/// Whether a method is one of those that [`only_read`] names.
+/// Whether a method is one of those that [`only_read`] lists.
 pub fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// The answer to a method that does not read, where nothing else is served (RFC 9110, section 15.5.6).
+/// The response to any other method where only `GET` and `HEAD` are served (RFC 9110, section
+/// 15.5.6).
 pub fn only_read() -> HttpResponse {
     method_not_served(Some(HeaderValue::from_static("GET, HEAD")))
 }
@@ -141,7 +142,7 @@ fn method_not_served(allowed: Option<HeaderValue>) -> HttpResponse {
     response
 }
 
-/// A path that is known by other methods is refused by the framework, without a word: clients get an error body, too.
+/// Adds an error body to the framework's empty response to an unsupported method of a known path.
 pub(crate) fn explained(response: ServiceResponse) -> ServiceResponse {
     let silent = matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0));
     if silent && response.status() == StatusCode::METHOD_NOT_ALLOWED {

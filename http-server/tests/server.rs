@@ -14,7 +14,7 @@ use http_server::{HttpMetrics, Listen, Options, serve};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 
-/// A running server, which ends with this value.
+/// A running server, stopped when this value is dropped.
 struct Server {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,

@@ -21,12 +21,12 @@ pub struct FillStatus {
     /// The cause of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Seconds after which a retry makes sense, where that is known.
+    /// Seconds to wait before a retry, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
 }
 
-/// Where a fill is.
+/// The state of a fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FillState {
@@ -52,7 +52,7 @@ impl FillStatus {
         }
     }
 
-    /// The time after which a retry makes sense, where that is known.
+    /// The time to wait before a retry, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(Duration::from_secs)
     }

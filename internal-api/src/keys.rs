@@ -10,7 +10,7 @@ pub const MIN_SECRET_BYTES: usize = 32;
 /// The maximum length of a key id, in bytes.
 const MAX_ID_BYTES: usize = 64;
 
-/// One secret, and the id that signatures name it by.
+/// One secret, and the id by which signatures refer to it.
 #[derive(Clone)]
 pub struct LinkKey {
     id: String,

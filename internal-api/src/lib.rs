@@ -1,4 +1,4 @@
-//! What passes between the processes of Tidegate.
+//! The protocols between the processes of Tidegate.
 //!
 //! registry-api sends a client to content-app with a [content link](content_link). Processes call the internal API of a
 //! content node with [signed requests](signed_request); [`NodeClient`] is the client for it, [`FillStatus`] its answer.

@@ -9,16 +9,17 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 
 use crate::{FillStatus, LinkKeys, signed_request::SIGNATURE_HEADER};
 
-/// The header that names the node a request is for: an address may lead to another one.
+/// The header with the id of the node that a request is for: an address may lead to another node.
 pub const NODE_HEADER: &str = "Tidegate-Node";
 
 /// The header of a node that does not have all bytes of a blob yet.
 pub const FILLING_HEADER: &str = "Tidegate-Filling";
 
-/// Nodes are close to each other.
+/// Short, because nodes are expected to be in the same network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The maximum time without a byte. The node's own upstream may be slow and is retried: longer than one attempt there.
+/// The maximum time without a byte. Longer than one attempt of the node at its upstream, which may
+/// be slow and is retried.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The maximum time until a node reports whether it has a blob.
@@ -47,11 +48,11 @@ pub struct Node {
 /// Whether a node has a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlobPresence {
-    /// The node has all of it.
+    /// The node has the whole blob.
     Stored,
-    /// The node is filling it, perhaps from this very process.
+    /// The node is filling it, possibly from this process.
     Filling,
-    /// The node neither has nor fills it, or nothing listens at its address.
+    /// The node neither has nor fills it, or no process listens at its address.
     Absent,
     /// The node did not answer in time, or the answer is invalid.
     Unknown,
@@ -136,11 +137,11 @@ impl NodeClient {
         Ok(Self { http, keys })
     }
 
-    /// Starts or joins the fill of a blob at `internal_url`, which is a node or a load balancer before several. Waits for
-    /// its end for up to 20 seconds.
+    /// Starts or joins the fill of a blob at `internal_url`, which is a node or a load balancer in
+    /// front of several nodes. Waits for its end for up to 20 seconds.
     ///
     /// # Errors
-    /// [`NodeError`]. A fill that failed is a status and no error.
+    /// [`NodeError`]. A failed fill is returned as a status, not as an error.
     pub async fn start_fill(&self, internal_url: &str, digest: &Digest) -> Result<FillStatus, NodeError> {
         let path = format!("{}?wait={FILL_WAIT_SECONDS}", fill_path(digest));
         let response = self.request(Method::POST, internal_url, &path).timeout(FILL_TIMEOUT).send().await?;
@@ -161,7 +162,7 @@ impl NodeClient {
                 }
             }
             Ok(response) if response.status() == StatusCode::NOT_FOUND => BlobPresence::Absent,
-            // A connection that times out proves nothing: the host may only be slow.
+            // A connection timeout does not prove absence: the host may just be slow.
             Err(error) if error.is_connect() && !error.is_timeout() => BlobPresence::Absent,
             Ok(_) | Err(_) => BlobPresence::Unknown,
         }

@@ -15,7 +15,7 @@ fn keys() -> LinkKeys {
     LinkKeys::new(key("k1"), Vec::new())
 }
 
-/// A link in the parts that `verify` takes.
+/// A link, split into the arguments of `verify`.
 fn link(keys: &LinkKeys, repository: &str, expires: Millis) -> (String, String, String) {
     let repository = RepositoryName::parse(repository).unwrap();
     let digest = Digest::sha256(b"blob");
@@ -120,7 +120,7 @@ fn signatures_have_a_fixed_form() {
     );
 }
 
-/// `text` with the byte at `at` (counted around) made another, where that is text still.
+/// `text` with the byte at `at` (modulo the length) changed, if the result is valid UTF-8.
 fn altered(text: &str, at: usize, by: u8) -> Option<String> {
     let mut bytes = text.as_bytes().to_vec();
     let at = at % bytes.len();

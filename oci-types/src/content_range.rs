@@ -5,15 +5,16 @@ use std::ops::Range;
 /// The value of a `Content-Range` header in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentRange {
-    /// The bytes in the body, never empty; `None` in the form `bytes */SIZE`, which says that a range is not
-    /// satisfiable.
+    /// The bytes in the body, never empty; `None` in the form `bytes */SIZE`, which means that a
+    /// range is not satisfiable.
     pub range: Option<Range<u64>>,
     /// Size of the whole content; `None` when the sender does not know it.
     pub size: Option<u64>,
 }
 
 impl ContentRange {
-    /// Parses a header value. `None` for another unit and for a range that is reversed or ends behind the size.
+    /// Parses a header value. `None` for another unit and for a range that is reversed or ends
+    /// after the size.
     pub fn parse(text: &str) -> Option<Self> {
         let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
         let size = match size.trim() {

@@ -9,9 +9,9 @@ use std::time::Duration;
 pub enum UpstreamFailure {
     /// 404: the upstream does not have the content.
     NotFound,
-    /// 401 or 403. Many registries answer so for content that does not exist.
+    /// 401 or 403. Many registries respond with these for content that does not exist.
     Denied,
-    /// 429, or the request was not sent in order to spare the quota.
+    /// 429, or the request was not sent in order to save the quota.
     RateLimited {
         /// The upstream's `Retry-After`, if it sent one.
         retry_after: Option<Duration>,

@@ -1,4 +1,4 @@
-//! Reading a manifest (image-spec: "Image Manifest", "Image Index") without ever writing one.
+//! Parsing of manifests (image-spec: "Image Manifest", "Image Index"), which are never serialized.
 
 mod body;
 mod platform;
@@ -20,7 +20,7 @@ pub const MAX_DESCRIPTORS: usize = 10_000;
 pub struct Manifest {
     /// One of [`crate::media_type::MANIFEST_TYPES`].
     pub media_type: MediaType,
-    /// What kind of artifact it describes, where it says so.
+    /// The type of the artifact that it describes, if it states one.
     pub artifact_type: Option<String>,
     /// The manifest that this one refers to.
     pub subject: Option<Digest>,
@@ -40,7 +40,8 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The media type of the content; empty if the manifest has none.
     pub media_type: MediaType,
-    /// The size of the content in bytes, as stated by the manifest; `None` if it states none that is possible.
+    /// The size of the content in bytes, as stated by the manifest; `None` if it states none or an
+    /// impossible one.
     pub size: Option<u64>,
     /// The platform of an entry of an index.
     pub platform: Option<Platform>,
@@ -105,7 +106,7 @@ pub enum ManifestError {
 }
 
 impl ManifestError {
-    /// Whether the manifest may be valid, and is only not supported here.
+    /// Whether the manifest may be valid, but is not supported.
     pub fn is_unsupported(&self) -> bool {
         match self {
             Self::TooLarge

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// The offset of the reference clock to the wall clock of this process, in milliseconds.
+/// The offset of the reference clock from the wall clock of this process, in milliseconds.
 static OFFSET: AtomicI64 = AtomicI64::new(0);
 
 /// How far a time of another process may be ahead of [`Millis::now`] although no clock is wrong.
@@ -49,13 +49,14 @@ impl Millis {
     }
 }
 
-/// Sets the offset of the reference clock to the wall clock of this process, in milliseconds. Processes that share a database
-/// use its clock, so that they agree on times although their own clocks differ.
+/// Sets the offset of the reference clock from the wall clock of this process, in milliseconds.
+/// Processes that share a database use its clock, so that they agree on times although their own
+/// clocks differ.
 pub fn set_clock_offset(millis: i64) {
     OFFSET.store(millis, Ordering::Relaxed);
 }
 
-/// The offset of the reference clock to the wall clock of this process, in milliseconds.
+/// The offset of the reference clock from the wall clock of this process, in milliseconds.
 pub fn clock_offset() -> i64 {
     OFFSET.load(Ordering::Relaxed)
 }

@@ -1,4 +1,5 @@
-//! Durations: `500ms`, `5s`, `20m`, `24h`, `7d`; whole numbers with a unit, which `0` does not need.
+//! Durations: `500ms`, `5s`, `20m`, `24h`, `7d`; whole numbers with a unit, which is optional for
+//! `0`.
 
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ pub mod or_forever {
     /// Deserializes a duration or `forever`.
     ///
     /// # Errors
-    /// Neither.
+    /// Neither a duration nor `forever`.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let expected = "\"forever\" or a duration such as \"5s\", \"20m\" or \"7d\"";
         crate::from_text(deserializer, expected, |text| match text {

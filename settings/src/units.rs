@@ -3,7 +3,8 @@
 /// A unit and its factor.
 pub(crate) type Unit = (&'static str, u64);
 
-/// The maximum value. Databases store times as signed 64-bit milliseconds: a setting can always be added to one.
+/// The maximum value. Databases store times as signed 64-bit milliseconds: the sum of a time and a
+/// setting does not overflow.
 const MAX: u64 = u64::MAX / 1024;
 
 /// Parses a number with one of the units. Without a unit the factor is `without_unit`.

@@ -55,11 +55,13 @@ use availability::{Availability, Change};
 
 type SqliteConnection = SyncConnectionWrapper<diesel::SqliteConnection>;
 
-/// How long a caller waits for statements, beyond the wait for a connection. They continue after it.
+/// Timeout of a caller for its statements, in addition to the wait for a connection. The statements
+/// continue after the timeout.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long to wait for PostgreSQL during one statement, and during a transaction. The server cancels a statement before
-/// (see [`postgres`]), so a timeout means that the server is unreachable although the connection is open.
+/// Timeouts of one statement and of one transaction on PostgreSQL. The server cancels a statement
+/// earlier (see [`postgres`]), so a timeout means that the server is unreachable although the
+/// connection is open.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(18);
 
@@ -78,9 +80,10 @@ pub struct DbConfig {
     /// How long to wait for a free connection before [`DbError::Unavailable`].
     #[serde(with = "settings::duration::positive")]
     pub wait: Duration,
-    /// Whether statements stay prepared on PostgreSQL. Must be false behind a pooler that assigns a session per
-    /// transaction (PgBouncer with `pool_mode = transaction`): every statement then runs in a transaction of its own and
-    /// leaves no state in the session, for some more round trips per statement.
+    /// Whether statements stay prepared on PostgreSQL. Must be false behind a pooler that assigns a
+    /// session per transaction (PgBouncer with `pool_mode = transaction`): every statement then
+    /// runs in a transaction of its own and leaves no state in the session, at the cost of more
+    /// round trips per statement.
     pub prepared_statements: bool,
 }
 
@@ -92,7 +95,7 @@ impl DbConfig {
 }
 
 impl Default for DbConfig {
-    /// Without a URL.
+    /// The default settings, with an empty URL.
     fn default() -> Self {
         Self {
             url: String::new(),
@@ -167,8 +170,8 @@ impl Db {
         Ok(db)
     }
 
-    /// Runs a query without effect. On SQLite, also checks that the path still names the file that was opened:
-    /// connections to a deleted file keep working.
+    /// Runs a query without side effects. On SQLite, also checks that the path still names the file
+    /// that was opened: connections to a deleted file keep working.
     ///
     /// # Errors
     /// [`DbError::Unavailable`] if the database does not answer or the file was replaced.
@@ -184,7 +187,7 @@ impl Db {
                     Conn::Postgres(conn) => {
                         diesel::select(1.into_sql::<Integer>()).execute(&mut **conn).await?
                     }
-                    // A constant would be selected without reading the file.
+                    // Selecting a constant would not read the file.
                     Conn::Sqlite(conn) => {
                         diesel::sql_query("SELECT count(*) FROM sqlite_schema").execute(&mut **conn).await?
                     }
@@ -268,8 +271,9 @@ impl Db {
         self.availability.is_available()
     }
 
-    /// The duration of the current outage of the database, or of one that ended within `within`; 0 without one. Rows that
-    /// other processes did not write during it do not show that these processes stopped.
+    /// The duration of the current outage of the database, or of one that ended within `within`; 0
+    /// if there is neither. If another process did not update its row during an outage, this does
+    /// not mean that the process stopped.
     pub fn recent_outage(&self, within: Duration) -> Duration {
         self.availability.recent_outage(within)
     }
@@ -304,7 +308,7 @@ impl Db {
     }
 }
 
-/// Runs the work; in a transaction if there are statements that `begin` one.
+/// Runs the work, in a transaction if `begin` contains the statements that begin one.
 async fn carry_out<R, F>(conn: &mut Conn, begin: Option<&str>, work: F) -> Result<R, DbError>
 where
     F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R, DbError>>,

@@ -2,21 +2,22 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether an operation that is repeated failed the last time.
+/// Whether the last run of a repeated operation failed.
 #[derive(Debug, Default)]
 pub struct FailureEdge(AtomicBool);
 
-/// How a result differs from the one before it.
+/// How a result differs from the previous one.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Change<E> {
-    /// It is a failure, and the one before was a success.
+    /// It is a failure, and the previous one was a success.
     Began(E),
-    /// It is a success, and the one before was a failure.
+    /// It is a success, and the previous one was a failure.
     Ended,
 }
 
 impl FailureEdge {
-    /// Records a result. `None` if the one before was of the same kind. Before the first result counts as a success.
+    /// Records a result. Returns `None` if the previous result was of the same kind. The initial
+    /// state counts as a success.
     pub fn change<'a, T, E>(&self, result: &'a Result<T, E>) -> Option<Change<&'a E>> {
         let fails = result.is_err();
         // Read first: threads share this value, and most results do not change it.

@@ -23,7 +23,7 @@ const EXPECTED: &str = "00003";
 /// The advisory lock of migrations: "tidegate" as eight bytes.
 const LOCK: i64 = 0x7469_6465_6761_7465;
 
-/// How long a migration waits for one of another process, in seconds.
+/// How long a migration waits for a migration of another process, in seconds.
 const LOCK_TIMEOUT_SECONDS: u32 = 120;
 
 diesel::table! {
@@ -39,8 +39,8 @@ pub fn expected_version() -> &'static str {
     EXPECTED
 }
 
-/// Applies the missing migrations in one transaction, and returns their versions in order. Concurrent calls, also of other
-/// processes, wait for each other.
+/// Applies the pending migrations in one transaction, and returns their versions in order.
+/// Concurrent calls, also of other processes, wait for each other.
 ///
 /// # Errors
 /// [`DbError::Config`] for an invalid URL, [`DbError::Unavailable`] if the database is unreachable or another migration
@@ -56,8 +56,8 @@ pub async fn migrate(config: &DbConfig) -> Result<Vec<String>, DbError> {
     }
 }
 
-/// Waits until another process has applied the migrations of this program. Logs the reason of the wait once. The database
-/// need not be running yet.
+/// Waits until another process has applied the migrations of this program. Logs the reason for the
+/// wait once. The database need not be running yet.
 ///
 /// # Errors
 /// [`DbError::Unavailable`] after `timeout`; [`DbError::Schema`].
@@ -174,8 +174,8 @@ fn on_sqlite(path: &str, direction: Direction) -> Result<Vec<String>, DbError> {
 fn on_postgres(conn: AsyncPgConnection, direction: Direction) -> Result<Vec<String>, DbError> {
     let mut conn: AsyncConnectionWrapper<AsyncPgConnection> = conn.into();
     conn.transaction(|conn| {
-        // The transaction holds the lock, so it is released in any case, also behind a pooler. The limits of queries do not
-        // apply to migrations.
+        // The transaction holds the lock, so it is always released, even behind a pooler. The
+        // limits of queries do not apply to migrations.
         conn.batch_execute(&format!(
             "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{LOCK_TIMEOUT_SECONDS}s';
              SELECT pg_advisory_xact_lock({LOCK}); SET LOCAL lock_timeout = 0;"

@@ -1,4 +1,5 @@
-//! The tables, one schema for SQLite and PostgreSQL. The migrations make them; a test compares the three.
+//! The tables, one schema for SQLite and PostgreSQL. The migrations create the tables; a test
+//! compares this file with both databases.
 
 #![expect(missing_docs, reason = "the row types document the columns")]
 
@@ -69,7 +70,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// This repository may serve this manifest.
+    /// A repository link: the repository may serve the manifest.
     repository_manifests (repository_id, manifest) {
         repository_id -> BigInt,
         manifest -> Text,
@@ -81,7 +82,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// A blob known here, stored or not.
+    /// A known blob, stored or on-demand.
     blobs (digest) {
         digest -> Text,
         size -> Nullable<BigInt>,
@@ -92,7 +93,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// Where a blob can be fetched.
+    /// A source of a blob.
     blob_sources (digest, upstream, upstream_name) {
         digest -> Text,
         upstream -> Text,
@@ -104,7 +105,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// This repository may serve this blob.
+    /// A repository link: the repository may serve the blob.
     repository_blobs (repository_id, digest) {
         repository_id -> BigInt,
         digest -> Text,
@@ -159,7 +160,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// What all nodes should know of an upstream.
+    /// Upstream state shared between processes.
     upstream_states (name) {
         name -> Text,
         observed_at -> BigInt,
@@ -183,7 +184,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    /// A platform that clients of a namespace have asked for.
+    /// A platform that clients of a namespace have requested.
     namespace_platforms (namespace, platform) {
         namespace -> Text,
         platform -> Text,

@@ -1,4 +1,5 @@
-//! A new PostgreSQL server for tests, in a temporary directory, from the installed programs.
+//! A new PostgreSQL server for tests, in a temporary directory, started from the installed
+//! programs.
 
 use std::{
     fs,
@@ -23,8 +24,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Names the port of a server that all tests of a run share.
 pub const PORT_VARIABLE: &str = "TEST_POSTGRES_PORT";
 
-/// A running server. It is stopped and its directory removed when this is dropped or the process ends: a shell reads from
-/// a pipe, and cleans up when the pipe closes.
+/// A running server. It is stopped, and its directory removed, when this value is dropped or the
+/// process ends: a shell, the keeper, reads from a pipe and cleans up when the pipe closes.
 #[derive(Debug)]
 pub struct TestPostgres {
     programs: PathBuf,
@@ -38,9 +39,10 @@ pub struct TestPostgres {
 #[derive(Debug)]
 struct Own {
     keeper: Child,
-    /// The pipes to the keeper: it reads one order per line, and writes a line when the order is done.
+    /// The pipes to the keeper: the keeper reads one order per line, and writes a line when the
+    /// order is completed.
     orders: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
-    // Dropped after the keeper was waited for.
+    // Dropped after the keeper has exited.
     folder: TempDir,
 }
 
@@ -87,7 +89,8 @@ impl TestPostgres {
         Self::launch(&["ssl=on"], &[("server.crt", certificate), ("server.key", key)])
     }
 
-    /// Returns the server whose port the variable [`PORT_VARIABLE`] contains, or one that lives as long as this process.
+    /// Returns the server whose port the variable [`PORT_VARIABLE`] contains, or one that runs
+    /// until this process ends.
     ///
     /// # Errors
     /// As [`TestPostgres::start`].
@@ -102,7 +105,7 @@ impl TestPostgres {
         SHARED.as_ref().map(Arc::clone).map_err(|error| io::Error::new(error.kind(), error.to_string()))
     }
 
-    /// Starts a server that lives as long as the process `pid`, and returns its port.
+    /// Starts a server that runs until the process `pid` ends, and returns its port.
     ///
     /// # Errors
     /// As [`TestPostgres::start`].
@@ -175,11 +178,11 @@ impl TestPostgres {
         Ok((keeper, programs, port, folder))
     }
 
-    /// Stops the server as in a crash (`pg_ctl stop -m immediate`) and waits for its end. Committed data is available after
-    /// [`TestPostgres::start_again`].
+    /// Stops the server as in a crash (`pg_ctl stop -m immediate`) and waits until it has exited.
+    /// Committed data is available after [`TestPostgres::start_again`].
     ///
     /// # Errors
-    /// If the keeper has ended, or another process started the server.
+    /// If the keeper has exited, or another process started the server.
     pub fn stop(&self) -> io::Result<()> {
         self.order("stop")
     }
@@ -222,7 +225,7 @@ impl TestPostgres {
     /// to the name.
     ///
     /// # Errors
-    /// If the name is taken, or the server does not answer.
+    /// If the name exists, or the server does not answer.
     pub fn create_database(&self, name: &str) -> io::Result<String> {
         let name = match self.own {
             Some(_) => name.to_owned(),

@@ -1,4 +1,5 @@
-//! Seeds a database with as many rows as a registry has after years, for tests and measurements.
+//! Seeds a database with as many rows as a registry has after years of use, for tests and
+//! measurements.
 //!
 //! The content is consistent: manifests are valid JSON with the digest of their bytes, and name known blobs with sources and
 //! links. Images share base layers, one of which nearly all have; one repository has many tags.
@@ -111,7 +112,8 @@ fn statements(counts: &Counts, digest: &str, bytes: &str) -> impl Iterator<Item 
     })
 }
 
-/// Both databases take these. Rows are written in the order of their keys, which builds an index fastest.
+/// Statements that run on both databases. Rows are written in key order, which is the fastest way
+/// to build an index.
 const STATEMENTS: [&str; 21] = [
     "CREATE TEMPORARY TABLE seed_blob (i INTEGER PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL)",
     "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {blobs})

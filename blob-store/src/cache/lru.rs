@@ -25,7 +25,7 @@ struct Entry {
 impl Lru {
     /// Records that a blob is stored or read now.
     pub(super) fn touch(&mut self, digest: &Digest, size: u64) {
-        // Later than every other one, also after the clock was set back.
+        // Later than every other read, even after the clock was set back.
         let floor = self.latest.map(|latest| latest + Duration::from_nanos(1));
         let now = floor.map_or(SystemTime::now(), |floor| floor.max(SystemTime::now()));
         self.insert(digest, size, now);

@@ -21,8 +21,8 @@ use crate::{
     partial::{LockAttempt, PartialLock, Stage, WeakPartial, remove_directory},
 };
 
-/// Retries of a locked partial file. A download of this process that is ending releases it within
-/// [`LOCK_TIMEOUT`]; another process keeps it longer.
+/// How long a locked partial file is retried. A download of this process that is ending releases
+/// the lock within this time; another process holds it longer.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 const LOCK_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(5))
@@ -74,8 +74,9 @@ impl Disk {
         }
     }
 
-    /// Makes the partial file a stored blob: cuts it to `size`, syncs it, renames it and closes it. An existing blob of
-    /// that size is kept. A repeated commit only completes what is missing.
+    /// Makes the partial file a stored blob: truncates it to `size` bytes, syncs it, renames it and
+    /// closes it. An existing blob of that size is kept. A repeated commit only completes what is
+    /// missing.
     pub(crate) fn commit(&self, file: &PartialFile, digest: &Digest, size: u64) -> Result<(), StoreError> {
         let (shard, blob) = (Shard::of(digest), self.layout.blob(digest));
         let mut stage = file.stage_mut();

@@ -5,7 +5,8 @@ use std::{sync::Arc, thread};
 use super::{Disk, walk};
 use crate::layout::Shard;
 
-/// Measures the stored blobs on a thread of its own, which does not delay the shutdown of the runtime.
+/// Measures the stored blobs on a separate thread, which does not delay the shutdown of the
+/// runtime.
 pub(super) fn start(disk: &Arc<Disk>) {
     let disk = Arc::downgrade(disk);
     let scan = move || {

@@ -1,4 +1,5 @@
-//! Size of the stored blobs, exact also while blobs are stored and deleted during the scan at start.
+//! Size of the stored blobs, exact even while blobs are stored and deleted during the scan at
+//! start.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,8 +9,8 @@ use crate::{DiskUsage, StoreError, layout::Shard};
 
 /// A running sum over the stored blobs, which a scan adds shard by shard.
 ///
-/// A change in a shard that is not scanned yet is not added: the scan will see it. During the scan, a change and the
-/// scan of a shard exclude each other.
+/// A change in a shard that is not scanned yet is not added: the scan will count it. During the
+/// scan, a change and the scan of a shard exclude each other.
 #[derive(Debug)]
 pub(crate) struct UsageCounter {
     bytes: AtomicU64,
@@ -55,7 +56,7 @@ impl UsageCounter {
         Ok(change)
     }
 
-    /// Adds the sum of `shard`. Shards must be added in their order.
+    /// Adds the sum of `shard`. Shards must be added in ascending order.
     pub(crate) fn count(&self, shard: Shard, sum: impl FnOnce() -> u64) {
         let mut next = self.next.lock();
         self.bytes.fetch_add(sum(), Ordering::Relaxed);

@@ -24,7 +24,7 @@ use crate::{
     read::read_once,
 };
 
-/// How far ahead of the written bytes space is reserved for a blob of unknown size, in bytes.
+/// Space that is reserved after the written bytes of a blob of unknown size, in bytes.
 const RESERVE_STEP: u64 = 8 * 1024 * 1024;
 
 /// A partial file on the blocking pool. Every method blocks, except [`PartialFile::id`].
@@ -42,7 +42,7 @@ pub struct PartialFile {
     /// Set after a failed sync: the kernel may have dropped the bytes, and reports a failure only once.
     sync_failed: AtomicBool,
     saved: Mutex<Option<SegmentMap>>,
-    /// Held while a map is written; both writers would use the same temporary file.
+    /// Held while a map is written; concurrent writers would use the same temporary file.
     saving: Mutex<()>,
     _lock: PartialLock,
 }
@@ -52,7 +52,7 @@ pub struct PartialFile {
 pub(crate) enum Stage {
     /// Writable.
     Open,
-    /// Renamed to the path of the blob; the directories are not known to be synced.
+    /// Renamed to the path of the blob; the directories may not be synced yet.
     Renamed,
     /// Stored as a blob.
     Committed,
@@ -98,7 +98,7 @@ impl PartialFile {
         &self.id
     }
 
-    /// Checks that the disk has room for `size` bytes, those of this file included.
+    /// Checks that the disk has space for `size` bytes, including those of this file.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`], [`StoreError::Io`].
@@ -113,7 +113,8 @@ impl PartialFile {
         Ok(())
     }
 
-    /// Reserves disk space for `size` bytes. On a filesystem without reservations, only checks that there is room.
+    /// Reserves disk space for `size` bytes. On a filesystem without reservations, only checks that
+    /// there is enough space.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`], [`StoreError::Closed`], [`StoreError::Io`].
@@ -169,7 +170,8 @@ impl PartialFile {
         self.data.set_len(end).context("truncate", &path)
     }
 
-    /// Writes `bytes` at `offset`, and reserves space for them and some further ones. They are durable after the next [`PartialFile::save_segment_map`] or commit.
+    /// Writes `bytes` at `offset`, and reserves space for them and for some more. They are durable
+    /// after the next [`PartialFile::save_segment_map`] or commit.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`], [`StoreError::Closed`], [`StoreError::Io`]. Some bytes may then be written.
@@ -229,7 +231,7 @@ impl PartialFile {
         Ok(self.data.metadata().context("stat", &self.data_path())?.len())
     }
 
-    /// Cuts the file, and its reserved space, to `size` bytes and syncs it.
+    /// Truncates the file, and its reserved space, to `size` bytes and syncs it.
     pub(crate) fn truncate_and_sync(&self, size: u64) -> Result<(), StoreError> {
         let actual = self.length()?;
         if actual < size {

@@ -15,7 +15,7 @@ pub enum PartialId {
 }
 
 impl PartialId {
-    /// The digest that the bytes are to have; `None` for an upload.
+    /// The digest that the bytes must have; `None` for an upload.
     pub fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Blob(digest) => Some(digest),

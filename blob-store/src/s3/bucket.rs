@@ -25,7 +25,7 @@ use crate::{
     layout::{key_segments, object_digest, object_directory},
 };
 
-/// Below this, in bytes per second, an upload times out.
+/// Throughput below which an upload times out, in bytes per second.
 const MIN_THROUGHPUT: u64 = 256 * 1024;
 
 /// Consecutive failed requests that open the circuit, and how long it stays open. Requests with an alternative are then

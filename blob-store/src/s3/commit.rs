@@ -55,7 +55,7 @@ impl S3Backend {
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%digest, %error, "blob stored; failed to keep it in the local cache");
-                    // It may be renamed without being durable.
+                    // The file may have been renamed without being durable.
                     if let Err(error) = cache.delete(&digest) {
                         tracing::warn!(%digest, %error, "failed to delete a cached blob");
                     }

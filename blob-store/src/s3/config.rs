@@ -27,7 +27,7 @@ pub struct S3Config {
     /// environment, else AWS.
     #[serde(with = "settings::http_url::option")]
     pub endpoint: Option<Url>,
-    /// The same for clients, if it differs: presigned URLs begin with it.
+    /// The URL of the object store for clients, if it differs: presigned URLs begin with it.
     #[serde(with = "settings::http_url::option")]
     pub public_endpoint: Option<Url>,
     /// The position of the bucket name in URLs.

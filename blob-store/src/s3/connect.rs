@@ -50,7 +50,8 @@ pub(super) fn signing_client(config: &S3Config) -> Result<AmazonS3, StoreError> 
 }
 
 fn build(builder: AmazonS3Builder) -> Result<AmazonS3, StoreError> {
-    // Clients set up TLS for http endpoints too. An error means that a provider is installed already.
+    // Clients also set up TLS for http endpoints. An error means that a provider is installed
+    // already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     builder.build().map_err(StoreError::config)
 }
@@ -104,7 +105,8 @@ fn builder(
         .with_disable_bulk_delete(true))
 }
 
-/// The endpoint with the bucket in its host name, if it belongs there: the client adds it to paths only.
+/// The endpoint, with the bucket in its host name for virtual-host addressing: the client adds the
+/// bucket only to paths.
 fn bucket_endpoint(config: &S3Config, endpoint: &Url) -> Result<String, StoreError> {
     let invalid = || StoreError::config(format!("{endpoint} is not an http or https URL with a host"));
     let mut endpoint = endpoint.clone();

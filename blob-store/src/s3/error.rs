@@ -8,8 +8,8 @@ use crate::StoreError;
 
 /// A request to the object store that failed.
 ///
-/// The text is the status and the error code of the response, or the cause of the transport failure. It has nothing
-/// else of the response, which may contain key ids and signatures.
+/// The text is the status and the error code of the response, or the cause of the transport
+/// failure. It contains nothing else from the response, which may include key ids and signatures.
 #[derive(Debug, Clone)]
 pub struct RequestError {
     kind: RequestErrorKind,

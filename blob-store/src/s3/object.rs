@@ -27,9 +27,10 @@ impl BlobObject {
         self.size
     }
 
-    /// Streams the bytes of `range`, up to the size, at the pace of the reader. A broken connection is replaced at the
-    /// offset that it reached; if the object store stays unavailable, the last item is [`StoreError::Unavailable`]. The
-    /// request starts when the stream is first polled and ends when it is dropped.
+    /// Streams the bytes of `range`, up to the size, at the pace of the reader. After a broken
+    /// connection, the read resumes at the offset that it reached; if the object store stays
+    /// unavailable, the last item is [`StoreError::Unavailable`]. The request starts when the
+    /// stream is first polled and ends when it is dropped.
     ///
     /// Also starts to download the blob to the local cache, in the background, if it fits.
     pub fn get_range(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {

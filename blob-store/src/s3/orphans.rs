@@ -12,7 +12,7 @@ impl S3Backend {
         let orphans = match found {
             Ok(Ok(orphans)) => orphans,
             Ok(Err(error)) => return tracing::warn!(%error, "failed to list stale multipart uploads"),
-            // The runtime stops.
+            // The runtime is shutting down.
             Err(_) => return,
         };
         for (record, upload) in orphans {
@@ -21,7 +21,7 @@ impl S3Backend {
                 return tracing::warn!(key = upload.key, %error, "failed to abort a stale multipart upload");
             }
             tracing::info!(key = upload.key, "aborted a stale multipart upload");
-            // If the runtime stops before, the next process aborts it again.
+            // If the runtime stops first, the next process aborts the upload again.
             let _ = self.runtime.spawn_blocking(move || record.remove()).await;
         }
     }

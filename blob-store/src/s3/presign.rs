@@ -1,4 +1,4 @@
-//! Presigned URLs: clients read blobs from the object store itself.
+//! Presigned URLs: clients read blobs directly from the object store.
 
 use std::{fmt, sync::Arc, time::Duration};
 

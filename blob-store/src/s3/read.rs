@@ -18,15 +18,17 @@ use crate::{StoreError, stream::spawn_on_first_poll};
 /// Chunks that are buffered for each reader. Two keep the connection busy; more cost memory for every reader.
 const CHUNK_BUFFER: usize = 2;
 
-/// Delay before a request that continues after received bytes, and the first one after a request without bytes.
+/// Delay before a retry after a request that returned bytes, and the first delay after requests
+/// that returned none.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Back-off after requests that returned no bytes.
 const RETRY_BACKOFF: ExponentialBuilder =
     ExponentialBuilder::new().with_min_delay(MIN_RETRY_DELAY).with_max_times(3).with_jitter();
 
-/// Streams a range of an object at the pace of the reader. A broken request continues at the offset that it reached. The
-/// first request is sent when the stream is polled, and a request ends when the stream is dropped.
+/// Streams a range of an object at the pace of the reader. A broken request is resumed at the
+/// offset that it reached. The first request is sent when the stream is polled, and a request ends
+/// when the stream is dropped.
 pub(super) fn stream(
     runtime: &Handle,
     bucket: Arc<Bucket>,
@@ -49,7 +51,7 @@ struct Read {
 impl Read {
     async fn run(mut self) {
         let mut backoff = RETRY_BACKOFF.build();
-        // Ends when the retries without a byte are used up, or the reader is gone.
+        // Ends when the retries without a byte are used up, or the stream is dropped.
         loop {
             let offset = self.remaining.start;
             let sender = self.sender.clone();
@@ -65,7 +67,7 @@ impl Read {
                 backoff.next()
             };
             let Some(delay) = delay.filter(|_| error.is_retryable()) else {
-                // The reader may be gone.
+                // The stream may have been dropped.
                 let _ = self.sender.send(Err(error.context("read", &self.key))).await;
                 return;
             };
@@ -74,7 +76,8 @@ impl Read {
         }
     }
 
-    /// Sends one request and passes its bytes on. Returns when all were passed on, or the reader is gone.
+    /// Sends one request and forwards its bytes. Returns when all bytes are forwarded, or the
+    /// stream is dropped.
     async fn request(&mut self) -> Result<(), RequestError> {
         if self.remaining.is_empty() {
             return Ok(());

@@ -31,7 +31,7 @@ pub struct Upload {
 enum Progress {
     /// The bytes before this offset are in the partial file.
     Written(u64),
-    /// All bytes are, and they have the digest.
+    /// All bytes are in the partial file, and match the digest.
     Verified(u64),
 }
 

@@ -11,10 +11,11 @@ use tokio::{sync::Semaphore, task::AbortHandle};
 use super::S3Backend;
 use crate::{Partial, PartialId, StoreError};
 
-/// Blobs that are downloaded at the same time. Others wait for their next read.
+/// Maximum number of concurrent downloads. The download of a further blob is not started before its
+/// next read.
 const MAX_CONCURRENT: usize = 2;
 
-/// Bytes that are written at once.
+/// Maximum number of bytes of one write.
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// The running downloads to the cache.
@@ -69,7 +70,7 @@ impl S3Backend {
         let partial = self.disk.retry_while_busy(move |disk| disk.open_partial(&id, Some(size))).await?;
         let result = self.download_into(&partial, digest, size).await;
         if !matches!(result, Ok(true)) {
-            // Without a segment map the bytes could not be used later.
+            // Without a segment map, the bytes could not be resumed later.
             let disk = Arc::clone(&self.disk);
             let closed = partial.spawn_blocking(move |file| disk.close(file));
             closed.await.map_err(|_| StoreError::Stopped)??;

@@ -1,4 +1,4 @@
-//! Classification of error responses, with the HTTP client and the S3 server that are used in production tests.
+//! Classification of error responses, with the production HTTP client and a real S3 server.
 
 use std::error::Error;
 

@@ -1,5 +1,5 @@
-//! An object store that is unreachable, silent or failing: known within the timeouts, and no blob is lost. Time is paused,
-//! so it advances only while the store waits.
+//! An object store that is unreachable, hangs or fails: the failure is detected within the
+//! timeouts, and no blob is lost. Time is paused, so it advances only while the store waits.
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};

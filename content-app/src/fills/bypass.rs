@@ -17,12 +17,12 @@ use crate::{
     state::State,
 };
 
-/// Streams a range of a blob. The end of a whole blob is held back until the digest is verified.
+/// Streams a range of a blob. The end of a whole blob is deferred until the digest is verified.
 pub(crate) struct Bypass {
     state: Arc<State>,
     digest: Digest,
     size: u64,
-    /// What has not been received.
+    /// The bytes that have not been received.
     rest: Range<u64>,
     sources: Vec<UpstreamSource>,
     choice: Choice,
@@ -37,12 +37,13 @@ pub(crate) struct Bypass {
 struct Body {
     source: usize,
     stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
-    /// Of the upstream, while the client reads.
+    /// The permit of the upstream, held while the client reads.
     slot: Option<Slot>,
 }
 
 impl Bypass {
-    /// A bypass for a blob, of `size` bytes where that is known already. It serves nothing until [`Bypass::connect`].
+    /// A bypass for a blob of `size` bytes, if the size is known. It serves no bytes before
+    /// [`Bypass::connect`].
     ///
     /// # Errors
     /// The database failed, or the size is not known.
@@ -130,7 +131,7 @@ impl Bypass {
         Ok(self.held_back.pop_front())
     }
 
-    /// The oldest piece, when enough bytes remain held back.
+    /// The oldest piece, if enough bytes remain deferred.
     fn release(&mut self) -> Option<Bytes> {
         let left = self.held_back_bytes - self.held_back.front().map_or(0, byte_length);
         if left < self.state.config.fills.hold_back {

@@ -16,7 +16,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes after which earlier failures no longer count. A source that sends less in each response fails after a few.
 const MIN_PROGRESS: u64 = 64 * 1024;
 
-/// Between two checks whether a save has ended.
+/// Interval between two checks whether a save has ended.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// When the segment map was saved last.
@@ -36,7 +36,7 @@ impl Checkpoint {
         Self { partial, interval_bytes, saved_bytes: 0, saved_at: Instant::now(), seen_bytes: 0, save: None }
     }
 
-    /// Starts a save when it is due and no other one runs. Readers and downloads do not wait for it.
+    /// Starts a save if one is due and none is running. Readers and downloads do not wait for it.
     pub(crate) fn save_if_due(&mut self, fill: &Arc<Fill>, present: u64) {
         let unsaved = present.saturating_sub(self.saved_bytes);
         let is_due =

@@ -24,7 +24,7 @@ const BATCH_SIZE: u64 = 1024 * 1024;
 /// The time over which the rate of a download is measured.
 pub(super) const RATE_WINDOW: Duration = Duration::from_secs(10);
 
-/// What a download needs.
+/// The parameters of a download.
 pub(super) struct Download {
     pub(super) fill: Arc<Fill>,
     pub(super) partial: Partial,
@@ -33,7 +33,7 @@ pub(super) struct Download {
     pub(super) index: usize,
     pub(super) claim: Claim,
     pub(super) mode: ReadMode,
-    /// The download fails when it brings fewer bytes a second. 0: never.
+    /// The minimum rate in bytes per second, below which the download fails; 0 for no limit.
     pub(super) min_rate: u64,
     pub(super) cancel: CancellationToken,
 }
@@ -58,7 +58,8 @@ pub(super) async fn download(download: Download) -> Result<(), DownloadError> {
     received.and(written)
 }
 
-/// Returns when the download of a claim was slower than `min_rate` bytes a second for [`RATE_WINDOW`].
+/// Returns when the download of a claim was slower than `min_rate` bytes per second for
+/// [`RATE_WINDOW`].
 async fn too_slow(fill: &Fill, id: ClaimId, min_rate: u64) {
     let min_bytes = min_rate.saturating_mul(RATE_WINDOW.as_secs());
     let mut before = fill.position_of(id);
@@ -145,7 +146,7 @@ impl Transfer<'_> {
         loop {
             let room = self.claim_end().saturating_sub(self.position).min(BATCH_SIZE);
             let next = async { Ok(if room > 0 { batches.next(room).await } else { Ok(Vec::new()) }) };
-            // Written bytes become readable at once, however long the next ones take.
+            // Written bytes become readable at once, regardless of how long the next ones take.
             let (batch, ()) = futures::future::try_join(next, self.finish_write()).await?;
             let batch = batch?;
             if batch.is_empty() {
@@ -187,8 +188,9 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Checks that the body ended where the claim or the blob ends. One that ended before was interrupted, however it was
-    /// framed; only more bytes than the known size prove another size.
+    /// Checks that the body ended where the claim or the blob ends. One that ended earlier was
+    /// interrupted, regardless of its framing; only more bytes than the known size prove another
+    /// size.
     async fn check_end(&self, batches: &mut Batches) -> Result<(), DownloadError> {
         let (position, end) = (self.position, self.claim_end());
         match self.fill.size() {

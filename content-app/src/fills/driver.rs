@@ -131,13 +131,14 @@ async fn with_sources(
         scheduler.mismatched().await?;
     }
     fill.enter(Phase::Verified);
-    // Nothing is downloaded any more, and an unavailable storage may take long.
+    // The download is complete, and the wait for an unavailable storage may be long.
     drop(permit);
     let upload = scheduler.finish().await;
     store(fill, state, sources, &partial, upload).await
 }
 
-/// A source without a blob that is recorded as stored says nothing about the blob: its bytes are in the storage.
+/// The error for a blob that is recorded as stored. If the sources do not have it, the storage is
+/// reported as unavailable, because the bytes are there.
 fn of_stored_blob(error: FillError) -> FillError {
     match error {
         FillError::NoSource | FillError::Upstream(UpstreamError::NotFound | UpstreamError::Denied) => {

@@ -29,7 +29,7 @@ pub(crate) struct Fill {
     pub(crate) closed: CancellationToken,
 }
 
-/// What is known of a fill at one time.
+/// The state of a fill.
 pub(super) struct FillState {
     pub(super) phase: Phase,
     /// The size of the blob in bytes, once known.
@@ -48,16 +48,16 @@ pub(super) struct FillState {
     /// Some bytes are from an earlier fill, whose source is unknown.
     is_resumed: bool,
     readers: usize,
-    /// Those of the readers that read to the end.
+    /// The number of readers that read to the end.
     readers_to_end: usize,
     /// The fill continues without readers.
     is_pinned: bool,
 }
 
-/// Where a fill is.
+/// The phase of a fill.
 #[derive(Debug, Clone)]
 pub(crate) enum Phase {
-    /// Bytes arrive, or are about to.
+    /// Bytes are being received, or will be.
     Running,
     /// All bytes are present and match the digest; they are being stored.
     Verified,
@@ -69,7 +69,7 @@ pub(crate) enum Phase {
     Failed(FillError),
 }
 
-/// A copy of what is reported of a fill.
+/// A copy of the reported state of a fill.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) phase: Phase,
@@ -143,7 +143,7 @@ impl Fill {
         self.version.subscribe()
     }
 
-    /// What is reported of the fill.
+    /// The reported state of the fill.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.read(|state| Snapshot {
             phase: state.phase.clone(),
@@ -153,7 +153,7 @@ impl Fill {
         })
     }
 
-    /// Whether bytes arrive, or are about to.
+    /// Whether bytes are being received, or will be.
     pub(crate) fn is_running(&self) -> bool {
         self.read(|state| matches!(state.phase, Phase::Running))
     }
@@ -211,8 +211,8 @@ impl Fill {
         });
     }
 
-    /// Enters a phase. A fill that fails drops its partial file at once, however long a slow reader stays: the next fill of
-    /// the blob needs it.
+    /// Enters a phase. A fill that fails drops its partial file at once, even if slow readers
+    /// remain: the next fill of the blob needs the file.
     pub(super) fn enter(&self, phase: Phase) {
         self.update(|state| {
             if matches!(phase, Phase::Failed(_)) {
@@ -227,7 +227,7 @@ impl Fill {
         self.change_size(Some(size));
     }
 
-    /// Forgets the size, when the source that stated it failed without a byte.
+    /// Clears the size, when the source that stated it failed without a byte.
     pub(super) fn forget_size(&self) {
         self.change_size(None);
     }
@@ -335,8 +335,8 @@ impl Fill {
         });
     }
 
-    /// Ends the fill when it is stopped or no longer needed, and returns whether it ended. A reader that joined before keeps
-    /// it running; one that comes later starts the next fill.
+    /// Ends the fill when it is stopped or no longer needed, and returns whether it ended. A reader
+    /// that joined before keeps it running; a later reader starts the next fill.
     pub(super) fn stop_if_unused(&self) -> bool {
         let is_stopped = self.stop.is_cancelled();
         let ends = self.read(|state| {

@@ -9,7 +9,7 @@ use oci_types::Digest;
 use super::fill::Fill;
 use crate::{error::FillError, state::State};
 
-/// Attempts to open a partial file whose last write of a failed fill has not ended.
+/// Maximum attempts to open a partial file while the last write of a failed fill is running.
 const MAX_ATTEMPTS: usize = 40;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(50);
 

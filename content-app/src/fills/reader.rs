@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{config::UnverifiedRanges, error::FillError, read_mode::ReadMode};
 
-/// Claims of readers that wait for a download. A reader whose claim has no room requests it again after the next change.
+/// Maximum number of claims of readers that wait for a download. Beyond it, a reader requests its
+/// claim again after the next change.
 const MAX_REQUESTS: usize = 64;
 
 /// Reads a fill. Never delays the download; the fill runs at least as long as it has a reader.
@@ -73,8 +74,8 @@ impl Reader {
     /// Waits until at least one byte of `rest` can be read, and returns the end of the bytes that can. An empty range is
     /// all of an empty blob: its reader waits until the digest is verified.
     ///
-    /// The last bytes of a blob that is not verified are held back from readers to the end, and all its bytes from readers
-    /// of ranges where the policy says so.
+    /// The last bytes of a blob that is not verified are deferred for readers to the end. All its
+    /// bytes are deferred for readers of ranges, if the policy requires it.
     ///
     /// # Errors
     /// The fill failed, or the bytes or the size that this reader was given were discarded.

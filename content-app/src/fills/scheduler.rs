@@ -36,7 +36,7 @@ struct Ended {
 pub(super) enum Downloaded {
     /// All bytes are present.
     All,
-    /// Some are, and the fill is to wait for a permit again.
+    /// Some bytes are present, and the fill must wait for a permit again.
     Yielded,
 }
 
@@ -85,7 +85,8 @@ impl<'a, 's> Scheduler<'a, 's> {
         }
     }
 
-    /// Downloads until all bytes are present, or until the fill yields: it is slow, and another one waits for its permit.
+    /// Downloads until all bytes are present, or until the fill yields, because it is slow and
+    /// another fill waits for a permit.
     ///
     /// # Errors
     /// No source has them, the disk failed, or the fill is stopped or no longer needed. The segment map is saved.
@@ -103,7 +104,8 @@ impl<'a, 's> Scheduler<'a, 's> {
         let mut version = fill.subscribe();
         let min_bytes = fill.policy.min_rate.saturating_mul(RATE_WINDOW.as_secs());
         let mut measured = (Instant::now() + RATE_WINDOW, fill.present_bytes());
-        // `Sources` bounds the failures without progress, and the body of a source its bytes.
+        // `Sources` bounds the failures without progress; the body of each source bounds the
+        // received bytes.
         loop {
             version.borrow_and_update();
             let present = fill.present_bytes();
@@ -229,7 +231,8 @@ impl<'a, 's> Scheduler<'a, 's> {
             self.fill.forget_size();
         }
         if error.is_of_source() && self.in_order.is_some() {
-            // One request too many for the source. The readers of the range wait for the other downloads.
+            // The source rejected a concurrent request. The readers of the range wait for the other
+            // downloads.
             self.no_ranges_before = Instant::now() + self.fill.policy.backoff_max;
             return Ok(());
         } else if error.is_of_source() && round < self.round {
@@ -276,10 +279,10 @@ impl<'a, 's> Scheduler<'a, 's> {
         self.in_order = None;
     }
 
-    /// Ends the downloads of a verified blob, and returns the upload that goes on.
+    /// Ends the downloads of a verified blob, and returns the upload, which continues.
     pub(super) async fn finish(mut self) -> Option<Upload> {
         if self.state.store.is_shared() {
-            // The upload may take longer than this process runs.
+            // The process may end before the upload.
             self.checkpoint.save(self.fill).await;
         }
         self.upload

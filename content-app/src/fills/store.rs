@@ -12,7 +12,7 @@ use crate::{backoff::Delays, error::FillError, source::Sources, state::State};
 const MIN_STORE_DELAY: Duration = Duration::from_secs(1);
 const MAX_STORE_DELAY: Duration = Duration::from_secs(30);
 
-/// Between two attempts to record a stored blob while the database is unavailable.
+/// Maximum delay between two attempts to record a stored blob while the database is unavailable.
 const MAX_RECORD_DELAY: Duration = Duration::from_secs(1);
 
 /// Stores the blob, makes it readable, and records it in the database.
@@ -42,7 +42,7 @@ async fn commit(
     mut upload: Option<Upload>,
 ) -> Result<(), FillError> {
     let mut delays = Delays::new(MIN_STORE_DELAY, MAX_STORE_DELAY);
-    // Until the object store takes the blob: at most `MAX_UNSTORED` fills are here.
+    // Repeats until the object store accepts the blob. At most `MAX_UNSTORED` fills wait here.
     loop {
         match state.store.commit(partial, fill.digest(), size, upload.take()).await {
             Ok(()) => return Ok(()),

@@ -1,4 +1,4 @@
-//! The hash of a blob's bytes in order, whatever the order in which they arrive.
+//! The hash of a blob's bytes in order, regardless of the order in which they arrive.
 
 use std::io;
 
@@ -75,7 +75,7 @@ pub(crate) fn hash_prefix(partial: &PartialFile, algorithm: Algorithm, end: u64)
     Ok(hasher)
 }
 
-/// Hashes a range of the file, and records in `offset` how far it came.
+/// Hashes a range of the file, and records its progress in `offset`.
 fn hash_file(
     partial: &PartialFile,
     range: std::ops::Range<u64>,

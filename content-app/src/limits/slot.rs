@@ -1,4 +1,4 @@
-//! A permit that is given up while it is not used.
+//! A permit that is released while it is not used.
 
 use std::{
     sync::{

@@ -22,7 +22,7 @@ const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 pub(super) enum NodeState {
     /// It takes new requests.
     Serving,
-    /// It ends the running ones.
+    /// It completes the running ones.
     Draining,
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{fills::Fills, state::State};
 
-/// Between two sweeps of abandoned partial files.
+/// Interval between two sweeps of abandoned partial files.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How long an expired lease remains in the database.
@@ -45,7 +45,7 @@ pub(super) async fn maintenance_loop(state: &State, fills: &Fills) {
     }
 }
 
-/// Deletes the leases of nodes that died.
+/// Deletes the leases of dead nodes.
 async fn delete_expired_leases(state: &State) -> Result<(), DbError> {
     let before = Millis::now().before(EXPIRED_LEASE_RETENTION);
     let count = leases::remove_expired(&state.db, before).await?;
@@ -55,7 +55,7 @@ async fn delete_expired_leases(state: &State) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Writes when each stored blob was read last.
+/// Writes the last-read times of stored blobs.
 pub(super) async fn write_reads(state: &State) -> Result<(), DbError> {
     state.reads.flush(async |reads| blobs::touch_read(&state.db, reads).await).await
 }

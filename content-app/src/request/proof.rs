@@ -15,7 +15,7 @@ pub(crate) enum Proof {
     SignedRequest,
 }
 
-/// A verified request. Only [`Proof::verify`] makes one.
+/// A verified request. Created only by [`Proof::verify`].
 #[derive(Debug)]
 pub(crate) struct Verified {
     digest: Option<Digest>,

@@ -65,7 +65,7 @@ async fn join(content: &Content, digest: &Digest, deadline: Instant) -> Arc<Fill
         fill.pin();
         Arc::clone(fill)
     });
-    // A timeout is no error: the status says where the fill is.
+    // A timeout is not an error: the status reports the state of the fill.
     let _ = tokio::time::timeout_at(deadline, fill.wait_until_ended()).await.is_ok();
     fill
 }

@@ -1,4 +1,4 @@
-//! Which source is next: a pure record of what failed.
+//! Selection of the next source, from a pure record of failures.
 //!
 //! Sources are used in rounds. In a round, each source is used until it fails; a failure of a whole upstream, such as a
 //! refused connection, ends the round for all its sources. When every source has failed, the next round begins after a
@@ -11,7 +11,8 @@ use crate::error::{DownloadError, FillError};
 #[cfg(test)]
 mod tests;
 
-/// Rounds without progress before a fill that has no bytes fails: its readers get an early error.
+/// Rounds without progress before a fill without bytes fails, so that its readers get an early
+/// error.
 const MAX_ROUNDS_AT_START: u32 = 3;
 
 /// Digest mismatches of blobs from peers before the upstreams are used instead.
@@ -25,7 +26,7 @@ pub(crate) struct Choice {
     /// Rounds without progress.
     rounds: u32,
     max_rounds: u32,
-    /// The error that says most.
+    /// The most informative error.
     error: FillError,
     /// A source stated another size in this round.
     is_size_disputed: bool,
@@ -36,7 +37,7 @@ pub(crate) struct Choice {
     /// Failures of followed peers since the last progress.
     peer_failures: u32,
     peer_mismatches: u32,
-    /// How often all bytes were discarded.
+    /// The number of times that all bytes were discarded.
     restarts: usize,
 }
 
@@ -53,7 +54,7 @@ struct Candidate {
     was_repeated: bool,
 }
 
-/// What follows a failure.
+/// The action after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Another source is next, at once.
@@ -84,7 +85,7 @@ pub(crate) enum Contributors {
     Several,
 }
 
-/// What else a failure of a source rules out.
+/// The scope of the exclusion after a failure of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// The source, in this round.
@@ -129,7 +130,7 @@ impl Choice {
     /// The source that is next.
     ///
     /// # Errors
-    /// All sources are excluded; the error that says most.
+    /// All sources are excluded; the most informative error.
     pub(crate) fn current(&self) -> Result<usize, FillError> {
         if let Some(peer) = self.followed {
             return Ok(peer);
@@ -301,7 +302,7 @@ impl Choice {
     }
 }
 
-/// The error for readers, and what the failure rules out.
+/// The error for readers, and the scope of the exclusion.
 fn classify(error: &DownloadError, has_bytes: bool) -> (FillError, Scope) {
     match error {
         DownloadError::Local(error) => (error.clone(), Scope::Source),
@@ -338,8 +339,8 @@ fn scope(error: &UpstreamError, has_bytes: bool) -> Scope {
     }
 }
 
-/// How much an error says about why there is no blob: an overloaded source may have it, and a source that denies access
-/// does not say whether it has it.
+/// How informative an error is about the absence of the blob: an overloaded source may have the
+/// blob, and a source that denies access does not report whether it has it.
 fn weight(error: &FillError) -> u8 {
     match error {
         FillError::NoSource => 0,

@@ -16,7 +16,7 @@ use crate::state::Cluster;
 /// How long a lease lasts without renewal. Followers of a dead holder take over after this time at the latest.
 const LEASE_TTL: Duration = Duration::from_secs(6);
 
-/// Between two renewals, and between two checks of a lease that another node holds.
+/// Interval between two renewals, and between two checks of a lease that another node holds.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Attempts to acquire a lease that is released meanwhile.
@@ -167,7 +167,7 @@ impl Drop for Following {
     }
 }
 
-/// A connection to a host that lost its power breaks late, but its lease expires soon.
+/// A connection to a host that lost power breaks late, but the lease of the host expires soon.
 async fn wait_until_lost(cluster: &Cluster, digest: &Digest, peer: &Node) {
     let mut check = interval(RENEW_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -176,7 +176,7 @@ async fn wait_until_lost(cluster: &Cluster, digest: &Digest, peer: &Node) {
         check.tick().await;
         let is_holder = match fills::holder(&cluster.db, digest, Millis::now()).await {
             Ok(lease) => lease.is_some_and(|lease| lease.node_id == peer.id),
-            // Not known. The download continues as long as bytes arrive.
+            // The holder is unknown. The download continues as long as bytes arrive.
             Err(_) => true,
         };
         if !is_holder {

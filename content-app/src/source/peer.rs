@@ -20,8 +20,9 @@ impl PeerSource {
         Self { client, node }
     }
 
-    /// A peer serves a range without an end in order, after the digest is verified, and any other range as its bytes
-    /// arrive: the end is sent unless the rest of the blob is read in order.
+    /// Opens the blob at the peer. The request has no end if the rest of the blob is read in order.
+    /// A peer serves a range without an end in order, after the digest is verified, and any other
+    /// range as its bytes arrive.
     pub(super) async fn open(&self, request: SourceRequest<'_>) -> Result<BlobBody, UpstreamError> {
         let SourceRequest { digest, start, end, size, mode, .. } = request;
         let end = end.filter(|end| Some(*end) != size || !mode.reads_to_end());

@@ -26,7 +26,8 @@ const MAX_STORED_CHECK_DELAY: Duration = Duration::from_secs(5);
 pub(crate) struct Resumption {
     /// The delay before the next download.
     pub(crate) delay: Duration,
-    /// Whether all bytes are to be discarded: the sources contradict the size that they were received for.
+    /// Whether all bytes must be discarded: the sources contradict the size that they were received
+    /// for.
     pub(crate) starts_over: bool,
 }
 
@@ -73,8 +74,8 @@ impl<'a> Sources<'a> {
         sources
     }
 
-    /// Acquires the lease, or follows its holder. Continues without a lease where the database fails: bytes for clients
-    /// are worth more than a download that is saved.
+    /// Acquires the lease, or follows its holder. Continues without a lease if the database fails:
+    /// serving clients has priority over avoiding a duplicate download.
     async fn acquire_or_follow(&mut self) {
         let Some(cluster) = &self.state.cluster else { return };
         match lease::acquire_or_follow(cluster, self.digest, &self.offset).await {
@@ -123,7 +124,7 @@ impl<'a> Sources<'a> {
         self.list.get(index)
     }
 
-    /// The source that is next, and its index.
+    /// The next source, and its index.
     ///
     /// # Errors
     /// No source is left; the error for the readers.
@@ -188,7 +189,8 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// Acquires the lease of a followed node that is lost, or follows the node that was faster.
+    /// Acquires the lease of a followed node that is lost, or follows the node that acquired it
+    /// first.
     pub(crate) async fn take_over(&mut self) {
         if let (Some(cluster), Some(following)) = (&self.state.cluster, self.following()) {
             lease::release_dead_holder(cluster, self.digest, &following.peer).await;
@@ -238,7 +240,7 @@ impl<'a> Sources<'a> {
     pub(crate) async fn wait_until_storable(&mut self, stop: &CancellationToken) -> Result<(), FillError> {
         let mut delays = Delays::new(MIN_STORED_CHECK_DELAY, MAX_STORED_CHECK_DELAY);
         while self.state.store.is_shared() && !self.is_leader() {
-            // A storage that is unavailable is queried again: the holder waits for it, too.
+            // An unavailable storage is queried again: the holder also waits for it.
             if self.state.store.head(self.digest).await.is_ok_and(|found| found.is_some()) {
                 return Ok(());
             }

@@ -51,7 +51,8 @@ impl UpstreamSource {
     }
 }
 
-/// Whether an error to a request for a range says nothing about a request without one.
+/// Whether a request without a range may succeed after a request for a range failed with this
+/// error.
 fn is_refusal(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::NotFound

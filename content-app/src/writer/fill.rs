@@ -20,8 +20,8 @@ use crate::{
 /// A client's range of a fill. Continues from an upstream without storing when the disk has no space for the rest.
 ///
 /// # Errors
-/// The fill failed, or its bytes do not match the digest. The connection is then aborted, so that no client takes the body
-/// for complete.
+/// The fill failed, or its bytes do not match the digest. The connection is then aborted, so that
+/// no client treats the body as complete.
 pub(crate) fn client_stream(
     state: Arc<State>,
     reader: Reader,
@@ -74,7 +74,7 @@ struct FillStream {
     reader: Reader,
     /// Set at the first read. Remains readable when the fill has failed.
     partial: Option<Partial>,
-    /// What has not been read.
+    /// The bytes that have not been read.
     rest: Range<u64>,
 }
 
@@ -114,7 +114,8 @@ impl FillStream {
         Ok(Some(chunk))
     }
 
-    /// Continues from an upstream. The bytes that the client has are hashed again, so that the whole is verified.
+    /// Continues from an upstream. The bytes that the client has are hashed again, so that the
+    /// whole blob is verified.
     async fn bypass(self) -> Result<Bypass, FillError> {
         let (fill, rest) = (self.reader.fill(), self.rest.clone());
         tracing::warn!(digest = %fill.digest(), offset = rest.start, "failed to store a blob, continuing without storing it");

@@ -191,7 +191,7 @@ fn what_is_no_manifest_is_refused_with_the_reason() {
         let refused = parse(&body);
         let shown = &body[..body.len().min(200)];
         match (&refused, &error) {
-            // Where in the line is serde's affair.
+            // The position in the line depends on serde.
             (Err(ManifestError::Json { .. }), ManifestError::Json { .. }) => {}
             _ => assert_eq!(refused, Err(error), "{shown}"),
         }

@@ -5,19 +5,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// What was observed of the database.
+/// The observed availability of the database.
 #[derive(Debug, Default)]
 pub(crate) struct Availability(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the running outage began.
+    /// When the current outage began.
     outage_since: Option<Instant>,
     /// When the last outage ended, and its duration.
     last_outage: Option<(Instant, Duration)>,
 }
 
-/// A change that an observation caused.
+/// A change of the availability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// The database became unavailable.
@@ -49,7 +49,8 @@ impl Availability {
         self.0.lock().outage_since.is_none()
     }
 
-    /// The duration of the running outage, or of one that ended within `within`; 0 without one.
+    /// The duration of the current outage, or of one that ended within `within`; 0 if there is
+    /// neither.
     pub(crate) fn recent_outage(&self, within: Duration) -> Duration {
         let state = self.0.lock();
         let ended = state.last_outage.filter(|(at, _)| at.elapsed() <= within);

@@ -51,7 +51,7 @@ pub struct BlobSource {
     pub upstream: String,
     /// The name of the repository at the upstream.
     pub upstream_name: RepositoryName,
-    /// Until when other sources are preferred, after this one failed.
+    /// Time until which other sources are preferred, after this one failed.
     pub failed_until: Option<Millis>,
 }
 
@@ -93,7 +93,7 @@ struct NewSource {
     size: Option<i64>,
 }
 
-/// The blob, whichever repositories link it.
+/// The blob, regardless of which repositories link it.
 ///
 /// # Errors
 /// [`DbError`].
@@ -121,8 +121,8 @@ async fn stated_sizes(conn: &mut Conn, digest: &Digest) -> Result<Vec<i64>, DbEr
     Ok(on!(conn, |c| query.load(c))?)
 }
 
-/// The sources of a blob: those that have not failed first, then by the end of their exclusion; among these, the repository
-/// that clients call `requested` first.
+/// The sources of a blob: first those that have not failed, then the others by the end of their
+/// exclusion. Among equal sources, the repository that clients call `requested` is first.
 ///
 /// # Errors
 /// [`DbError`].
@@ -185,7 +185,8 @@ pub async fn mark_evicted(db: &Db, digest: &Digest) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Records that other sources are preferred to this one until `until`, and forgets the size that it stated.
+/// Records that other sources are preferred to this one until `until`, and clears the size that it
+/// stated.
 ///
 /// # Errors
 /// [`DbError`].
@@ -203,8 +204,8 @@ pub async fn demote_source(
     Ok(())
 }
 
-/// Inserts the blobs that are unknown, as on-demand, and the source of each with the size that it states. In the order of
-/// their digests. Of several sizes that one source states, the last one counts.
+/// Inserts unknown blobs as on-demand, and the source of each blob with the size that it states, in
+/// the order of the digests. If one source states several sizes, the last one is used.
 pub(super) async fn ensure(
     conn: &mut Conn,
     new: &[(Digest, Option<u64>)],

@@ -1,4 +1,4 @@
-//! The clock of the database, to which processes compare their own.
+//! The clock of the database, with which processes compare their own.
 
 use diesel::{QueryableByName, sql_query, sql_types::BigInt};
 use diesel_async::RunQueryDsl;
@@ -14,8 +14,9 @@ struct Now {
     now: i64,
 }
 
-/// The offset of the database's clock to the wall clock of this process, in milliseconds, and how far it may be wrong: half
-/// of the time that the query took. 0 for SQLite, which has the clock of this process.
+/// The offset of the database's clock from the wall clock of this process, and the maximum error of
+/// the offset (half the duration of the query), both in milliseconds. 0 for SQLite, which uses the
+/// clock of this process.
 ///
 /// # Errors
 /// [`DbError`].

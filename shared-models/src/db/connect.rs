@@ -27,7 +27,7 @@ const WRITER: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRA
 /// Settings of the readers. In WAL mode they never wait for the writer.
 const READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
 
-/// Retries of the statements that set up a connection to SQLite: 2 seconds in all.
+/// Maximum retries of the statements that set up a connection to SQLite: 2 seconds in total.
 const MAX_SETUP_RETRIES: usize = 99;
 const SETUP_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -73,7 +73,8 @@ fn manager(
 }
 
 async fn open(path: &str, pragmas: &'static str) -> ConnectionResult<SqliteConnection> {
-    // The change to WAL is the one statement that does not wait for a lock, and two processes may start together.
+    // The switch to WAL mode is the only statement that does not wait for a lock, and two processes
+    // may start at the same time.
     let set_up = |mut conn: SqliteConnection| async move {
         let result = conn.batch_execute(pragmas).await;
         (conn, result)

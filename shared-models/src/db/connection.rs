@@ -23,8 +23,9 @@ impl Conn {
     pub(super) async fn begin(&mut self, begin: &str) -> Result<(), DbError> {
         match self {
             Self::Postgres(conn) => PgTransactions::begin_transaction_sql(&mut **conn, begin).await?,
-            // A deferred transaction that reads first fails on its first write, without waiting, if another process
-            // has written in between. An immediate one waits for the write lock when it begins.
+            // A deferred transaction that reads first fails on its first write, without waiting, if
+            // another process has written meanwhile. An immediate one waits for the write lock when
+            // it begins.
             Self::Sqlite(conn) => {
                 conn.spawn_blocking(|conn| {
                     diesel::connection::AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")

@@ -8,7 +8,8 @@ use diesel::{
 };
 use diesel_async::pooled_connection::{PoolError, deadpool};
 
-/// Why a query failed. The texts are for logs: they may contain names of tables and hosts, so clients do not get them.
+/// Why a query failed. The texts are for logs: they may contain names of tables and hosts, so they
+/// are not sent to clients.
 #[derive(Debug, Clone)]
 pub enum DbError {
     /// No connection became free, the server cannot be reached, or the file is locked. A retry may succeed (503).
@@ -97,14 +98,15 @@ impl fmt::Display for DbError {
     }
 }
 
-/// The text includes the cause, so the source is that of the cause.
+/// The text includes the cause, so `source` returns the source of the cause.
 impl StdError for DbError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.cause().source.as_deref().and_then(StdError::source)
     }
 }
 
-/// Beginnings of the messages of temporary failures of SQLite. diesel maps only constraints to kinds, and keeps no code.
+/// Prefixes of the messages of temporary failures of SQLite. diesel maps only constraint violations
+/// to kinds, and does not expose the error code.
 const TEMPORARY_IN_SQLITE: [&str; 5] = [
     "database is locked",
     "database table is locked",
@@ -113,8 +115,9 @@ const TEMPORARY_IN_SQLITE: [&str; 5] = [
     "disk I/O error",
 ];
 
-/// Beginnings of the messages of temporary failures of PostgreSQL that have no [`DatabaseErrorKind`]: diesel-async keeps
-/// the SQLSTATE to itself. They are those of a server whose `lc_messages` is English.
+/// Prefixes of the messages of temporary failures of PostgreSQL that have no [`DatabaseErrorKind`]:
+/// diesel-async does not expose the SQLSTATE. The messages are those of a server whose
+/// `lc_messages` is English.
 const TEMPORARY_IN_POSTGRES: [&str; 3] = [
     // 40P01
     "deadlock detected",
@@ -185,7 +188,7 @@ impl From<deadpool::PoolError> for DbError {
     fn from(error: deadpool::PoolError) -> Self {
         match error {
             deadpool::PoolError::Backend(PoolError::ConnectionError(error)) => error.into(),
-            // deadpool's text contains that of its source.
+            // The text of deadpool's error contains that of its source.
             deadpool::PoolError::Backend(PoolError::QueryError(error)) => {
                 Self::Unavailable(Cause::new(describe(&error), error))
             }

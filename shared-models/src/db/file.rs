@@ -23,20 +23,20 @@ type Identity = (u64, u64);
 
 impl DatabaseFile {
     pub(super) fn new(path: &str) -> Self {
-        // As SQLite, which resolves a relative path once.
+        // SQLite also resolves a relative path only once.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
         Self { path: path.into(), opened: Arc::default() }
     }
 
-    /// Records the identity of the file that is there now. Blocks.
+    /// Records the identity of the file that the path names now. Blocks.
     pub(super) fn remember(&self) -> Result<(), DbError> {
         let found = self.identity().map_err(|error| self.unavailable("not found", &error))?;
         self.opened.get_or_init(|| found);
         Ok(())
     }
 
-    /// Checks that the same file is still there and can be written. Does not open it: closing any descriptor of a file
-    /// releases the locks that SQLite holds on it. Blocks.
+    /// Checks that the path still names the same file, and that the file is writable. Does not open
+    /// it: closing any descriptor of a file releases the locks that SQLite holds on it. Blocks.
     pub(super) fn check(&self) -> Result<(), DbError> {
         let found = self.identity().map_err(|error| self.unavailable("not found", &error))?;
         if self.opened.get().is_some_and(|opened| *opened != found) {

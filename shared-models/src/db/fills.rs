@@ -42,7 +42,7 @@ pub async fn claim(
         .on_conflict(f::digest)
         .do_update()
         .set((f::node_id.eq(excluded(f::node_id)), f::lease_until.eq(excluded(f::lease_until))));
-    // A lease that is much longer than any was acquired with a clock that was ahead.
+    // A lease that ends much later than any new one was acquired with a clock that was ahead.
     let longest = until.after(MAX_CLOCK_ERROR.saturating_add(now.age(until)));
     let available =
         f::lease_until.le(now).or(f::node_id.eq(excluded(f::node_id))).or(f::lease_until.gt(longest));

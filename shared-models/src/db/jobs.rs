@@ -1,8 +1,9 @@
 //! Background work: a queue with leases, and its history.
 //!
-//! A job that is queued or running is live. There is at most one live job of a kind and key. A running job belongs to the
-//! worker that claimed it until its lease ends; then any worker may claim it. Writes of a worker name the attempt that it
-//! claimed, and have no effect once another attempt has begun.
+//! A job that is queued or running is live. There is at most one live job of a kind and key. A
+//! running job belongs to the worker that claimed it until its lease ends; then any worker may
+//! claim it. The writes of a worker are conditional on the attempt that it claimed: they have no
+//! effect once another attempt has begun.
 
 mod claim;
 
@@ -28,7 +29,7 @@ pub use claim::{ClaimedJob, claim};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = SmallInt)]
 pub enum JobState {
-    /// It waits for its time and a worker.
+    /// It waits until it is due and a worker claims it.
     Queued,
     /// A worker has claimed it.
     Running,
@@ -86,7 +87,7 @@ pub struct Progress {
 pub enum Renewal {
     /// The lease was renewed.
     Renewed,
-    /// The lease was renewed, and the job is to end: it was cancelled.
+    /// The lease was renewed, but the job was cancelled and must end.
     Cancelled,
     /// Another attempt has begun, or the job has ended.
     Lost,
@@ -114,8 +115,9 @@ macro_rules! claimed {
     };
 }
 
-/// Queues a job to run from `run_at` on, unless one of its kind and key is queued. One that is running runs again after its
-/// current attempt. Returns whether the request had an effect. `payload` is JSON.
+/// Queues a job to run at `run_at` or later, unless a job of its kind and key is queued. A running
+/// job runs again after its current attempt. Returns whether the request had an effect. `payload`
+/// is JSON.
 ///
 /// # Errors
 /// [`DbError`].
@@ -176,8 +178,8 @@ pub async fn renew(
     })
 }
 
-/// Ends a claimed job and keeps it in the history. One that was requested again while it ran is queued instead, unless it
-/// was cancelled. Returns false if the attempt is not the current one.
+/// Ends a claimed job and keeps it in the history. A job that was requested again while it ran is
+/// queued instead, unless it was cancelled. Returns false if the attempt is not the current one.
 ///
 /// # Errors
 /// [`DbError`].
@@ -215,8 +217,8 @@ macro_rules! queue_again {
     };
 }
 
-/// Queues a claimed job for another attempt from `run_at` on, unless it was cancelled. Returns false if the attempt is not the
-/// current one.
+/// Queues a claimed job for another attempt at `run_at` or later, unless it was cancelled. Returns
+/// false if the attempt is not the current one.
 ///
 /// # Errors
 /// [`DbError`].
@@ -253,7 +255,7 @@ pub async fn cancel(db: &Db, id: i64, now: Millis) -> Result<bool, DbError> {
     Ok(execute!(db, query)? == 1)
 }
 
-/// Queues the jobs that a worker has claimed, since the worker ends. Those that were cancelled end.
+/// Queues the jobs that a worker has claimed, when the worker stops. Cancelled jobs end instead.
 ///
 /// # Errors
 /// [`DbError`].
@@ -264,7 +266,8 @@ pub async fn release_all(db: &Db, worker: &str) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Makes jobs due that were queued or claimed with a clock that was ahead: they would wait until then. Returns their number.
+/// Makes jobs due that were queued or claimed with a clock that was ahead: otherwise they would
+/// wait until that time. Returns their number.
 ///
 /// # Errors
 /// [`DbError`].

@@ -39,12 +39,13 @@ pub struct LinkedBlob {
     pub proof: Proof,
 }
 
-/// A manifest by digest, as a repository sees it.
+/// A manifest by digest, with the link of a repository to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestLookup {
-    /// What the link of the repository proves, where there is one.
+    /// What the link of the repository proves; `None` without a link.
     pub proof: Option<Proof>,
-    /// The bytes, which any repository may have stored. `None` also if they were not requested.
+    /// The bytes, whichever repository they were recorded for. `None` if they are not stored or
+    /// were not requested.
     pub stored: Option<StoredManifest>,
 }
 
@@ -142,7 +143,8 @@ async fn has_other_source(
     Ok(on!(conn, |c| query.get_result(c))?)
 }
 
-/// Whether the upstream has confirmed a manifest for any of its repositories: then its bytes are those of the upstream.
+/// Whether the upstream has confirmed a manifest for any of its repositories. If so, the bytes are
+/// those of the upstream.
 async fn is_confirmed_by(
     conn: &mut Conn,
     digest: &Digest,

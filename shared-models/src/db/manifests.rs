@@ -70,7 +70,7 @@ struct NewDescriptor {
     variant: Option<String>,
 }
 
-/// The manifest with this digest, whichever repositories link it.
+/// The manifest with this digest, regardless of which repositories link it.
 ///
 /// # Errors
 /// [`DbError`].
@@ -178,7 +178,7 @@ fn new_descriptor(manifest: &Digest, position: i32, descriptor: &Descriptor) -> 
         role: descriptor.role,
         digest: descriptor.digest.clone(),
         media_type: descriptor.media_type.as_str().to_owned(),
-        // No content but that of the empty digest has the size 0: it stands for an unknown size.
+        // 0 represents an unknown size: only empty content has the size 0.
         size: to_column(descriptor.size.unwrap_or_default()),
         os: platform.map(|platform| platform.os.clone()),
         architecture: platform.map(|platform| platform.architecture.clone()),

@@ -36,9 +36,9 @@ pub async fn heartbeat(db: &Db, node: &NodeRow) -> Result<(), DbError> {
     Ok(())
 }
 
-/// The nodes whose last heartbeat is at most `dead_after` old and that are not draining, by id. A heartbeat that the database
-/// could not take, because it was unavailable, is not a missed one. A node whose heartbeat is ahead of `now` is dead: its
-/// clock was wrong.
+/// The nodes whose last heartbeat is at most `dead_after` old and that are not draining, by id. A
+/// heartbeat that could not be recorded, because the database was unavailable, does not count as
+/// missed. A node whose heartbeat is later than `now` is dead: its clock was wrong.
 ///
 /// # Errors
 /// [`DbError`].

@@ -36,6 +36,6 @@ pub async fn list(db: &Db, namespace: &str) -> Result<Vec<Platform>, DbError> {
         .order((p::asked_at.desc(), p::platform))
         .select(p::platform);
     let platforms: Vec<String> = load!(db, query)?;
-    // An index can state any text; one that is no platform is skipped.
+    // An index can state any text; text that is not a platform is skipped.
     Ok(platforms.iter().filter_map(|text| text.parse().ok()).collect())
 }

@@ -24,7 +24,7 @@ const LIMITS: [(&str, u32); 3] =
 pub(crate) struct Server {
     config: Config,
     tls: Option<MakeRustlsConnect>,
-    /// For all steps of opening a connection: DNS, TCP, TLS, authentication, settings.
+    /// Timeout of all steps of opening a connection: DNS, TCP, TLS, authentication, settings.
     connect_timeout: Duration,
     /// Whether statements stay prepared; see [`DbConfig::prepared_statements`](super::DbConfig::prepared_statements).
     prepared_statements: bool,
@@ -72,7 +72,7 @@ impl Server {
         Ok(conn)
     }
 
-    /// Opens a connection without [`LIMITS`], for statements that may take long.
+    /// Opens a connection without [`LIMITS`], for long-running statements.
     pub(crate) async fn connect_unlimited(&self) -> ConnectionResult<AsyncPgConnection> {
         match tokio::time::timeout(self.connect_timeout, self.establish()).await {
             Ok(conn) => conn,
@@ -111,8 +111,8 @@ impl Server {
         if self.prepared_statements {
             return AsyncPgConnection::try_from_client_and_connection(client, connection).await;
         }
-        // diesel-async begins with statements of its own, which must reach one session. Until it takes the connection,
-        // the connection is polled here.
+        // diesel-async first sends statements of its own, which must all reach the same session.
+        // The connection is polled here until diesel-async owns it.
         tokio::select! {
             begun = client.batch_execute("BEGIN") => begun.map_err(|error| bad(&error))?,
             _ = &mut connection => {
@@ -135,7 +135,8 @@ fn begin_with(limits: &[(&str, u32)]) -> String {
     })
 }
 
-/// The error with the texts of its causes: diesel takes one text, and that of the outermost error is vague.
+/// The error with the texts of its causes: diesel accepts a single text, and that of the outermost
+/// error is not specific.
 fn bad(error: &dyn Error) -> ConnectionError {
     let mut text = error.to_string();
     let mut cause = error.source();

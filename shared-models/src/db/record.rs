@@ -24,7 +24,8 @@ const MAX_DEPTH: usize = 3;
 /// The maximum number of manifests in one statement.
 const LEVEL_CHUNK: usize = 50;
 
-/// The maximum number of manifests and blobs that one manifest links: what is beyond is confirmed when it is requested.
+/// The maximum number of manifests and blobs that one manifest links: further ones are confirmed
+/// when they are requested.
 const MAX_LINKS: usize = 2 * MAX_DESCRIPTORS;
 
 #[derive(Insertable)]
@@ -36,7 +37,7 @@ struct NewLink {
     confirmed: bool,
 }
 
-/// What becomes readable through a repository with a manifest.
+/// The content that a manifest makes readable through a repository.
 #[derive(Default)]
 struct Content {
     manifests: BTreeSet<Digest>,
@@ -51,7 +52,7 @@ struct Content {
 /// - the blobs that are unknown, as on-demand, and the repository of the upstream as a source of each;
 /// - the tag, if there is one, unless a check of it that began later has been recorded.
 ///
-/// Returns the tag as it is then.
+/// Returns the resulting tag.
 ///
 /// # Errors
 /// [`DbError`].
@@ -79,7 +80,7 @@ pub async fn manifest(
 /// The result of [`adopt`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adopted {
-    /// The tag as it is then, if there is one.
+    /// The resulting tag, if there is one.
     pub tag: Option<TagRow>,
 }
 

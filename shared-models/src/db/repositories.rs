@@ -80,8 +80,8 @@ pub struct NewRepository {
     pub repository: Repository,
 }
 
-/// Up to `limit` names that clients use, in byte order, those after `after` (distribution-spec: the catalog of earlier
-/// registries).
+/// Up to `limit` names that clients use, in byte order, starting after `after` (distribution-spec:
+/// the catalog of earlier registries).
 ///
 /// # Errors
 /// [`DbError`].
@@ -95,13 +95,13 @@ pub async fn catalog(
     load!(db, r::table.filter(r::name.gt(after)).order(r::name).limit(limit).select(r::name).distinct())
 }
 
-/// Writes when repositories were last pulled from. A later time remains.
+/// Writes the last-pull times of repositories. A later recorded time is kept.
 ///
 /// # Errors
 /// [`DbError`].
 pub async fn touch_pulls(db: &Db, pulls: &[(RepositoryKey, Millis)]) -> Result<(), DbError> {
     let mut pulls = pulls.to_vec();
-    // Writers of several rows lock them in one order, so that no two wait for each other.
+    // Writers lock rows in the same order, so that they do not deadlock.
     pulls.sort();
     db.transaction(move |conn| {
         async move {
@@ -123,7 +123,7 @@ pub(super) async fn ensure(conn: &mut Conn, new: &NewRepository, now: Millis) ->
     let key = new.repository.key();
     let query = r::table.filter(r::key.eq(key.as_str())).select((r::id, r::name));
     let found: Option<(i64, RepositoryName)> = on!(conn, |c| query.first(c)).optional()?;
-    // An unneeded write would make all transactions that record content in the repository wait for each other.
+    // An unnecessary write would serialize all transactions that record content in the repository.
     if let Some((id, name)) = found
         && name == new.name
     {

@@ -26,12 +26,12 @@ pub struct TagRow {
     pub manifest: Digest,
     /// When it began to name this manifest.
     pub moved_at: Millis,
-    /// When the last check that the upstream confirmed began.
+    /// Start time of the last check that the upstream confirmed.
     pub checked_at: Millis,
 }
 
-/// A check of a tag at the upstream. Of several checks, also those of other processes, the one that began last counts, in
-/// whichever order they are recorded.
+/// A check of a tag at the upstream. Of several checks, including those of other processes, the one
+/// that began last takes precedence, regardless of the order in which they are recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagCheck {
     /// The tag.
@@ -90,9 +90,9 @@ pub async fn find(db: &Db, repository: &RepositoryKey, tag: &Tag) -> Result<Opti
     first!(db, query)
 }
 
-/// Records that the upstream has confirmed a check, if the tag still names `manifest`; a later check remains. Returns the tag
-/// as it is then. It names another manifest if another process has recorded a later check, and is `None` if the tag is
-/// unknown.
+/// Records that the upstream has confirmed a check, if the tag still names `manifest`; a later
+/// recorded check is kept. Returns the resulting tag. It names another manifest if another process
+/// has recorded a later check, and is `None` if the tag is unknown.
 ///
 /// # Errors
 /// [`DbError`].
@@ -132,7 +132,7 @@ pub async fn mark_checked(
     .await
 }
 
-/// Up to `limit` tags in byte order, those after `after` (distribution-spec: end-8).
+/// Up to `limit` tags in byte order, starting after `after` (distribution-spec: end-8).
 ///
 /// # Errors
 /// [`DbError`].
@@ -143,7 +143,8 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Tag>, DbError> {
     let after = after.map_or_else(String::new, |tag| tag.as_str().to_owned());
-    // PostgreSQL would sort the result of a join. With a subquery it reads the index in order, and stops.
+    // PostgreSQL would sort the result of a join. With a subquery it reads the index in order, and
+    // stops at the limit.
     let id = repositories::table
         .filter(repositories::key.eq(repository.as_str().to_owned()))
         .select(repositories::id);
@@ -177,14 +178,15 @@ pub async fn history(
     load!(db, query)
 }
 
-/// The latest time of a check that any process can have observed. A later one was recorded by a clock that was ahead; it
-/// must not keep the tag from being checked until then.
+/// The latest plausible time of a check. A later time was recorded with a clock that was ahead; it
+/// must not prevent checks of the tag until that time.
 fn latest_possible() -> Millis {
     Millis::now().after(MAX_CLOCK_ERROR)
 }
 
-/// Lets the tag name `manifest`, unless a check that began later has been recorded. Returns the tag as it is then. Each
-/// change adds one row to the history, however many transactions record it.
+/// Moves the tag to `manifest`, unless a check that began later has been recorded. Returns the
+/// resulting tag. Each change adds one row to the history, regardless of the number of transactions
+/// that record it.
 pub(super) async fn point(
     conn: &mut Conn,
     repository_id: i64,
@@ -192,7 +194,8 @@ pub(super) async fn point(
     manifest: &Digest,
 ) -> Result<TagRow, DbError> {
     let (tag, began, latest) = (&check.tag, check.began, latest_possible());
-    // Each statement is conditional on the row that was read. If another transaction was faster, the row is read again.
+    // Each statement is conditional on the row that was read. If another transaction changed it
+    // first, the row is read again.
     for _ in 0..MAX_ATTEMPTS {
         let this = tags::table.filter(tags::repository_id.eq(repository_id)).filter(tags::name.eq(tag));
         let query = this.select(columns::<TagRow>());

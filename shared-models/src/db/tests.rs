@@ -1,4 +1,4 @@
-//! Every query over SQLite and over PostgreSQL, each test with a database of its own.
+//! Every query on SQLite and on PostgreSQL. Each test has its own database.
 
 mod blobs;
 mod cluster;
@@ -74,7 +74,7 @@ async fn migrated(config: DbConfig, folder: Option<TempDir>) -> TestDb {
     TestDb { db: Db::connect(&config).await.unwrap(), config, _folder: folder }
 }
 
-/// Each test once for either database.
+/// Runs each test once on each database.
 macro_rules! on_both {
     ($($(#[$attribute:meta])* async fn $name:ident($db:ident: TestDb) $body:block)*) => {$(
         mod $name {

@@ -1,4 +1,4 @@
-//! The state of upstreams that processes share.
+//! Upstream state shared between processes.
 
 use diesel::{AsChangeset, ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, upsert::excluded};
 
@@ -14,7 +14,7 @@ pub struct UpstreamStateRow {
     pub name: String,
     /// When the process observed this state. An earlier observation never replaces a later one.
     pub observed_at: Millis,
-    /// Until when the circuit is open, after repeated failures.
+    /// Time until which the circuit is open, after repeated failures.
     pub circuit_open_until: Option<Millis>,
     /// The end of `Retry-After`, after a 429.
     pub retry_at: Option<Millis>,

@@ -31,7 +31,7 @@ struct Column {
 
 type Columns = BTreeMap<(String, String), String>;
 
-/// Tables and columns as `schema.rs` has them, with the type that `name` makes of diesel's.
+/// The tables and columns of `schema.rs`, with diesel's types mapped by `name`.
 fn schema(name: impl Fn(&str) -> &'static str) -> Columns {
     let mut columns = Columns::new();
     let mut table = None;
@@ -66,7 +66,8 @@ async fn columns(db: &Db, query: &'static str) -> Columns {
     rows.into_iter().map(|row| ((row.table, row.column), row.declared)).collect()
 }
 
-/// The tables of SQLite; an id that numbers itself must be declared `INTEGER` and is 64 bits wide all the same.
+/// The tables of SQLite. An auto-increment id must be declared `INTEGER`, which is 64 bits wide in
+/// SQLite.
 const SQLITE_COLUMNS: &str = r#"
     SELECT t.name AS "table", c.name AS "column",
         CASE WHEN c.pk = 1 AND c.type = 'INTEGER' THEN 'BIGINT' ELSE c.type END
@@ -204,7 +205,7 @@ async fn a_database_of_the_first_version_keeps_its_content(config: &DbConfig, by
     let tag_of = async |repository, text| {
         tags::find(&db, repository, &tag(text)).await.unwrap().map(|row| row.manifest)
     };
-    // Of two names for one repository, the tag that was checked last counts.
+    // Of two names for one repository, the tag that was checked last is kept.
     assert_eq!(tag_of(&hub, "both").await, Some(digest("m2")));
     assert_eq!(tag_of(&hub, "later").await, Some(digest("m1")));
     assert_eq!(tag_of(&hub, "second").await, Some(digest("m2")));
@@ -219,7 +220,7 @@ async fn a_database_of_the_first_version_keeps_its_content(config: &DbConfig, by
         assert_eq!(lookup.stored.unwrap().body.len(), 1);
     }
     assert_eq!(descriptors(&db, &digest("m1")).await[0].role, DescriptorRole::Config);
-    // A size that was stated belongs to the source. One that was disputed is unknown.
+    // A stated size belongs to its source. A disputed size is unknown.
     for (blob, size) in [("b1", Some(10)), ("b2", Some(20)), ("b3", None)] {
         let linked = links::blob(&db, &hub, &digest(blob)).await.unwrap().unwrap();
         assert_eq!(linked.blob.size, size, "{blob}");

@@ -1,4 +1,4 @@
-//! What all uploads of a store share.
+//! Resources that all uploads of a store share.
 
 use std::{path::PathBuf, sync::Arc};
 

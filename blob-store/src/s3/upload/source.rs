@@ -7,7 +7,8 @@ use oci_types::{Digest, Hasher};
 
 use crate::{Partial, StoreError, error::IoContext};
 
-/// Reads a partial file in order and hashes it, so that no object is completed under a digest that its bytes do not have.
+/// Reads a partial file in order and hashes it, so that no object is completed under a digest that
+/// its bytes do not match.
 pub(super) struct UploadSource {
     partial: Partial,
     /// `None` while the blocking pool has it, and after a failed read.

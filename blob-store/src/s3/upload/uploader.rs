@@ -35,7 +35,7 @@ pub(crate) struct Uploader {
 
 struct Multipart {
     id: String,
-    /// Missing until it is written, which happens right after the upload is created.
+    /// `None` until the record is written, right after the upload is created.
     record: Option<UploadRecord>,
     /// Number of parts that were started.
     parts: usize,
@@ -101,7 +101,7 @@ impl Uploader {
         self.running.shutdown().await;
         let Some(multipart) = self.multipart.take() else { return };
         match self.context.bucket.abort_multipart(&self.key, &multipart.id).await {
-            // If the runtime stops before, the next sweep aborts it again.
+            // If the runtime stops first, the next sweep aborts the upload again.
             Ok(()) => drop(self.blocking(move || multipart.record.map(UploadRecord::remove)).await),
             Err(error) => {
                 tracing::warn!(key = %self.key, %error, "failed to abort a multipart upload; the next sweep repeats it");
@@ -150,7 +150,7 @@ impl Uploader {
             retry_while_unavailable(bucket.timeouts().upload, || bucket.create_multipart(&self.key)).await;
         let id = created.map_err(|error| error.context("start the upload of", &self.key))?;
         let upload = MultipartId { key: self.key.to_string(), id: id.clone() };
-        // Set before the record is written, so that a stop in between aborts the upload.
+        // Set before the record is written, so that a stop before that point aborts the upload.
         self.multipart = Some(Multipart { id, record: None, parts: 0 });
         let (records, digest) = (self.context.records.clone(), self.digest.clone());
         let record = self.blocking(move || UploadRecord::create(&records, &digest, &upload)).await??;
@@ -160,7 +160,8 @@ impl Uploader {
         Ok(())
     }
 
-    /// Completes the upload. The response to a successful request may be lost, so an object of the right size is success.
+    /// Completes the upload. The response to a successful request may be lost, so an existing
+    /// object of the right size counts as success.
     async fn complete_multipart(
         &self,
         id: &String,

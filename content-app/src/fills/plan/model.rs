@@ -138,7 +138,7 @@ impl Model {
         }
     }
 
-    /// Whatever happened, downloads in order complete the blob.
+    /// After any sequence of operations, downloads in order complete the blob.
     fn finish(&mut self) {
         while !self.running.is_empty() {
             self.receive(0, SIZE);

@@ -42,7 +42,7 @@ fn a_failure_of_an_upstream_rules_out_all_its_sources_at_once() {
         assert_eq!(choice.failed(0, &DownloadError::Upstream(error.clone()), false).unwrap(), Next::Other);
         assert_eq!(choice.current().unwrap(), 3, "{error}");
     }
-    // A failure of one repository says nothing of the others.
+    // A failure of one repository does not exclude the others.
     let mut choice = of(&["a", "a"]);
     let status = DownloadError::Upstream(UpstreamError::Server { status: 500 });
     assert_eq!(choice.failed(0, &status, false).unwrap(), Next::Other);
@@ -62,7 +62,7 @@ fn a_size_that_sources_dispute_is_discarded_with_the_bytes_when_no_source_agrees
     let mut choice = of(&["a", "b"]);
     assert_eq!(choice.failed(0, &broken(), true).unwrap(), Next::Other);
     assert_eq!(choice.failed(1, &DownloadError::WrongSize, true).unwrap(), Next::StartOver);
-    // The dispute is bounded, whatever arrives between.
+    // The number of restarts is bounded, even with progress between them.
     for _ in 0..4 {
         choice.progressed();
         choice.failed(0, &broken(), true).unwrap();

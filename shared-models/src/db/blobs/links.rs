@@ -42,8 +42,9 @@ struct NewLink {
     confirmed: bool,
 }
 
-/// Records a blob with its source, and a link of the repository to it that is pending and confirmed, in one transaction. An
-/// existing link becomes confirmed and is touched. Returns the blob as it is then, with the stated size.
+/// Records a blob with its source, and a pending, confirmed link of the repository to it, in one
+/// transaction. An existing link becomes confirmed, and its time is updated. Returns the resulting
+/// blob, with the stated size.
 ///
 /// # Errors
 /// [`DbError`].
@@ -78,7 +79,8 @@ pub async fn record_pending(db: &Db, new: &NewPending) -> Result<BlobRow, DbErro
     .await
 }
 
-/// Links blobs that a manifest of the repository names. Links that were pending no longer are.
+/// Links blobs that a manifest of the repository names. Pending links are no longer pending
+/// afterwards.
 pub(in crate::db) async fn claim(
     conn: &mut Conn,
     repository_id: i64,
@@ -113,13 +115,14 @@ pub async fn expire_pending(db: &Db, before: Millis) -> Result<usize, DbError> {
     execute!(db, diesel::delete(rb::table.filter(rb::pending.and(rb::touched_at.lt(before)))))
 }
 
-/// Writes when blobs were last read, and touches their pending links. A later time remains.
+/// Writes the last-read times of blobs, and updates the times of their pending links. A later
+/// recorded time is kept.
 ///
 /// # Errors
 /// [`DbError`].
 pub async fn touch_read(db: &Db, reads: &[(Digest, Millis)]) -> Result<(), DbError> {
     let mut reads = reads.to_vec();
-    // Writers of several rows lock them in one order, so that no two wait for each other.
+    // Writers lock rows in the same order, so that they do not deadlock.
     reads.sort();
     db.transaction(move |conn| {
         async move {

@@ -21,7 +21,7 @@ pub struct ClaimedJob {
     /// Identifies the work among those of the kind.
     #[diesel(sql_type = Text)]
     pub key: String,
-    /// What the work needs, as JSON.
+    /// The parameters of the work, as JSON.
     #[diesel(sql_type = Text)]
     pub payload: String,
     /// The number of this attempt, from 1.
@@ -29,8 +29,8 @@ pub struct ClaimedJob {
     pub attempt: i32,
 }
 
-/// Claims the job of a kind that has been due for longest, for `lease` from `now`: a queued one, or a running one whose
-/// lease has ended. Each is claimed once.
+/// Claims the job of a kind that has been due longest, for `lease` from `now`: a queued job, or a
+/// running job whose lease has ended. Concurrent calls never claim the same job.
 ///
 /// # Errors
 /// [`DbError`].
@@ -59,7 +59,8 @@ pub async fn claim(
     .await
 }
 
-/// Workers skip rows that others are claiming. Either half reads one end of an index, however many jobs are queued.
+/// Skips rows that other workers are claiming. Each half reads one end of an index, regardless of
+/// the number of queued jobs.
 const POSTGRES: &str = r#"
     UPDATE jobs
     SET state = 1, attempts = attempts + 1, worker = $1, lease_until = $2

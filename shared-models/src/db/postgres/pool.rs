@@ -17,15 +17,16 @@ use parking_lot::Mutex;
 
 use super::Server;
 
-/// A connection that was idle for longer is pinged before it is returned.
+/// Idle time after which a connection is pinged before it is returned.
 const PING_AFTER_IDLE: Duration = Duration::from_secs(5);
 
-/// The maximum timeout of a ping. The timeout is at most half of the wait for a connection, so that it ends before the
-/// caller gives up, and other callers benefit from the result.
+/// The maximum timeout of a ping. The timeout is at most half of the wait for a connection, so that
+/// the ping ends before the caller times out, and other callers benefit from the result.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When a connection last timed out. Connections that were last used before are not used again: the network or the server
-/// failed without closing them, and each would cost a caller the same timeout.
+/// When a connection last timed out. Connections that were last used before that time are not used
+/// again: the network or the server failed without closing them, and each would cost a caller the
+/// same timeout.
 #[derive(Clone, Default)]
 pub(in crate::db) struct LastTimeout(Arc<Mutex<Option<Instant>>>);
 
@@ -79,7 +80,7 @@ pub(in crate::db) fn pool(
         }
         .boxed()
     });
-    // The server keeps the URL, which may contain a password.
+    // `Server` has the URL, which may contain a password.
     let manager = AsyncDieselConnectionManager::new_with_config("", config);
     Pool::builder(manager).max_size(size).pre_recycle(check).build()
 }

@@ -38,8 +38,9 @@ pub(super) struct Verifier {
     /// `None` without verification.
     chain: Option<Arc<WebPkiServerVerifier>>,
     name: bool,
-    /// Certificates in the file of `sslrootcert`, which the server may use itself. rustls does not accept a self-signed
-    /// certificate as an authority, but many databases have one, and libpq accepts it.
+    /// Certificates in the file of `sslrootcert`, which the server may present as its own. rustls
+    /// does not accept a self-signed certificate as an authority, but many databases have one, and
+    /// libpq accepts it.
     named: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }

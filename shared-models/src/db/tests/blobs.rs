@@ -24,7 +24,7 @@ on_both! {
         let stored = linked_blob(&db, "x", &digest("a")).await.unwrap();
         assert_eq!((stored.state, stored.size), (BlobState::Stored, Some(777)), "what was received counts");
 
-        // Another manifest that names it makes it neither on-demand nor another size.
+        // Another manifest that names the blob changes neither its state nor its size.
         record::manifest(&db, &repository("y"), &image("other", &["a"]), None, Millis(3)).await.unwrap();
         assert_eq!(blobs::find(&db, &digest("a")).await.unwrap().unwrap(), stored);
 
@@ -52,11 +52,11 @@ on_both! {
             state(repository, stated).await;
             assert_eq!(size().await, known, "{repository} states {stated:?}");
         }
-        // A repository sees the size that its own upstream states.
+        // Through a repository, the blob has the size that the upstream of the repository states.
         for (repository, stated) in [("v", None), ("w", Some(1)), ("y", Some(5))] {
             assert_eq!(linked_blob(&db, repository, &digest("a")).await.unwrap().size, stated, "{repository}");
         }
-        // The size that a source has stated is forgotten when it fails.
+        // The size that a source has stated is cleared when the source fails.
         blobs::demote_source(&db, &digest("a"), "hub", &name("y"), Millis(9)).await.unwrap();
         assert_eq!(size().await, Some(1));
         blobs::mark_stored(&db, &digest("a"), 5, Millis(2)).await.unwrap();

@@ -1,4 +1,4 @@
-//! What nodes tell each other through the database.
+//! State that nodes share through the database.
 
 use std::time::Duration;
 

@@ -91,7 +91,7 @@ on_both! {
         assert_eq!(claim(&db, "next", 199).await, None);
         let job = claim(&db, "next", 200).await.unwrap();
         assert_eq!((job.id, job.attempt), (lost.id, 2));
-        // The first worker comes back: nothing it writes has an effect.
+        // Later writes of the first worker have no effect.
         assert_eq!(jobs::renew(&db, &lost, "dead", Millis(900), None).await.unwrap(), Renewal::Lost);
         assert!(!finish(&db, &lost, "dead", End::Succeeded, 1).await);
         assert!(!jobs::retry(&db, &lost, "dead", Millis(1), "x").await.unwrap());

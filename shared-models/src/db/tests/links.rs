@@ -37,7 +37,8 @@ on_both! {
         let pending = NewPending { repository: repository("x"), digest: digest("a"), size: None, now: Millis(2) };
         blobs::record_pending(&db, &pending).await.unwrap();
         assert_eq!((proof("x", "a").await, proof("z", "a").await), (Some(Proof::Confirmed), Some(OTHER)));
-        // Neither a further manifest that names it nor the end of pending links takes that back.
+        // Neither another manifest that names the blob nor the expiry of pending links reverts
+        // that.
         record::manifest(&db, &repository("x"), &image("fourth", &["a"]), None, Millis(3)).await.unwrap();
         blobs::expire_pending(&db, Millis(99)).await.unwrap();
         assert_eq!(proof("x", "a").await, Some(Proof::Confirmed));

@@ -1,5 +1,5 @@
-//! No query that somebody waits for reads a whole table, in a database that has been in use for long: asserted from the
-//! plans that the databases make for the statements as they are sent.
+//! No query that a request waits for reads a whole table of a large database. Asserted on the plans
+//! that the databases generate for the statements as sent.
 
 use std::{
     sync::{Arc, Mutex},
@@ -43,7 +43,7 @@ const LARGE: [&str; 10] = [
     "tags",
 ];
 
-/// Asks and records everything that happens while clients pull and that is done again and again behind them.
+/// Runs all queries of client pulls and of periodic background work.
 async fn pull(db: &Db, round: u32) {
     let (seeded, known, blob) = COUNTS.tagged(1234);
     let key = seeded.key();
@@ -154,7 +154,8 @@ async fn postgres_reads_no_large_table_as_a_whole() {
          ALTER DATABASE x SET auto_explain.log_nested_statements = on;",
     )
     .await;
-    // A statement is planned for its values at first, and after some times once for all values.
+    // PostgreSQL plans the first executions of a prepared statement for their values, and may then
+    // use one generic plan for all values.
     let modes = [
         "ALTER DATABASE x SET plan_cache_mode = force_custom_plan",
         "ALTER DATABASE x SET plan_cache_mode = force_generic_plan",
@@ -178,7 +179,7 @@ async fn postgres_reads_no_large_table_as_a_whole() {
     }
 }
 
-/// Keeps the statements of a connection.
+/// Records the statements of a connection.
 #[derive(Clone, Default)]
 struct Statements(Arc<Mutex<Vec<String>>>);
 
@@ -225,7 +226,7 @@ async fn sqlite_reads_no_large_table_as_a_whole() {
     statements.retain(|statement| !statement.starts_with("BEGIN") && !statement.starts_with("COMMIT"));
     assert!(statements.len() > 45, "{} statements were kept", statements.len());
 
-    // Nobody analyzes the database of one who just runs this.
+    // In a default installation, the database is never analyzed.
     for analyzed in [true, false] {
         let TestDb { config, .. } = &test;
         let mut conn =

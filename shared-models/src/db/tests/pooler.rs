@@ -41,7 +41,8 @@ fn pooler(port: u16) -> Pooler {
     );
     let file = folder.path().join("pgbouncer.ini");
     fs::write(&file, settings).unwrap();
-    // It refuses to run as root; then Debian's user for it is the one of PostgreSQL, who is to read the file.
+    // PgBouncer refuses to run as root. It then runs as `postgres`, its user on Debian, which must
+    // be able to read the file.
     let mut command = Command::new(if Path::new("/usr/sbin/pgbouncer").exists() {
         "/usr/sbin/pgbouncer"
     } else {

@@ -147,7 +147,7 @@ on_both! {
             .unwrap()
             .into_iter()
             .for_each(|result| drop(result.unwrap()));
-        // Every move begins where the one before it ended.
+        // Every move begins at the manifest at which the previous move ended.
         let history = tags::history(&db, &key("x"), &tag("latest"), 100).await.unwrap();
         assert_eq!(history.len(), 12);
         assert_eq!(history.last().unwrap().from, None);

@@ -81,7 +81,7 @@ async fn a_crash_of_the_server_loses_nothing_and_connections_recover() {
             let image = numbered(number);
             let stored = manifests::load(&db, &image.digest).await.unwrap().is_some();
             assert!(stored || !recorded, "{number} was said to be recorded");
-            // All or nothing, also if the response was lost.
+            // All rows were written or none, even if the response was lost.
             assert_eq!(links_manifest(&db, "x", &image.digest).await, stored, "{number}");
             let own = linked_blob(&db, "x", &digest(&format!("own {number}"))).await;
             assert_eq!(own.is_some(), stored, "{number}");
@@ -110,7 +110,7 @@ struct Setting {
     value: String,
 }
 
-/// The value of a setting in a transaction as queries have it.
+/// The value of a setting in a transaction like those of queries.
 async fn setting(db: &Db, name: &'static str) -> String {
     db.transaction(move |conn| {
         async move {

@@ -51,7 +51,8 @@ on_both! {
     async fn a_check_of_another_manifest_confirms_nothing(db: TestDb) {
         let (old, new) = (image("1", &[]), image("2", &[]));
         record::manifest(&db, &repository("x"), &old, Some(&check("t", 1)), Millis(1)).await.unwrap();
-        // This process has asked at 2 and heard of the old one; another has asked at 3 and heard of the new one.
+        // The check of this process at 2 found the old manifest; the check of another process at 3
+        // found the new one.
         record::manifest(&db, &repository("x"), &new, Some(&check("t", 3)), Millis(4)).await.unwrap();
         for at in [2, 9] {
             let now = tags::mark_checked(&db, &key("x"), &check("t", at), &old.digest).await.unwrap();
@@ -70,12 +71,12 @@ on_both! {
         let row = tags::find(&db, &key("x"), &tag("t")).await.unwrap().unwrap();
         assert_eq!((row.manifest, row.moved_at, row.checked_at), (new.digest, Millis(7), Millis(7)));
         assert_eq!(tags::history(&db, &key("x"), &tag("t"), 10).await.unwrap().len(), 1);
-        // Upstream has the manifest all the same.
+        // The upstream still has the manifest.
         assert!(links_manifest(&db, "x", &old.digest).await);
     }
 
     async fn processes_that_record_their_checks_in_any_order_agree_on_the_latest(db: TestDb) {
-        // Two handles have nothing in common but the database, as two processes do.
+        // Two handles share only the database, as two processes do.
         let handles = [db.db.clone(), Db::connect(&db.config).await.unwrap()];
         let images: Vec<_> = (0..3).map(|number| image(&number.to_string(), &[])).collect();
         for image in &images {
@@ -84,7 +85,7 @@ on_both! {
         for round in 0..8_usize {
             let tag_name = format!("t{round}");
             let observe = |step: usize| {
-                // Every moment from 1 to 18 once, in another order each round.
+                // Every time from 1 to 18 once, in a different order in each round.
                 let began = step * (2 * round + 1) % 19;
                 let (db, manifest) = (handles[step % 2].clone(), images[began % 3].clone());
                 let check = check(&tag_name, i64::try_from(began).unwrap());
@@ -120,7 +121,7 @@ on_both! {
         record::manifest(&db, &repository("y"), &image("1", &[]), Some(&check("other", 1)), Millis(1)).await.unwrap();
         assert_eq!(tags::list(&db, &key("x"), None, 100).await.unwrap(), sorted.map(tag));
         assert_eq!(tags::list(&db, &key("x"), Some(&tag("A")), 2).await.unwrap(), [tag("_x"), tag("a")]);
-        // What is named need not exist.
+        // The tag to start after need not exist.
         assert_eq!(tags::list(&db, &key("x"), Some(&tag("a-c")), 1).await.unwrap(), [tag("a.b")]);
         assert!(tags::list(&db, &key("nobody"), None, 5).await.unwrap().is_empty());
     }
