@@ -21,19 +21,19 @@ const MAX_ENTRIES: u64 = 100_000;
 /// Signs URLs of the object store; without a presigner, none.
 pub(crate) struct PresignedUrls {
     presigner: Option<Presigner>,
-    /// Whether the object store has a blob that is recorded as stored. A client that is redirected to an object store that is
+    /// The size of a blob in the object store, if it is there. A client that is redirected to an object store that is
     /// unavailable, or has lost the blob, has no alternative.
-    present: Cache<Digest, bool>,
-    /// Whether the last `HEAD` or signature failed, so that a lasting failure is logged once. Cached presence says nothing
-    /// about it.
+    sizes: Cache<Digest, Option<u64>>,
+    /// Whether the last `HEAD` or signature failed, so that a lasting failure is logged once. Cached sizes do not
+    /// reset it.
     failing: AtomicBool,
 }
 
 impl PresignedUrls {
-    /// Presence in the object store is cached for `max_age`.
+    /// Presence and sizes in the object store are cached for `max_age`.
     pub(crate) fn new(presigner: Option<Presigner>, max_age: Duration) -> Self {
-        let present = Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build();
-        Self { presigner, present, failing: AtomicBool::new(false) }
+        let sizes = Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(max_age).build();
+        Self { presigner, sizes, failing: AtomicBool::new(false) }
     }
 
     /// Whether clients are redirected to an object store.
@@ -41,10 +41,10 @@ impl PresignedUrls {
         self.presigner.is_some()
     }
 
-    /// The URL of a stored blob in the object store, valid for `lifetime`; `None` when the object store does not have the
-    /// blob, is unavailable, or no URL can be signed.
-    pub(crate) async fn url(&self, digest: &Digest, lifetime: Duration) -> Option<String> {
-        match self.find_and_sign(self.presigner.as_ref()?, digest, lifetime).await {
+    /// The URL of a stored blob of `size` bytes in the object store, valid for `lifetime`; `None` when the object store does
+    /// not have the blob in that size, is unavailable, or no URL can be signed.
+    pub(crate) async fn url(&self, digest: &Digest, size: Option<u64>, lifetime: Duration) -> Option<String> {
+        match self.find_and_sign(self.presigner.as_ref()?, digest, size, lifetime).await {
             Ok(url) => url,
             Err(error) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
@@ -59,13 +59,14 @@ impl PresignedUrls {
         &self,
         presigner: &Presigner,
         digest: &Digest,
+        size: Option<u64>,
         lifetime: Duration,
     ) -> Result<Option<String>, Arc<StoreError>> {
-        let present = self.present.entry_by_ref(digest).or_try_insert_with(presigner.exists(digest)).await?;
-        let is_fresh = present.is_fresh();
-        if !present.into_value() {
+        let found = self.sizes.entry_by_ref(digest).or_try_insert_with(presigner.size(digest)).await?;
+        let (is_fresh, found) = (found.is_fresh(), found.into_value());
+        if found.is_none_or(|found| size.is_some_and(|size| size != found)) {
             if is_fresh {
-                tracing::warn!(%digest, "stored blob missing from the object store");
+                tracing::warn!(%digest, size, found, "stored blob missing from the object store, or of another size");
             }
             return Ok(None);
         }

@@ -113,6 +113,11 @@ impl S3Server {
         std::fs::remove_file(self.files.path().join(BUCKET).join(key)).unwrap();
     }
 
+    /// Replaces what lies in the bucket under a key.
+    pub fn replace(&self, key: &str, bytes: &[u8]) {
+        std::fs::write(self.files.path().join(BUCKET).join(key), bytes).unwrap();
+    }
+
     /// The number of parts of uploads that were neither completed nor aborted.
     pub fn parts(&self) -> usize {
         let is_part = |file: &&PathBuf| file.file_name().unwrap().to_string_lossy().contains(".part-");

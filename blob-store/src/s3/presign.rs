@@ -35,19 +35,19 @@ impl Presigner {
         Ok(Self(Arc::new(Inner { signer, bucket, runtime })))
     }
 
-    /// Whether the blob is stored in the bucket: one `HEAD` request. Fails at once while the circuit of the object store
-    /// is open.
+    /// The size in bytes of a blob in the bucket; `None` if it is not stored. Sends one `HEAD` request, and fails at once
+    /// while the circuit of the object store is open.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Stopped`].
-    pub async fn exists(&self, digest: &Digest) -> Result<bool, StoreError> {
+    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let inner = Arc::clone(&self.0);
         let key = inner.bucket.key(digest);
         let head = self.0.runtime.spawn(async move {
             let found = inner.bucket.head_if_available(&key).await;
             found.map_err(|error| error.context("find", &key))
         });
-        Ok(head.await.map_err(|_| StoreError::Stopped)??.is_some())
+        Ok(head.await.map_err(|_| StoreError::Stopped)??.map(|object| object.size))
     }
 
     /// A URL that serves `GET` for the blob, with or without `Range`, during `lifetime`: at most seven days, and no longer

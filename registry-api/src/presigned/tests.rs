@@ -77,7 +77,7 @@ async fn a_url_is_signed_for_seven_days_at_most() {
     let digest = Digest::sha256(b"x");
     let urls = ObjectStore::with(&[&digest]).urls(MINUTE);
     for (lifetime, signed) in [(60, "X-Amz-Expires=60&"), (u64::MAX, "X-Amz-Expires=604800&")] {
-        let url = urls.url(&digest, Duration::from_secs(lifetime)).await.unwrap();
+        let url = urls.url(&digest, None, Duration::from_secs(lifetime)).await.unwrap();
         assert!(url.contains(digest.hex()) && url.contains(signed), "{url}");
     }
 }
@@ -88,7 +88,7 @@ async fn the_object_store_is_asked_once_within_the_maximum_age() {
     let store = ObjectStore::with(&[&digest]);
     let urls = store.urls(MINUTE);
     for _ in 0..3 {
-        assert!(urls.url(&digest, MINUTE).await.is_some());
+        assert!(urls.url(&digest, None, MINUTE).await.is_some());
     }
     assert_eq!(store.requests(), 1);
 }
@@ -98,7 +98,7 @@ async fn a_blob_that_the_object_store_lacks_has_no_url() {
     let store = ObjectStore::with(&[]);
     let urls = store.urls(MINUTE);
     for _ in 0..2 {
-        assert_eq!(urls.url(&Digest::sha256(b"x"), MINUTE).await, None);
+        assert_eq!(urls.url(&Digest::sha256(b"x"), None, MINUTE).await, None);
     }
     assert_eq!(store.requests(), 1);
 }
@@ -108,11 +108,11 @@ async fn while_the_object_store_is_unavailable_only_blobs_found_before_have_a_ur
     let (found, sought) = (Digest::sha256(b"found"), Digest::sha256(b"sought"));
     let store = ObjectStore::with(&[&found, &sought]);
     let urls = store.urls(MINUTE);
-    assert!(urls.url(&found, MINUTE).await.is_some());
+    assert!(urls.url(&found, None, MINUTE).await.is_some());
     store.available.store(false, Ordering::SeqCst);
     for _ in 0..2 {
-        assert_eq!(urls.url(&sought, MINUTE).await, None);
-        assert!(urls.url(&found, MINUTE).await.is_some());
+        assert_eq!(urls.url(&sought, None, MINUTE).await, None);
+        assert!(urls.url(&found, None, MINUTE).await.is_some());
     }
 }
 
@@ -127,8 +127,8 @@ async fn without_a_signature_there_is_no_url() {
     });
     let urls = PresignedUrls::new(Some(presigner.join().unwrap()), MINUTE);
     assert!(urls.is_enabled());
-    assert_eq!(urls.url(&digest, MINUTE).await, None);
+    assert_eq!(urls.url(&digest, None, MINUTE).await, None);
     let disabled = PresignedUrls::new(None, MINUTE);
     assert!(!disabled.is_enabled());
-    assert_eq!(disabled.url(&digest, MINUTE).await, None);
+    assert_eq!(disabled.url(&digest, None, MINUTE).await, None);
 }

@@ -61,13 +61,16 @@ pub(crate) async fn pull(
             BlobDecision::Describe => {
                 return Ok((BlobAnswer::Described(linked.and_then(|linked| linked.blob.size)), outcome));
             }
-            BlobDecision::Presign => match state.presigned.url(digest, state.config.link_lifetime).await {
-                Some(location) => {
-                    state.last_reads.touch(digest);
-                    return Ok((BlobAnswer::Redirect(location), outcome));
+            BlobDecision::Presign => {
+                let size = linked.as_ref().and_then(|linked| linked.blob.size);
+                match state.presigned.url(digest, size, state.config.link_lifetime).await {
+                    Some(location) => {
+                        state.last_reads.touch(digest);
+                        return Ok((BlobAnswer::Redirect(location), outcome));
+                    }
+                    None => facts.presigned = false,
                 }
-                None => facts.presigned = false,
-            },
+            }
             BlobDecision::Redirect => {
                 let location = state.nodes.content_url(&target.repository, digest, own_base).await?;
                 return Ok((BlobAnswer::Redirect(location), outcome));

@@ -106,6 +106,24 @@ async fn a_blob_that_the_object_store_has_lost_is_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_of_a_wrong_size_is_not_served_and_is_replaced() {
+    let ((upstream, image), bucket) = (with_image().await, S3Server::start().await);
+    let world = with_bucket(&upstream, &bucket, "").await;
+    let layer = &image.layers[0];
+    store(&world, &layer.digest).await;
+    let key = bucket.keys().pop().unwrap();
+    bucket.replace(&key, b"short");
+    let answer = world.get(&blob(&layer.digest)).await;
+    assert!(answer.header("location").contains("/content/v1/"), "{answer:?}");
+    // content-app has seen it there a moment ago.
+    assert_eventually!({
+        let answer = world.blob(NAME, &layer.digest).await;
+        answer.status == StatusCode::OK && answer.body == layer.bytes
+    });
+    assert_eventually!(bucket.object(&key) == layer.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_could_not_be_read_is_downloaded_once_and_read_again_when_it_is_stored_anew() {
     let ((upstream, image), bucket) = (with_image().await, S3Server::start().await);
     let world = with_bucket(&upstream, &bucket, "redirect = false").await;
