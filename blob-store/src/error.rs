@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use rustix::io::Errno;
+
 use crate::s3::RequestError;
 
 /// Why an operation of the store failed. The texts contain paths and keys: they are for the operator, not for clients.
@@ -102,10 +104,23 @@ impl StoreError {
         matches!(self, Self::NoSpace { .. })
     }
 
+    /// Whether the file is damaged: other files may be readable.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_damage(source))
+    }
+
     /// Whether the object store failed, rather than this node.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
+}
+
+/// Whether an error of a read means that the file is damaged: shorter than it was, or on sectors
+/// that cannot be read.
+pub fn is_damage(error: &io::Error) -> bool {
+    let damage = [Errno::IO, Errno::BADMSG, Errno::UCLEAN, Errno::NODATA];
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || Errno::from_io_error(error).is_some_and(|error| damage.contains(&error))
 }
 
 /// Adds the operation and the path to an I/O error.

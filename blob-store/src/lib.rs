@@ -64,7 +64,7 @@ mod store;
 mod stream;
 
 pub use blob::{BlobFile, BlobMeta, DiskUsage, StoredBlob};
-pub use error::StoreError;
+pub use error::{StoreError, is_damage};
 pub use partial::{HashedPrefix, Partial, PartialFile, PartialId, SegmentMap};
 pub use read::{ReadBuffer, read_nowait};
 pub use s3::{

@@ -1,8 +1,11 @@
 //! Lookups of stored blobs, cached: a repeated read of a blob needs no system call and no request to find it.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
-use blob_store::{BlobStore, StoreError, StoredBlob};
+use blob_store::{BlobStore, StoreError, StoredBlob, is_damage};
 use moka::{Expiry, future::Cache};
 use oci_types::Digest;
 use shared_models::db::{
@@ -48,24 +51,32 @@ impl BlobLookup {
         if let Some(found) = self.found.get(digest).await {
             return Ok(Some(found));
         }
-        if self.skipped.contains_key(digest) {
-            return Ok(self.store.get_local(digest).await?.map(StoredBlob::File));
-        }
-        let found = match self.store.get(digest).await {
+        let found = match self.find(digest).await {
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(%digest, %error, "storage unavailable, falling back to upstream");
                 self.skipped.insert(digest.clone(), UNAVAILABLE_TTL).await;
+                None
+            }
+            Err(error) if error.is_damage() => {
+                self.quarantine(digest, &error.to_string()).await;
                 None
             }
             found => found?,
         };
         let Some(found) = found else { return Ok(None) };
         if self.is_wrong(digest, found.size()).await {
-            self.reject(digest, found).await;
+            self.quarantine(digest, &format!("wrong size: {} bytes", found.size())).await;
             return Ok(None);
         }
         self.found.insert(digest.clone(), found.clone()).await;
         Ok(Some(found))
+    }
+
+    async fn find(&self, digest: &Digest) -> Result<Option<StoredBlob>, StoreError> {
+        if self.skipped.contains_key(digest) {
+            return Ok(self.store.get_local(digest).await?.map(StoredBlob::File));
+        }
+        self.store.get(digest).await
     }
 
     /// Whether the size of a stored blob contradicts the digest or the number of bytes that were received for it.
@@ -80,24 +91,39 @@ impl BlobLookup {
         }
     }
 
-    /// Takes a stored blob of a wrong size out of use: it is filled again.
-    async fn reject(&self, digest: &Digest, found: StoredBlob) {
-        let size = found.size();
+    /// Takes a stored blob that has a wrong size, or cannot be read, out of use, so that it is downloaded again. Where the
+    /// file or object remains, the blob stays recorded as stored with its right size: so each lookup rejects what remains
+    /// until the blob is stored anew.
+    async fn quarantine(&self, digest: &Digest, reason: &str) {
+        self.found.invalidate(digest).await;
         match self.store.quarantine(digest).await {
             Ok(Some(path)) => {
                 let path = path.display();
-                tracing::error!(%digest, size, %path, "stored blob has a wrong size, moved it to quarantine");
+                tracing::error!(%digest, reason, %path, "moved a damaged blob to quarantine");
+                if !self.store.is_shared()
+                    && let Err(error) = blobs::mark_evicted(&self.db, digest).await
+                {
+                    tracing::warn!(%digest, %error, "failed to record that a blob is no longer stored");
+                }
             }
             Ok(None) => {
-                tracing::error!(%digest, size, "stored blob has a wrong size, downloading it again");
+                tracing::error!(%digest, reason, "stored blob is damaged, downloading it again");
                 self.skipped.insert(digest.clone(), UNREADABLE_TTL).await;
             }
             Err(error) => {
-                tracing::error!(%digest, size, %error, "failed to quarantine a blob of a wrong size")
+                tracing::error!(%digest, reason, %error, "failed to quarantine a damaged blob");
             }
         }
-        if let Err(error) = blobs::mark_evicted(&self.db, digest).await {
-            tracing::warn!(%digest, %error, "failed to record that a blob is no longer stored");
+    }
+
+    /// Handles an error while a stored file was read: a damaged file is moved to quarantine.
+    pub(crate) fn read_failed(&self, digest: &Digest, error: &io::Error) {
+        let reason = error.to_string();
+        if is_damage(error) {
+            let (lookup, digest) = (self.clone(), digest.clone());
+            tokio::spawn(async move { lookup.quarantine(&digest, &reason).await });
+        } else {
+            tracing::error!(%digest, error = reason, "failed to read a stored blob");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Limits of what runs at once on a node.
 
-mod slot;
+mod idle;
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{config::FillPolicy, error::FillError};
 
-pub(crate) use slot::Slot;
+pub(crate) use idle::Idle;
 
 /// Maximum number of verified blobs that wait for the object store. The fill of a further blob
 /// fails; its partial file is resumed at the next request for the blob.
@@ -25,8 +25,8 @@ const MAX_UNSTORED: usize = 256;
 pub(crate) struct Limits {
     fills: Semaphore,
     per_upstream: HashMap<String, Arc<Semaphore>>,
-    /// Fills that wait for a permit.
-    waiting: AtomicUsize,
+    /// Fills and bypasses that wait for a permit.
+    waiting: Arc<AtomicUsize>,
     unstored: Semaphore,
 }
 
@@ -60,7 +60,7 @@ impl Limits {
         Self {
             fills: Semaphore::new(policy.max_fills),
             per_upstream: upstreams.map(semaphore).collect(),
-            waiting: AtomicUsize::new(0),
+            waiting: Arc::default(),
             unstored: Semaphore::new(MAX_UNSTORED),
         }
     }
@@ -83,14 +83,22 @@ impl Limits {
         Ok(FillPermit { _of_upstream: of_upstream, _of_node: of_node })
     }
 
-    /// Whether a fill waits for a permit.
+    /// Whether a fill or a bypass waits for a permit.
     pub(crate) fn is_contended(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits for a permit of one upstream, which is released while it is not used; `None` where it is not configured.
-    pub(crate) async fn acquire_slot(&self, name: &str) -> Option<Slot> {
-        Some(Slot::acquire(Arc::clone(self.per_upstream.get(name)?)).await)
+    /// Waits for a permit of one upstream; `None` where it is not configured.
+    pub(crate) async fn acquire_upstream(&self, name: &str) -> Option<OwnedSemaphorePermit> {
+        let semaphore = Arc::clone(self.per_upstream.get(name)?);
+        let _waiting = Waiting::begin(&self.waiting);
+        semaphore.acquire_owned().await.ok()
+    }
+
+    /// A place for what holds a permit between two reads of a client. It is dropped when others wait for a permit.
+    pub(crate) fn idle<T: Send + 'static>(&self) -> Idle<T> {
+        let waiting = Arc::clone(&self.waiting);
+        Idle::new(move || waiting.load(Ordering::Relaxed) > 0)
     }
 
     /// A permit for a verified blob that waits for its storage.

@@ -10,7 +10,6 @@ mod upstream;
 use std::fmt;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream::BoxStream};
 use upstream_client::{BlobBody, UpstreamError};
 
 pub(crate) use choice::{Choice, Contributors, Next};
@@ -59,27 +58,8 @@ impl Source {
             .checked_sub(body.start)
             .ok_or_else(|| UpstreamError::invalid_response("range that begins after the requested start"))?;
         let BlobBody { start, size, length, stream } = body;
-        Ok(SourceBody { size, is_length: start == 0 && size == length, stream: skip_bytes(stream, skip) })
+        Ok(SourceBody { size, is_length: start == 0 && size == length, skip, stream })
     }
-}
-
-/// The stream without its first `skip` bytes: a source without support for ranges sends the blob from its beginning.
-fn skip_bytes(
-    stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
-    mut skip: u64,
-) -> BoxStream<'static, Result<Bytes, UpstreamError>> {
-    if skip == 0 {
-        return stream;
-    }
-    let rest = stream.filter_map(move |piece| {
-        let rest = piece.map(|mut piece| {
-            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
-            skip -= byte_length(&piece.split_to(skipped));
-            piece
-        });
-        std::future::ready(Some(rest).filter(|rest| !rest.as_ref().is_ok_and(Bytes::is_empty)))
-    });
-    rest.boxed()
 }
 
 /// The length of `bytes`.
@@ -93,24 +73,6 @@ impl fmt::Display for Source {
         match self {
             Self::Upstream(source) => source.fmt(out),
             Self::Peer(source) => source.fmt(out),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::TryStreamExt as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn the_bytes_before_the_requested_start_are_skipped() {
-        for (skip, expected) in [(0, "abcdef"), (1, "bcdef"), (3, "def"), (5, "f"), (6, ""), (9, "")] {
-            let pieces = ["ab", "cde", "f"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
-            let rest = skip_bytes(futures::stream::iter(pieces).boxed(), skip);
-            let rest: Vec<Bytes> = rest.try_collect().await.unwrap();
-            assert!(rest.iter().all(|piece| !piece.is_empty()));
-            assert_eq!(rest.concat(), expected.as_bytes(), "{skip}");
         }
     }
 }

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use oci_types::{Digest, Hasher, RepositoryName};
 use shared_models::db::blobs;
+use tokio::sync::OwnedSemaphorePermit;
 use upstream_client::UpstreamError;
 
+use super::checkpoint::MIN_PROGRESS;
 use crate::{
     backoff::Delays,
     error::{DownloadError, FillError},
-    limits::Slot,
+    limits::Idle,
     read_mode::ReadMode,
     source::{Choice, Next, Source, SourceRequest, UpstreamSource, byte_length},
     state::State,
@@ -27,7 +29,10 @@ pub(crate) struct Bypass {
     sources: Vec<UpstreamSource>,
     choice: Choice,
     delays: Delays,
-    body: Option<Body>,
+    /// Between two reads of the client.
+    body: Idle<Body>,
+    /// The number of bytes since the last progress.
+    received: u64,
     /// The hash of the bytes before `rest`; `None` for a range that leaves bytes out.
     hasher: Option<Hasher>,
     held_back: VecDeque<Bytes>,
@@ -37,16 +42,15 @@ pub(crate) struct Bypass {
 struct Body {
     source: usize,
     stream: BoxStream<'static, Result<Bytes, UpstreamError>>,
-    /// The permit of the upstream, held while the client reads.
-    slot: Option<Slot>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Bypass {
-    /// A bypass for a blob of `size` bytes, if the size is known. It serves no bytes before
-    /// [`Bypass::connect`].
+    /// A bypass for a blob of `size` bytes, if the size is known; otherwise of the size that is recorded, or that a source
+    /// states. It serves no bytes before [`Bypass::connect`].
     ///
     /// # Errors
-    /// The database failed, or the size is not known.
+    /// The database failed; as [`Bypass::query_size`].
     pub(crate) async fn open(
         state: Arc<State>,
         digest: Digest,
@@ -57,7 +61,7 @@ impl Bypass {
             blobs::find(&state.db, &digest),
             blobs::sources(&state.db, &digest, repository)
         )?;
-        let size = size.or(row.and_then(|row| row.size)).ok_or(FillError::NoSpace)?;
+        let size = size.or(row.and_then(|row| row.size)).filter(|size| digest.admits_size(*size));
         let sources = UpstreamSource::configured(&recorded, &state.upstreams);
         let policy = &state.config.fills;
         let choice = if sources.is_empty() && !recorded.is_empty() {
@@ -67,19 +71,50 @@ impl Bypass {
             Choice::new(&origins, policy.attempts)
         };
         let delays = Delays::new(policy.backoff_min, policy.backoff_max);
-        Ok(Self {
+        let body = state.limits.idle();
+        let mut bypass = Self {
             state,
             digest,
-            size,
+            size: size.unwrap_or(0),
             rest: 0..0,
             sources,
             choice,
             delays,
-            body: None,
+            body,
+            received: 0,
             hasher: None,
             held_back: VecDeque::new(),
             held_back_bytes: 0,
-        })
+        };
+        if size.is_none() {
+            bypass.query_size().await?;
+        }
+        Ok(bypass)
+    }
+
+    /// Sets the size to what a source states.
+    ///
+    /// # Errors
+    /// All sources failed; [`FillError::NoSpace`]: the source states no size.
+    pub(crate) async fn query_size(&mut self) -> Result<(), FillError> {
+        // `Choice` bounds the failures.
+        loop {
+            let (index, source) = self.source()?;
+            let _permit = self.state.limits.acquire_upstream(source.upstream()).await;
+            match source.head(&self.digest).await {
+                Ok(size) => {
+                    let admitted = size.filter(|size| self.digest.admits_size(*size));
+                    self.size = admitted.ok_or(FillError::NoSpace)?;
+                    return Ok(());
+                }
+                Err(error) => self.failed(index, error.into()).await?,
+            }
+        }
+    }
+
+    fn source(&self) -> Result<(usize, UpstreamSource), FillError> {
+        let index = self.choice.current()?;
+        Ok((index, self.sources.get(index).cloned().ok_or(FillError::NoSource)?))
     }
 
     /// The size of the blob in bytes.
@@ -101,7 +136,8 @@ impl Bypass {
             hasher.or_else(|| (range == (0..self.size)).then(|| Hasher::new(self.digest.algorithm())));
         self.rest = range;
         if !self.rest.is_empty() {
-            self.body = Some(self.open_source().await?);
+            let body = self.open_source().await?;
+            self.body.put(body);
         }
         Ok(self)
     }
@@ -150,17 +186,12 @@ impl Bypass {
                 None => self.open_source().await?,
             };
             let source = body.source;
-            if let Some(slot) = &body.slot {
-                slot.touch().await;
-            }
             match body.stream.next().await {
                 Some(Ok(mut piece)) => {
                     piece.truncate(usize::try_from(self.rest.end - self.rest.start).unwrap_or(usize::MAX));
-                    self.body = Some(body);
-                    if !piece.is_empty() {
-                        self.progressed();
-                        return Ok(piece);
-                    }
+                    self.body.put(body);
+                    self.count_progress(byte_length(&piece));
+                    return Ok(piece);
                 }
                 Some(Err(error)) => self.failed(source, error.into()).await?,
                 None => self.failed(source, DownloadError::Interrupted).await?,
@@ -171,10 +202,9 @@ impl Bypass {
     async fn open_source(&mut self) -> Result<Body, FillError> {
         // `Choice` bounds the failures.
         loop {
-            let index = self.choice.current()?;
-            let Some(source) = self.sources.get(index) else { return Err(FillError::NoSource) };
-            let slot = self.state.limits.acquire_slot(source.upstream()).await;
-            let source = Source::Upstream(source.clone());
+            let (index, source) = self.source()?;
+            let permit = self.state.limits.acquire_upstream(source.upstream()).await;
+            let source = Source::Upstream(source);
             let request = SourceRequest {
                 digest: &self.digest,
                 start: self.rest.start,
@@ -184,7 +214,7 @@ impl Bypass {
             };
             match source.open(request).await {
                 Ok(body) if body.size.is_none_or(|size| size == self.size) => {
-                    return Ok(Body { source: index, stream: body.stream, slot });
+                    return Ok(Body { source: index, stream: body.into_stream(|_| {}), _permit: permit });
                 }
                 Ok(_) => self.failed(index, DownloadError::WrongSize).await?,
                 Err(error) => self.failed(index, error.into()).await?,
@@ -192,7 +222,13 @@ impl Bypass {
         }
     }
 
-    fn progressed(&mut self) {
+    /// Earlier failures no longer count when enough bytes were received.
+    fn count_progress(&mut self, bytes: u64) {
+        self.received += bytes;
+        if self.received < MIN_PROGRESS {
+            return;
+        }
+        self.received = 0;
         self.choice.progressed();
         let policy = &self.state.config.fills;
         self.delays = Delays::new(policy.backoff_min, policy.backoff_max);

@@ -14,7 +14,7 @@ use super::fill::Fill;
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes after which earlier failures no longer count. A source that sends less in each response fails after a few.
-const MIN_PROGRESS: u64 = 64 * 1024;
+pub(super) const MIN_PROGRESS: u64 = 64 * 1024;
 
 /// Interval between two checks whether a save has ended.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);

@@ -1,6 +1,12 @@
 //! One download: the bytes of a claim, from a source into the partial file.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use blob_store::{Partial, StoreError};
 use bytes::Bytes;
@@ -48,25 +54,31 @@ pub(super) async fn download(download: Download) -> Result<(), DownloadError> {
     };
     let position = claim.range.start;
     let mut transfer = Transfer { fill: &fill, partial, id: claim.id, position, write: None };
-    let mut batches = Batches::new(body.stream);
+    let traffic = Arc::new(AtomicU64::new(0));
+    let mut batches = Batches::new(body.into_stream({
+        let (fill, traffic) = (Arc::clone(&fill), Arc::clone(&traffic));
+        move |bytes| {
+            fill.count_traffic(bytes);
+            traffic.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }));
     let received = tokio::select! {
         received = transfer.receive(&mut batches) => received,
-        () = too_slow(&fill, claim.id, min_rate) => Err(DownloadError::TooSlow),
+        () = too_slow(&traffic, min_rate) => Err(DownloadError::TooSlow),
         () = cancel.cancelled() => Ok(()),
     };
     let written = transfer.finish_write().await;
     received.and(written)
 }
 
-/// Returns when the download of a claim was slower than `min_rate` bytes per second for
-/// [`RATE_WINDOW`].
-async fn too_slow(fill: &Fill, id: ClaimId, min_rate: u64) {
+/// Returns when fewer than `min_rate` bytes per second were received for [`RATE_WINDOW`].
+async fn too_slow(traffic: &AtomicU64, min_rate: u64) {
     let min_bytes = min_rate.saturating_mul(RATE_WINDOW.as_secs());
-    let mut before = fill.position_of(id);
+    let mut before = 0;
     loop {
         tokio::time::sleep(RATE_WINDOW).await;
-        let now = fill.position_of(id);
-        if now.zip(before).is_some_and(|(now, before)| now.saturating_sub(before) < min_bytes) {
+        let now = traffic.load(Ordering::Relaxed);
+        if now - before < min_bytes {
             return;
         }
         before = now;
@@ -116,11 +128,7 @@ fn check_size(fill: &Fill, start: u64, body: &SourceBody) -> Result<(), Download
     match (fill.size(), body.size) {
         (Some(size), Some(length)) if body.is_length && start < length && length < size => Ok(()),
         (Some(size), Some(of_source)) if size != of_source => Err(DownloadError::WrongSize),
-        (None, Some(size)) if !fill.digest().admits_size(size) => Err(DownloadError::WrongSize),
-        (None, Some(size)) => {
-            fill.set_size(size);
-            Ok(())
-        }
+        (None, Some(size)) if !fill.set_size(size) => Err(DownloadError::WrongSize),
         _ => Ok(()),
     }
 }
@@ -194,15 +202,10 @@ impl Transfer<'_> {
     async fn check_end(&self, batches: &mut Batches) -> Result<(), DownloadError> {
         let (position, end) = (self.position, self.claim_end());
         match self.fill.size() {
-            None if end == OPEN_END && self.fill.digest().admits_size(position) => {
-                self.fill.set_size(position);
-                Ok(())
-            }
-            None if end == OPEN_END => Err(DownloadError::Interrupted),
-            None => Ok(()),
-            Some(size) if position < end.min(size) => Err(DownloadError::Interrupted),
+            None if end == OPEN_END && self.fill.set_size(position) => Ok(()),
+            _ if position < end => Err(DownloadError::Interrupted),
             Some(size) if position == size && batches.has_more().await => Err(DownloadError::WrongSize),
-            Some(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 }

@@ -89,7 +89,7 @@ async fn download_and_store(fill: &Arc<Fill>, state: &State) -> Result<(), FillE
     };
     let mut sources = Sources::open(state, digest, &recorded, blob_state, offset).await;
     let result = with_sources(fill, state, size, &recorded, &mut sources, permit).await;
-    sources.close().await;
+    sources.release_lease().await;
     result.map_err(|error| match blob_state {
         BlobState::Stored if fill.is_running() => of_stored_blob(error),
         _ => error,
@@ -101,10 +101,19 @@ async fn acquire<'s>(
     state: &'s State,
     recorded: &[BlobSource],
 ) -> Result<FillPermit<'s>, FillError> {
-    tokio::select! {
-        permit = state.limits.acquire_fill(recorded) => permit,
-        () = fill.stop.cancelled() => Err(FillError::Stopped),
+    let permit = state.limits.acquire_fill(recorded);
+    tokio::pin!(permit);
+    let mut version = fill.subscribe();
+    // A fill whose last reader leaves does not wait any longer.
+    while !fill.stop_if_unused() {
+        version.borrow_and_update();
+        tokio::select! {
+            permit = &mut permit => return permit,
+            () = fill.stop.cancelled() => {}
+            changed = version.changed() => changed.map_err(|_| FillError::Stopped)?,
+        }
     }
+    Err(FillError::Stopped)
 }
 
 async fn with_sources(
@@ -118,23 +127,31 @@ async fn with_sources(
     let partial = open_partial(fill, state, size).await?;
     let mut scheduler = Scheduler::new(fill, state, sources, partial.clone());
     // `Sources` bounds the mismatches.
-    loop {
-        while scheduler.download().await? == Downloaded::Yielded {
-            tracing::info!(digest = %fill.digest(), "slow download yields to one that waits");
-            drop(permit);
-            permit = acquire(fill, state, recorded).await?;
-        }
-        catch_up(fill, &partial, fill.size().unwrap_or(0)).await?;
-        if fill.verifier().digest() == *fill.digest() {
-            break;
+    let size = loop {
+        let size = loop {
+            match scheduler.download().await? {
+                Downloaded::All { size } => break size,
+                Downloaded::Yielded => {
+                    tracing::info!(digest = %fill.digest(), "slow download yields to one that waits");
+                    // Neither a permit nor a lease is held by a fill that waits for a permit.
+                    scheduler.release_lease().await;
+                    drop(permit);
+                    permit = acquire(fill, state, recorded).await?;
+                    scheduler.acquire_lease().await;
+                }
+            }
+        };
+        catch_up(fill, &partial, size).await?;
+        if fill.verifier().digest_of(size).as_ref() == Some(fill.digest()) {
+            break size;
         }
         scheduler.mismatched().await?;
-    }
+    };
     fill.enter(Phase::Verified);
     // The download is complete, and the wait for an unavailable storage may be long.
     drop(permit);
     let upload = scheduler.finish().await;
-    store(fill, state, sources, &partial, upload).await
+    store(fill, state, sources, &partial, size, upload).await
 }
 
 /// The error for a blob that is recorded as stored. If the sources do not have it, the storage is

@@ -1,6 +1,12 @@
 //! One fill: a state with a version, shared by its driver, its downloads and its readers.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use blob_store::{Partial, Segments};
 use oci_types::{Digest, RepositoryName};
@@ -23,6 +29,8 @@ pub(crate) struct Fill {
     state: Mutex<FillState>,
     /// Incremented after every change that a reader or the driver may wait for.
     version: watch::Sender<u64>,
+    /// The number of bytes that sources have sent.
+    traffic: AtomicU64,
     /// Cancelled: the driver saves the bytes and ends.
     pub(crate) stop: CancellationToken,
     /// Cancelled by the driver at its end: the partial file is free for the next fill.
@@ -79,6 +87,11 @@ pub(crate) struct Snapshot {
     pub(crate) readers: usize,
 }
 
+/// Whether a blob with this digest and these bytes can have this size.
+pub(super) fn is_possible_size(digest: &Digest, present: &Segments, size: u64) -> bool {
+    digest.admits_size(size) && present.iter().all(|segment| segment.end <= size)
+}
+
 impl Fill {
     /// A fill that is about to run.
     pub(super) fn new(
@@ -107,6 +120,7 @@ impl Fill {
             policy,
             state: Mutex::new(state),
             version: watch::Sender::new(0),
+            traffic: AtomicU64::new(0),
             stop,
             closed: CancellationToken::new(),
         }
@@ -222,9 +236,29 @@ impl Fill {
         });
     }
 
-    /// Sets the size in bytes, when a source is the first to state it.
-    pub(super) fn set_size(&self, size: u64) {
-        self.change_size(Some(size));
+    /// Sets the size in bytes that a source is the first to state. Returns false when the digest or
+    /// the present bytes contradict it.
+    pub(super) fn set_size(&self, size: u64) -> bool {
+        let is_possible = self.read(|state| is_possible_size(&self.digest, state.plan.present(), size));
+        if is_possible {
+            self.change_size(Some(size));
+        }
+        is_possible
+    }
+
+    /// Whether the present bytes are the blob, according to the digest. If so, sets the size to their number, whatever
+    /// was stated before.
+    pub(super) fn is_complete(&self) -> bool {
+        let end = self.read(|state| match state.plan.present().iter().next() {
+            Some(only) if only.start == 0 && state.plan.present().iter().count() == 1 => Some(only.end),
+            _ => None,
+        });
+        let Some(size) = end else { return false };
+        let is_complete = self.verifier().digest_of(size).as_ref() == Some(&self.digest);
+        if is_complete {
+            self.change_size(Some(size));
+        }
+        is_complete
     }
 
     /// Clears the size, when the source that stated it failed without a byte.
@@ -291,12 +325,19 @@ impl Fill {
         self.update(|state| state.plan.received(id, position));
     }
 
+    /// The end of a claim at present; not beyond the size, once known.
     pub(super) fn end_of(&self, id: ClaimId) -> Option<u64> {
-        self.read(|state| state.plan.end_of(id))
+        self.read(|state| Some(state.plan.end_of(id)?.min(state.size.unwrap_or(OPEN_END))))
     }
 
-    pub(super) fn position_of(&self, id: ClaimId) -> Option<u64> {
-        self.read(|state| state.plan.position_of(id))
+    /// Counts bytes that a source has sent.
+    pub(super) fn count_traffic(&self, bytes: u64) {
+        self.traffic.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The number of bytes that sources have sent, including those before the start of a claim.
+    pub(super) fn traffic(&self) -> u64 {
+        self.traffic.load(Ordering::Relaxed)
     }
 
     pub(super) fn release(&self, id: ClaimId) {

@@ -127,11 +127,6 @@ impl Plan {
         self.running.iter().find(|running| running.id == id).map(|running| running.end)
     }
 
-    /// The offset of the next byte of a claim; `None` when it was released or cleared.
-    pub(crate) fn position_of(&self, id: ClaimId) -> Option<u64> {
-        self.running.iter().find(|running| running.id == id).map(|running| running.position)
-    }
-
     /// Releases a claim. Its bytes that are present remain so.
     pub(crate) fn release(&mut self, id: ClaimId) {
         self.running.retain(|running| running.id != id);

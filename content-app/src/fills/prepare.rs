@@ -1,12 +1,11 @@
 //! Opens the partial file of a fill and resumes what an earlier fill left.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use backon::{ConstantBuilder, Retryable as _};
-use blob_store::{Partial, Segments, StoreError};
-use oci_types::Digest;
+use blob_store::{Partial, Segments, StoreError, is_damage};
 
-use super::fill::Fill;
+use super::fill::{Fill, is_possible_size};
 use crate::{error::FillError, state::State};
 
 /// Maximum attempts to open a partial file while the last write of a failed fill is running.
@@ -25,7 +24,8 @@ pub(super) async fn open_partial(
         .await?;
     let saved = partial.segment_map().unwrap_or_default();
     let present = saved.segments;
-    let size = hinted_size(fill.digest(), size.or(saved.size), &present);
+    let hints = [size, saved.size].into_iter().flatten();
+    let size = hints.into_iter().find(|size| is_possible_size(fill.digest(), &present, *size));
     partial.set_size(size);
     if let Some(size) = size {
         let checked = partial.spawn_blocking(move |file| file.check_room(size));
@@ -33,25 +33,31 @@ pub(super) async fn open_partial(
     }
     let contiguous = present.end_from(0);
     fill.prepared(partial.clone(), present, size);
-    if contiguous > 0 {
-        tracing::info!(digest = %fill.digest(), bytes = contiguous, "resuming a partial download");
-        catch_up(fill, &partial, contiguous).await?;
+    if contiguous == 0 {
+        return Ok(partial);
     }
-    Ok(partial)
-}
-
-/// The size that a source stated earlier, unless the digest or the present bytes contradict it.
-fn hinted_size(digest: &Digest, stated: Option<u64>, present: &Segments) -> Option<u64> {
-    let end = present.iter().map(|segment| segment.end).max().unwrap_or(0);
-    stated.filter(|size| digest.admits_size(*size) && end <= *size)
+    tracing::info!(digest = %fill.digest(), bytes = contiguous, "resuming a partial download");
+    match hash(fill, &partial, contiguous).await? {
+        Ok(()) => Ok(partial),
+        Err(error) if is_damage(&error) => {
+            tracing::error!(digest = %fill.digest(), %error, "partial download is damaged, starting over");
+            fill.restart();
+            state.store.discard_partial(fill.digest()).await?;
+            let partial = state.store.open_partial(fill.digest(), size).await?;
+            fill.prepared(partial.clone(), Segments::default(), size);
+            Ok(partial)
+        }
+        Err(error) => Err(FillError::storage(error)),
+    }
 }
 
 /// Hashes the contiguous bytes before `end`.
 pub(super) async fn catch_up(fill: &Fill, partial: &Partial, end: u64) -> Result<(), FillError> {
+    hash(fill, partial, end).await?.map_err(FillError::storage)
+}
+
+async fn hash(fill: &Fill, partial: &Partial, end: u64) -> Result<io::Result<()>, FillError> {
     let verifier = fill.verifier();
-    partial
-        .spawn_blocking(move |file| verifier.catch_up(file, end))
-        .await
-        .map_err(|_| FillError::Stopped)?
-        .map_err(FillError::storage)
+    let hashed = partial.spawn_blocking(move |file| verifier.catch_up(file, end));
+    hashed.await.map_err(|_| FillError::Stopped)
 }

@@ -34,8 +34,8 @@ struct Ended {
 /// How [`Scheduler::download`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Downloaded {
-    /// All bytes are present.
-    All,
+    /// All bytes of the blob, of this size, are present.
+    All { size: u64 },
     /// Some bytes are present, and the fill must wait for a permit again.
     Yielded,
 }
@@ -92,7 +92,7 @@ impl<'a, 's> Scheduler<'a, 's> {
     /// No source has them, the disk failed, or the fill is stopped or no longer needed. The segment map is saved.
     pub(super) async fn download(&mut self) -> Result<Downloaded, FillError> {
         let result = self.download_all().await;
-        if !matches!(result, Ok(Downloaded::All)) {
+        if !matches!(result, Ok(Downloaded::All { .. })) {
             self.cancel().await;
             self.checkpoint.save(self.fill).await;
         }
@@ -103,21 +103,21 @@ impl<'a, 's> Scheduler<'a, 's> {
         let fill = self.fill;
         let mut version = fill.subscribe();
         let min_bytes = fill.policy.min_rate.saturating_mul(RATE_WINDOW.as_secs());
-        let mut measured = (Instant::now() + RATE_WINDOW, fill.present_bytes());
+        let mut measured = (Instant::now() + RATE_WINDOW, fill.traffic());
         // `Sources` bounds the failures without progress; the body of each source bounds the
         // received bytes.
         loop {
             version.borrow_and_update();
             let present = fill.present_bytes();
-            if fill.size().is_some_and(|size| present >= size) && self.running.is_empty() {
-                return Ok(Downloaded::All);
+            if let Some(size) = fill.size().filter(|size| present >= *size && self.running.is_empty()) {
+                return Ok(Downloaded::All { size });
             }
             if Instant::now() >= measured.0 {
-                let received = present.saturating_sub(measured.1);
-                if received < min_bytes && self.state.limits.is_contended() {
+                let traffic = fill.traffic();
+                if traffic - measured.1 < min_bytes && self.state.limits.is_contended() {
                     return Ok(Downloaded::Yielded);
                 }
-                measured = (Instant::now() + RATE_WINDOW, present);
+                measured = (Instant::now() + RATE_WINDOW, traffic);
             }
             if fill.stop_if_unused() {
                 return Err(FillError::Stopped);
@@ -220,6 +220,10 @@ impl<'a, 's> Scheduler<'a, 's> {
         if self.checkpoint.has_advanced(present) {
             self.sources.progressed();
         }
+        if error.is_of_source() && self.running.is_empty() && self.fill.is_complete() {
+            // The source does not have the rest that a false size promised.
+            return Ok(());
+        }
         if let Some(source) = self.sources.get(index) {
             tracing::warn!(digest = %self.fill.digest(), %source, bytes = present, %error, "download failed");
             if present > 0 {
@@ -246,6 +250,17 @@ impl<'a, 's> Scheduler<'a, 's> {
         }
         self.not_before = Instant::now() + delay;
         Ok(())
+    }
+
+    /// Releases the lease, so that another node may download the blob. No download runs.
+    pub(super) async fn release_lease(&mut self) {
+        self.upload = None;
+        self.sources.release_lease().await;
+    }
+
+    /// Acquires the lease again, or follows its holder.
+    pub(super) async fn acquire_lease(&mut self) {
+        self.sources.acquire_or_follow().await;
     }
 
     /// Discards all bytes, which do not match the digest.

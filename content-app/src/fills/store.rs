@@ -21,9 +21,9 @@ pub(super) async fn store(
     state: &State,
     sources: &mut Sources<'_>,
     partial: &Partial,
+    size: u64,
     upload: Option<Upload>,
 ) -> Result<(), FillError> {
-    let size = fill.size().unwrap_or_else(|| fill.present_bytes());
     let _unstored = state.limits.acquire_unstored()?;
     sources.wait_until_storable(&fill.stop).await?;
     commit(fill, state, partial, size, upload).await?;

@@ -56,9 +56,10 @@ impl Verifier {
         self.0.lock().read_back(partial, end)
     }
 
-    /// The digest of the bytes so far.
-    pub(crate) fn digest(&self) -> Digest {
-        self.0.lock().hasher.clone().finish()
+    /// The digest of the first `size` bytes, if exactly these are hashed.
+    pub(crate) fn digest_of(&self, size: u64) -> Option<Digest> {
+        let position = self.0.lock();
+        (position.offset == size).then(|| position.hasher.clone().finish())
     }
 }
 

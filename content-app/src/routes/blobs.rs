@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse};
 use blob_store::StoredBlob;
+use futures::TryStreamExt as _;
 use oci_types::constant_blobs;
 use shared_models::db::blobs;
 
@@ -74,6 +75,8 @@ pub(super) async fn stored(
     let object = match blob {
         StoredBlob::File(blob) => {
             let chunks = writer::file_stream(blob.file, range, content.state.config.node.read_size);
+            let (blobs, digest) = (content.state.blobs.clone(), request.digest.clone());
+            let chunks = chunks.inspect_err(move |error| blobs.read_failed(&digest, error));
             return Ok(Some(writer::with_body(&answer, chunks)));
         }
         StoredBlob::Object(object) => object,
@@ -109,35 +112,53 @@ async fn fill(request: &BlobRequest, content: &Content) -> Result<HttpResponse, 
     let (mut reader, collapsed) = content
         .fills
         .join(&request.digest, request.repository.as_ref(), |fill| Reader::join(Arc::clone(fill), mode));
-    let size = match reader.size().await {
-        Err(error) if error.permits_bypass() => {
-            return bypass(request, content, reader.fill().size()).await;
+    // Repeats while the sources contradict the size that was stated before; `Choice` bounds how often.
+    let answer = loop {
+        let size = match reader.size().await {
+            Err(error) if error.permits_bypass() => {
+                return bypass(request, content, reader.fill().size()).await;
+            }
+            size => size?,
+        };
+        let answer = Answer::new(request, Known::Filling { size, collapsed });
+        if !answer.is_success() {
+            return Ok(writer::head_only(&answer));
         }
-        size => size?,
-    };
-    let answer = Answer::new(request, Known::Filling { size, collapsed });
-    if !answer.is_success() {
-        return Ok(writer::head_only(&answer));
-    }
-    reader.set_mode(if answer.is_whole() { ReadMode::Whole } else { ReadMode::Range });
-    match reader.readable(&answer.range).await {
-        Err(error) if error.permits_bypass() => return bypass(request, content, Some(size)).await,
-        readable => readable?,
+        reader.set_mode(if answer.is_whole() { ReadMode::Whole } else { ReadMode::Range });
+        match reader.readable(&answer.range).await {
+            Ok(_) => break answer,
+            Err(error) if error.permits_bypass() => return bypass(request, content, Some(size)).await,
+            Err(FillError::WrongSize) => {}
+            Err(error) => return Err(error),
+        }
     };
     let answer = if reader.is_unverified() { answer.unverified() } else { answer };
     let chunks = writer::client_stream(Arc::clone(&content.state), reader, answer.range.clone());
     Ok(writer::with_body(&answer, chunks))
 }
 
-/// Serves the blob from an upstream: the disk has no space to store it.
+/// Serves the blob from an upstream: the disk has no space to store it. `size`: as stated before.
 async fn bypass(
     request: &BlobRequest,
     content: &Content,
     size: Option<u64>,
 ) -> Result<HttpResponse, FillError> {
-    let bypass =
-        Bypass::open(Arc::clone(&content.state), request.digest.clone(), request.repository.as_ref(), size)
-            .await?;
+    let open = || {
+        let state = Arc::clone(&content.state);
+        Bypass::open(state, request.digest.clone(), request.repository.as_ref(), size)
+    };
+    match serve(request, open().await?).await {
+        // The size that was stated before is not that of the sources.
+        Err(FillError::WrongSize) => {
+            let mut bypass = open().await?;
+            bypass.query_size().await?;
+            serve(request, bypass).await
+        }
+        response => response,
+    }
+}
+
+async fn serve(request: &BlobRequest, bypass: Bypass) -> Result<HttpResponse, FillError> {
     let answer = Answer::new(request, Known::Bypassed { size: bypass.size() });
     if !answer.is_success() {
         return Ok(writer::head_only(&answer));

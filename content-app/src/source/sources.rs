@@ -76,7 +76,7 @@ impl<'a> Sources<'a> {
 
     /// Acquires the lease, or follows its holder. Continues without a lease if the database fails:
     /// serving clients has priority over avoiding a duplicate download.
-    async fn acquire_or_follow(&mut self) {
+    pub(crate) async fn acquire_or_follow(&mut self) {
         let Some(cluster) = &self.state.cluster else { return };
         match lease::acquire_or_follow(cluster, self.digest, &self.offset).await {
             Ok(role) => self.assume(cluster, role),
@@ -264,9 +264,10 @@ impl<'a> Sources<'a> {
         self.following().is_none()
     }
 
-    /// Releases the lease.
-    pub(crate) async fn close(self) {
-        if let Some(Role::Holder(lease)) = self.role {
+    /// Releases the lease, or stops following its holder.
+    pub(crate) async fn release_lease(&mut self) {
+        self.choice.follow(None);
+        if let Some(Role::Holder(lease)) = self.role.take() {
             lease.release().await;
         }
     }

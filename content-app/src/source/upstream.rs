@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use oci_types::RepositoryName;
+use oci_types::{Digest, RepositoryName};
 use shared_models::db::blobs::BlobSource;
 use upstream_client::{BlobBody, BlobRange, Priority, Upstream, UpstreamError};
 
@@ -34,6 +34,14 @@ impl UpstreamSource {
     /// The name of the repository at the upstream.
     pub(crate) fn repository(&self) -> &RepositoryName {
         &self.repository
+    }
+
+    /// The size of the blob in bytes, if the upstream states it.
+    ///
+    /// # Errors
+    /// [`UpstreamError`].
+    pub(crate) async fn head(&self, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
+        Ok(self.upstream.head_blob(&self.repository, digest, Priority::Client).await?.size)
     }
 
     pub(super) async fn open(&self, request: SourceRequest<'_>) -> Result<BlobBody, UpstreamError> {

@@ -236,6 +236,80 @@ async fn a_stored_file_of_a_wrong_size_is_never_served_and_is_downloaded_again()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stored_file_of_a_wrong_size_that_cannot_be_moved_is_not_served() {
+    let cold = Cold::start(MIB).await;
+    cold.assert_served().await;
+    cold.assert_stored().await;
+    let cold = cold.restart("").await;
+    std::fs::write(cold.world.data_dir().join("quarantine"), "no directory").unwrap();
+    std::fs::write(cold.world.blob_path(&cold.digest), "short").unwrap();
+    cold.on_blob(2, [Fault::Empty(404)]);
+    for _ in 0..2 {
+        assert_eq!(cold.get(&[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    cold.assert_served().await;
+    let stored = || std::fs::read(cold.world.blob_path(&cold.digest)).unwrap();
+    assert_eventually!(stored() == cold.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_file_that_became_shorter_while_it_is_open_is_downloaded_again() {
+    let cold = Cold::start(MIB).await;
+    cold.assert_served().await;
+    cold.assert_stored().await;
+    cold.assert_served().await;
+    let file = std::fs::File::options().write(true).open(cold.world.blob_path(&cold.digest)).unwrap();
+    file.set_len(1000).unwrap();
+    assert!(!cold.raw(&[]).await.rest().await.complete);
+    assert_eventually!(!cold.world.blob_path(&cold.digest).exists());
+    cold.assert_served().await;
+    cold.assert_stored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_file_that_became_shorter_is_downloaded_again() {
+    let cold = Cold::with(4 * MIB, "finish_abandoned = \"never\"").await;
+    cold.on_blob(1, [Fault::StallForever(count(MIB))]);
+    let mut client = cold.raw(&[]).await;
+    client.read(MIB / 2).await;
+    drop(client);
+    cold.idle().await;
+    let folder = cold.world.data_dir().join("partial").join(cold.digest.replace(':', "-"));
+    let file = std::fs::File::options().write(true).open(folder.join("data")).unwrap();
+    file.set_len(1000).unwrap();
+    cold.assert_served().await;
+    cold.assert_stored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_disk_a_source_that_sends_a_byte_at_a_time_is_not_asked_for_each() {
+    let (cold, _small) = with_space(20 * MIB, 8).await;
+    cold.on_blob(usize::MAX, [Fault::CutAfter(1)]);
+    assert!(!cold.raw(&[]).await.rest().await.complete);
+    assert!(cold.asked().len() < 50, "{} requests", cold.asked().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_disk_a_blob_has_the_size_that_upstream_states() {
+    let upstream = ChaosUpstream::start().await;
+    let (_small, builder) = world(&upstream, 8);
+    let size = 20 * MIB;
+    let layer = image(size).layers[0].clone();
+    upstream.put_image(REPOSITORY, "1", &image(size));
+    let manifest = manifest_with_size(size, 30 * MIB);
+    upstream.put_manifest(REPOSITORY, "large", &image(size).media_type, manifest);
+    let world = builder.start().await;
+    assert_eq!(world.get(&format!("/v2/{NAME}/manifests/large")).await.status, StatusCode::OK);
+    let url = world.content_url(NAME, &layer.digest).await;
+    let cold = Cold { upstream, world, digest: layer.digest, bytes: layer.bytes, url };
+    for _ in 0..2 {
+        let answer = cold.get(&[]).await;
+        assert_eq!((answer.status, answer.header("cache-status")), (StatusCode::OK, NOT_STORED));
+        assert!(answer.body == cold.bytes, "{} bytes", answer.body.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_a_disk_that_became_read_only_blobs_are_streamed_without_being_stored() {
     let (cold, small) = with_space(MIB, 8).await;
     let remounted = |options: &str| {

@@ -118,6 +118,24 @@ fn key_of(file: &str) -> LinkKey {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_waits_for_a_place_ends_with_its_last_client() {
+    let cold = Cold::with(MIB, "max_fills = 1").await;
+    cold.on_blob(1, [Fault::StallForever(1000)]);
+    let first = crate::raw::Raw::ask(&cold.url, &[]).await;
+    assert_eventually!(cold.asked().len() == 1);
+    let bytes = Bytes::from_static(b"another blob");
+    let digest = sha256(&bytes);
+    cold.upstream.put_blob(REPOSITORY, &digest, bytes);
+    let url = cold.world.content_url(NAME, &digest).await;
+    let second = crate::raw::Raw::ask(&url, &[]).await;
+    assert_eventually!(cold.world.metric("tidegate_fills_active").await == 2.0);
+    drop(second);
+    assert_eventually!(cold.world.metric("tidegate_fills_active").await == 1.0);
+    assert_eq!(cold.upstream.count("GET", &digest), 0);
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn downloads_that_drip_yield_to_one_of_another_upstream_that_waits() {
     let (slow, quick) = (ChaosUpstream::start().await, ChaosUpstream::start().await);
     let builder = TestWorld::builder()

@@ -5,36 +5,79 @@ use reqwest::StatusCode;
 use tidegate_tests::{
     chaos::{ChaosUpstream, Fault, Rule},
     image::{sha256, sha512},
-    world::TestWorld,
+    world::{TestWorld, WorldBuilder},
 };
 
 use crate::cold::{Cold, MIB, NAME, REPOSITORY, image, know, sections};
 
-/// An image whose manifest states size 0 for its layer.
-fn manifest_with_size_zero(size: usize) -> Bytes {
-    let image = image(size);
-    let text = String::from_utf8(image.manifest.to_vec()).unwrap();
-    let stated = format!("\"size\":{size}");
-    assert_eq!(text.matches(&stated).count(), 1, "{text}");
-    Bytes::from(text.replace(&stated, "\"size\":0"))
+/// The manifest of an image of one layer of `size` bytes, for which it states another size.
+fn manifest_with_size(size: usize, stated: usize) -> Bytes {
+    let text = String::from_utf8(image(size).manifest.to_vec()).unwrap();
+    let true_size = format!("\"size\":{size}");
+    assert_eq!(text.matches(&true_size).count(), 1, "{text}");
+    Bytes::from(text.replace(&true_size, &format!("\"size\":{stated}")))
 }
 
-/// The blob of an image whose manifest states size 0 for it.
-async fn stated_as_empty(size: usize) -> Cold {
+/// The blob of an image whose manifest states a false size for it, in a world that knows no other size.
+async fn with_stated_size(size: usize, stated: usize, builder: WorldBuilder) -> Cold {
     let upstream = ChaosUpstream::start().await;
-    let (manifest, media_type) = (manifest_with_size_zero(size), image(size).media_type);
-    let builder = TestWorld::builder().sections(&sections("")).upstream("up", &upstream, "");
-    let cold = Cold::build(size, upstream, builder).await;
-    cold.upstream.put_manifest(REPOSITORY, "zero", &media_type, manifest);
-    let Cold { upstream, world, digest, bytes, .. } = cold;
-    // A new world that has heard of nothing but the false size.
-    drop(world);
-    let world = TestWorld::builder().sections(&sections("")).upstream("up", &upstream, "").start().await;
-    let answer = world.get(&format!("/v2/{NAME}/manifests/zero")).await;
+    let layer = image(size).layers[0].clone();
+    upstream.put_image(REPOSITORY, "1", &image(size));
+    upstream.put_manifest(REPOSITORY, "false", &image(size).media_type, manifest_with_size(size, stated));
+    let world = builder.sections(&sections("")).upstream("up", &upstream, "").start().await;
+    let answer = world.get(&format!("/v2/{NAME}/manifests/false")).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    let url = world.content_url(NAME, &digest).await;
+    let url = world.content_url(NAME, &layer.digest).await;
     upstream.clear_requests();
-    Cold { upstream, world, digest, bytes, url }
+    Cold { upstream, world, digest: layer.digest, bytes: layer.bytes, url }
+}
+
+async fn stated_as_empty(size: usize) -> Cold {
+    with_stated_size(size, 0, TestWorld::builder()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_served_in_its_size_whatever_its_manifest_states() {
+    for stated in [1, MIB - 1] {
+        let cold = with_stated_size(MIB, stated, TestWorld::builder()).await;
+        cold.assert_served().await;
+        cold.assert_stored().await;
+        let cold = with_stated_size(MIB, stated, TestWorld::builder()).await;
+        let end = cold.range("bytes=-100").await;
+        assert_eq!(end.header("content-range"), format!("bytes {}-{}/{MIB}", MIB - 100, MIB - 1), "{stated}");
+        assert!(end.body == cold.bytes[MIB - 100..]);
+        assert!(cold.asked().len() <= 4, "{:?}", cold.asked_ranges());
+    }
+    // A shorter response may have been interrupted: only the digest tells that it was the whole blob.
+    for stated in [MIB + 1, 1000 * MIB] {
+        let cold = with_stated_size(MIB, stated, TestWorld::builder()).await;
+        assert!(!cold.raw(&[]).await.rest().await.complete, "{stated}");
+        cold.assert_served().await;
+        cold.assert_stored().await;
+        assert!(cold.asked().len() <= 4, "{:?}", cold.asked_ranges());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_length_of_a_later_response_does_not_cut_a_blob() {
+    let upstream = ChaosUpstream::start().await;
+    upstream.put_image(REPOSITORY, "1", &image(MIB));
+    let layer = image(MIB).layers[0].clone();
+    upstream.on(Rule::on("HEAD", &layer.digest).then(Fault::NoContentLength));
+    let world = TestWorld::builder().sections(&sections("")).upstream("up", &upstream, "").start().await;
+    let url = world.content_url(NAME, &layer.digest).await;
+    let cold = Cold { upstream, world, digest: layer.digest, bytes: layer.bytes, url };
+    // All bytes without a length and without an end, and then a blob that ends before them.
+    let rule =
+        |faults: [Fault; 2]| faults.into_iter().fold(Rule::on("GET", &cold.digest).times(1), Rule::then);
+    cold.upstream.on(rule([Fault::NoContentLength, Fault::ResetAfter(cold.size())]));
+    cold.upstream.on(rule([Fault::IgnoreRange, Fault::ShorterBy(1000)]));
+    let first = cold.world.client().get(&cold.url).send().await.unwrap();
+    if let Ok(body) = first.bytes().await {
+        assert!(body == cold.bytes, "{} bytes", body.len());
+    }
+    cold.assert_served().await;
+    cold.assert_stored().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
