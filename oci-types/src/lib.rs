@@ -11,6 +11,7 @@ pub mod hasher;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
+pub mod referrer;
 pub mod time;
 
 pub use content_range::ContentRange;
@@ -20,4 +21,5 @@ pub use hasher::{Hasher, HasherState, HasherStateError};
 pub use manifest::Manifest;
 pub use media_type::MediaType;
 pub use name::{Reference, RepositoryName, Tag};
+pub use referrer::Referrer;
 pub use time::Millis;

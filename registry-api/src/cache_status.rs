@@ -22,8 +22,8 @@ pub(crate) enum Outcome {
         /// How long the tag has been stale.
         since: Duration,
     },
-    /// The tags in the database, in place of the list of the upstream.
-    LocalTags {
+    /// What the database has, in place of the list of the upstream.
+    LocalList {
         /// Why the upstream did not deliver it.
         failure: UpstreamFailure,
     },
@@ -45,7 +45,7 @@ impl Outcome {
         match self {
             Self::Hit { .. } => "hit",
             Self::Revalidated => "revalidated",
-            Self::Stale { .. } | Self::LocalTags { .. } | Self::WithoutDatabase => "stale",
+            Self::Stale { .. } | Self::LocalList { .. } | Self::WithoutDatabase => "stale",
             Self::Miss | Self::KnownContent | Self::Forwarded => "miss",
             Self::Collapsed => "collapsed",
         }
@@ -73,8 +73,8 @@ impl fmt::Display for Outcome {
                 let (since, code) = (since.as_secs(), failure_code(*failure));
                 write!(out, "tidegate; hit; ttl=-{since}; detail=stale-upstream-{code}")
             }
-            Self::LocalTags { failure } => {
-                write!(out, "tidegate; hit; detail=local-tags-upstream-{}", failure_code(*failure))
+            Self::LocalList { failure } => {
+                write!(out, "tidegate; hit; detail=local-list-upstream-{}", failure_code(*failure))
             }
             Self::WithoutDatabase => out.write_str("tidegate; hit; detail=database-unavailable"),
             Self::KnownContent => out.write_str("tidegate; fwd=miss; fwd-status=200; detail=known-content"),
@@ -114,8 +114,8 @@ mod tests {
             (Outcome::Revalidated, "tidegate; fwd=stale; fwd-status=304"),
             (stale, "tidegate; hit; ttl=-42; detail=stale-upstream-429"),
             (
-                Outcome::LocalTags { failure: UpstreamFailure::Timeout },
-                "tidegate; hit; detail=local-tags-upstream-504",
+                Outcome::LocalList { failure: UpstreamFailure::Timeout },
+                "tidegate; hit; detail=local-list-upstream-504",
             ),
             (Outcome::KnownContent, "tidegate; fwd=miss; fwd-status=200; detail=known-content"),
             (Outcome::Miss, "tidegate; fwd=miss; stored"),

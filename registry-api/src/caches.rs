@@ -11,7 +11,10 @@ use shared_models::db::{
     links::LinkedBlob, manifests::StoredManifest, record::TagCheck, repositories::RepositoryKey, tags::TagRow,
 };
 
-use crate::{aged_cache::AgedCache, answer::ManifestHeaders, error::Failure, known_tags::KnownTags};
+use crate::{
+    aged_cache::AgedCache, answer::ManifestHeaders, config::ApiSettings, error::Failure,
+    known_referrers::KnownReferrers, known_tags::KnownTags,
+};
 
 /// A key of the negative cache: content that the upstream of a repository does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,6 +22,7 @@ pub(crate) enum NegativeKey {
     Manifest(RepositoryKey, Reference),
     Blob(RepositoryKey, Digest),
     TagList(RepositoryKey),
+    Referrers(RepositoryKey, Digest),
 }
 
 /// A borrowed key of what belongs to a repository. Its hash equals that of the owned tuple.
@@ -48,6 +52,8 @@ pub(crate) struct Caches {
     pub(crate) namings: Cache<(RepositoryKey, Digest), TagCheck>,
     /// The tags that the upstream of a repository lists.
     pub(crate) tag_lists: Cache<RepositoryKey, Arc<KnownTags>>,
+    /// The referrers of manifests, as the upstream of a repository lists them.
+    pub(crate) referrers: Cache<(RepositoryKey, Digest), Arc<KnownReferrers>>,
 }
 
 /// The maximum number of entries of each cache that is not bounded in bytes.
@@ -56,35 +62,39 @@ const MAX_ENTRIES: u64 = 100_000;
 /// How long a manifest that a `HEAD` has named is known, until a client requests it.
 const MAX_NAMING_AGE: Duration = Duration::from_hours(1);
 
-/// The maximum lifetime of a tag list. It is served while the upstream is unavailable.
-const MAX_TAG_LIST_AGE: Duration = Duration::from_hours(24);
+/// The maximum lifetime of a list of tags or referrers. It is served while the upstream is unavailable.
+const MAX_LIST_AGE: Duration = Duration::from_hours(24);
 
 impl Caches {
-    /// Caches of manifests and tag lists of at most these sizes in bytes.
-    pub(crate) fn new(
-        manifest_bytes: u64,
-        tag_list_bytes: u64,
-        max_age: Duration,
-        negative_ttl: Duration,
-    ) -> Self {
+    /// Caches of the sizes and lifetimes in `settings`.
+    pub(crate) fn new(settings: &ApiSettings) -> Self {
+        let max_age = settings.cache_max_age;
         let size = |_: &Digest, manifest: &Arc<StoredManifest>| {
             u32::try_from(manifest.body.len()).unwrap_or(u32::MAX)
         };
         Self {
-            manifests: Cache::builder().weigher(size).max_capacity(manifest_bytes).build(),
+            manifests: Cache::builder().weigher(size).max_capacity(settings.manifest_cache_bytes).build(),
             tags: AgedCache::new(MAX_ENTRIES, max_age),
             manifest_links: AgedCache::new(MAX_ENTRIES, max_age),
             blobs: AgedCache::new(MAX_ENTRIES, max_age),
             named: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(MAX_NAMING_AGE).build(),
             namings: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(MAX_NAMING_AGE).build(),
-            refused: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(negative_ttl).build(),
+            refused: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(settings.negative_ttl).build(),
             tag_lists: Cache::builder()
                 .weigher(|key: &RepositoryKey, known: &Arc<KnownTags>| {
                     let bytes = key.as_str().len() + size_of::<KnownTags>() + known.bytes();
                     u32::try_from(bytes).unwrap_or(u32::MAX)
                 })
-                .max_capacity(tag_list_bytes)
-                .time_to_live(MAX_TAG_LIST_AGE)
+                .max_capacity(settings.tag_list_cache_bytes)
+                .time_to_live(MAX_LIST_AGE)
+                .build(),
+            referrers: Cache::builder()
+                .weigher(|(key, _): &(RepositoryKey, Digest), known: &Arc<KnownReferrers>| {
+                    let bytes = key.as_str().len() + size_of::<KnownReferrers>() + known.bytes();
+                    u32::try_from(bytes).unwrap_or(u32::MAX)
+                })
+                .max_capacity(settings.referrers_cache_bytes)
+                .time_to_live(MAX_LIST_AGE)
                 .build(),
         }
     }
@@ -116,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn entries_are_found_by_borrowed_keys() {
-        let caches = Caches::new(0, 0, Duration::from_secs(60), Duration::ZERO);
+        let caches = Caches::new(&ApiSettings::default());
         let [one, other] = ["a/one", "a/other"]
             .map(|name| Repository::Hosted { name: RepositoryName::parse(name).unwrap() }.key());
         let [digest, unknown] = [Digest::sha256(b"x"), Digest::sha256(b"y")];
@@ -128,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn tag_lists_are_bounded_in_bytes_whatever_their_number() {
-        let caches = Caches::new(0, 100_000, Duration::from_secs(60), Duration::ZERO);
+        let caches = Caches::new(&ApiSettings { tag_list_cache_bytes: 100_000, ..ApiSettings::default() });
         let tag = |number: usize| Tag::parse(&format!("tag-{number:020}")).unwrap();
         for number in 0..50 {
             let name = RepositoryName::parse(&format!("a{number}")).unwrap();

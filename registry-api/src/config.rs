@@ -42,7 +42,7 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiSettings {
-    /// The URL of the public listener for clients. `None`: URLs in responses have no host.
+    /// The URL of the public listener for clients. `None`: URLs in responses have the host that the client used.
     #[serde(with = "settings::http_url::option")]
     pub public_url: Option<Url>,
     /// The maximum number of names in a page of the catalog or a tag list; `n` is limited to it.
@@ -54,6 +54,9 @@ pub struct ApiSettings {
     /// The memory for cached tag lists, in bytes.
     #[serde(with = "settings::size")]
     pub tag_list_cache_bytes: u64,
+    /// The memory for cached referrers, in bytes.
+    #[serde(with = "settings::size")]
+    pub referrers_cache_bytes: u64,
     /// The lifetime of a cached 404 of an upstream.
     #[serde(with = "settings::duration")]
     pub negative_ttl: Duration,
@@ -75,6 +78,7 @@ impl Default for ApiSettings {
             max_page_size: 10_000,
             manifest_cache_bytes: 64 * 1024 * 1024,
             tag_list_cache_bytes: 16 * 1024 * 1024,
+            referrers_cache_bytes: 16 * 1024 * 1024,
             negative_ttl: Duration::from_secs(10),
             revalidate_wait: Duration::from_secs(2),
             pending_ttl: Duration::from_hours(24),

@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod job_queue;
 mod jobs;
+mod known_referrers;
 mod known_tags;
 mod listing;
 mod metrics;

@@ -6,6 +6,7 @@ pub(crate) mod complete;
 pub(crate) mod decide;
 mod local_tag;
 pub(crate) mod manifest;
+pub(crate) mod referrers;
 pub(crate) mod tag;
 pub(crate) mod tag_list;
 

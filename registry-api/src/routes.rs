@@ -104,6 +104,9 @@ async fn authorize_and_answer(
             v2::blobs::get(state, request, &repository.target, &digest).await
         }
         Endpoint::Tags { repository } => v2::tags::get(state, request, &repository).await,
+        Endpoint::Referrers { repository, digest } => {
+            v2::referrers::get(state, request, &repository.target, &digest).await
+        }
         Endpoint::Upstreams => Ok(admin::upstreams(state)),
         Endpoint::Jobs => admin::jobs(state).await,
     }

@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     error::ApiError,
     job_queue::JobQueue,
+    known_referrers::KnownReferrers,
     known_tags::KnownTags,
     metrics::ApiMetrics,
     placement::NodeSelector,
@@ -54,6 +55,8 @@ pub(crate) struct Flights {
     pub(crate) blobs: SingleFlight<(RepositoryKey, Digest), BlobResult>,
     /// Fetches of tag lists.
     pub(crate) tag_lists: SingleFlight<(RepositoryKey, usize), Result<Arc<KnownTags>, ApiError>>,
+    /// Fetches of referrers.
+    pub(crate) referrers: SingleFlight<(RepositoryKey, Digest), Result<Arc<KnownReferrers>, ApiError>>,
 }
 
 impl AppState {
@@ -74,17 +77,13 @@ impl AppState {
         Ok(Self {
             authorize,
             resolver: Resolver::new(upstreams, namespaces),
-            caches: Caches::new(
-                settings.manifest_cache_bytes,
-                settings.tag_list_cache_bytes,
-                settings.cache_max_age,
-                settings.negative_ttl,
-            ),
+            caches: Caches::new(&settings),
             flights: Flights {
                 tags: SingleFlight::new(runtime.clone()),
                 manifests: SingleFlight::new(runtime.clone()),
                 blobs: SingleFlight::new(runtime.clone()),
-                tag_lists: SingleFlight::new(runtime),
+                tag_lists: SingleFlight::new(runtime.clone()),
+                referrers: SingleFlight::new(runtime),
             },
             nodes: NodeSelector::new(&config, db.clone()),
             presigned: PresignedUrls::new(config.presigner.take(), settings.cache_max_age),

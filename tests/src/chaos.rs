@@ -179,6 +179,11 @@ impl ChaosUpstream {
         self.state.content.put_file(path, bytes);
     }
 
+    /// Serves the referrers API from now on, from the manifests with a `subject`.
+    pub fn enable_referrers(&self) {
+        self.state.content.has_referrers.store(true, Ordering::Relaxed);
+    }
+
     /// Points a tag at a digest, whether or not there is such a manifest.
     pub fn move_tag(&self, repo: &str, tag: &str, digest: &str) {
         self.state.content.set_tag(repo, tag, digest);

@@ -1,4 +1,4 @@
-//! A client of the OCI distribution protocol for one upstream registry: manifests, blobs and tag lists.
+//! A client of the OCI distribution protocol for one upstream registry: manifests, blobs, tag lists and referrers.
 //!
 //! One [`Upstream`] is made for each configured upstream, and shared. It
 //!
@@ -30,9 +30,11 @@ mod grant;
 mod grants;
 mod http_clients;
 mod manifest;
+mod next_page;
 mod observer;
 mod rate_limit;
 mod redirect;
+mod referrers;
 mod registrable_domain;
 mod request;
 mod retry;

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, header};
-use oci_types::{Digest, Reference, media_type::MANIFEST_TYPES};
+use oci_types::{
+    Digest, Reference,
+    media_type::{MANIFEST_TYPES, OCI_INDEX},
+};
 use url::Url;
 
 use crate::http_clients::TrafficClass;
@@ -36,6 +39,8 @@ pub(crate) enum RequestKind {
     GetBlob(Option<ByteRange>),
     /// `GET` of a page of a tag list.
     ListTags,
+    /// `GET` of a page of a list of referrers.
+    ListReferrers,
     /// `GET` of `/v2/`, for its challenge.
     GetBase,
     /// `GET` of a token from a token service.
@@ -88,6 +93,7 @@ impl RequestKind {
             | Self::GetFirstByte(_)
             | Self::GetBlob(_)
             | Self::ListTags
+            | Self::ListReferrers
             | Self::GetBase
             | Self::GetToken => Method::GET,
         }
@@ -105,6 +111,7 @@ impl RequestKind {
             | Self::GetManifest
             | Self::HeadBlob(_)
             | Self::ListTags
+            | Self::ListReferrers
             | Self::GetBase
             | Self::GetToken => TrafficClass::Metadata,
         }
@@ -114,10 +121,11 @@ impl RequestKind {
         let accept = match self {
             Self::HeadManifest(_) | Self::GetManifest => ACCEPT_MANIFEST.clone(),
             Self::HeadBlob(_) | Self::GetFirstByte(_) | Self::GetBlob(_) => HeaderValue::from_static("*/*"),
+            Self::ListReferrers => HeaderValue::from_static(OCI_INDEX),
             Self::ListTags | Self::GetBase | Self::GetToken => HeaderValue::from_static("application/json"),
         };
         let mut headers = HeaderMap::from_iter([(header::ACCEPT, accept)]);
-        if !matches!(self, Self::ListTags | Self::GetBase | Self::GetToken) {
+        if !matches!(self, Self::ListTags | Self::ListReferrers | Self::GetBase | Self::GetToken) {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         let range = match self {

@@ -2,15 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::{HeaderMap, header};
 use oci_types::{RepositoryName, Tag};
 use serde::Deserialize;
 use url::Url;
 
 use crate::{
     Priority, Upstream, UpstreamError,
-    error::{AttemptError, host_and_port},
-    redirect::same_origin,
+    error::AttemptError,
+    next_page::next_page,
     request::{RequestKind, UpstreamRequest},
 };
 
@@ -88,72 +87,11 @@ impl Upstream {
 
     async fn try_list_tags(&self, request: &UpstreamRequest) -> Result<TagPage, AttemptError> {
         let (_, response) = self.transport.send(request).await?.content()?;
-        let next = next_page(&request.url, response.headers())?;
+        let next = next_page(&request.url, response.headers())?.map(TagCursor);
         let (body, _memory) = self.transport.read_body(response, MAX_PAGE_BYTES).await?;
         let list: TagList = serde_json::from_slice(&body)
             .map_err(|error| UpstreamError::invalid_response("malformed tag list").with_source(error))?;
         let names = list.tags.unwrap_or_default();
         Ok(TagPage { tags: names.iter().filter_map(|name| Tag::parse(name).ok()).collect(), next })
-    }
-}
-
-/// The link to the page after `page` (RFC 8288).
-///
-/// # Errors
-/// The link leads to another host.
-fn next_page(page: &Url, headers: &HeaderMap) -> Result<Option<TagCursor>, UpstreamError> {
-    let mut links = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
-    let next = links.find_map(|link| {
-        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let relation =
-            parameters.split([';', ',']).filter_map(|parameter| parameter.trim().strip_prefix("rel="));
-        let is_next =
-            relation.map(|value| value.trim_matches('"')).any(|value| value.eq_ignore_ascii_case("next"));
-        page.join(target).ok().filter(|_| is_next)
-    });
-    match next {
-        None => Ok(None),
-        // A proxy in front of the upstream may have changed the scheme or the host, and not the path.
-        Some(next) if next.path() == page.path() => {
-            let mut url = page.clone();
-            url.set_query(next.query());
-            Ok(Some(TagCursor(url)))
-        }
-        Some(next) if same_origin(page, &next) => Ok(Some(TagCursor(next))),
-        Some(next) => {
-            let host = host_and_port(&next);
-            Err(UpstreamError::invalid_response(format!(
-                "link to the next page of tags at another host: {host}"
-            )))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn next(link: &str) -> Result<Option<String>, UpstreamError> {
-        let page = Url::parse("https://host/v2/a/tags/list?n=5").unwrap();
-        let next = next_page(&page, &HeaderMap::from_iter([(header::LINK, link.parse().unwrap())]))?;
-        Ok(next.map(|TagCursor(url)| url.into()))
-    }
-
-    #[test]
-    fn the_link_to_the_next_page_is_kept_as_it_is() {
-        let url = |rest: &str| Ok(Some(format!("https://host{rest}")));
-        for (link, expected) in [
-            (r#"</v2/a/tags/list?last=3.19&n=10>; rel="next""#, url("/v2/a/tags/list?last=3.19&n=10")),
-            ("<https://host/v2/a/tags/list?n=10&last=x%3D>;rel=next", url("/v2/a/tags/list?n=10&last=x%3D")),
-            (r#"<?next_page=x>; rel="next""#, url("/v2/a/tags/list?next_page=x")),
-            ("<http://internal:5000/v2/a/tags/list?last=b>; rel=next", url("/v2/a/tags/list?last=b")),
-            ("<https://host/other?page=2>; rel=next", url("/other?page=2")),
-            (r#"</v2/a/tags/list?last=a>; rel="prev""#, Ok(None)),
-            ("nonsense", Ok(None)),
-        ] {
-            assert_eq!(next(link), expected, "{link}");
-        }
-        assert_eq!(next_page(&Url::parse("https://host/").unwrap(), &HeaderMap::new()), Ok(None));
-        assert!(matches!(next("<https://elsewhere/list>; rel=next"), Err(UpstreamError::InvalidResponse(_))));
     }
 }

@@ -149,7 +149,8 @@ fn is_refusal_of_head(facts: &Facts<'_>, verdict: &Verdict) -> bool {
 
 fn of_response(facts: &Facts<'_>) -> Verdict {
     use RequestKind::{
-        GetBase, GetBlob, GetFirstByte, GetManifest, GetToken, HeadBlob, HeadManifest, ListTags,
+        GetBase, GetBlob, GetFirstByte, GetManifest, GetToken, HeadBlob, HeadManifest, ListReferrers,
+        ListTags,
     };
     let Facts { request, hop, headers, .. } = facts;
     match (request, facts.status.as_u16()) {
@@ -181,7 +182,7 @@ fn of_response(facts: &Facts<'_>) -> Verdict {
         },
         (GetBlob(None), 206) => Verdict::invalid("partial content without a requested range"),
 
-        (ListTags | GetBase, 200) | (GetToken, 200..=299) => Verdict::Has(Content::default()),
+        (ListTags | ListReferrers | GetBase, 200) | (GetToken, 200..=299) => Verdict::Has(Content::default()),
 
         // A missing token service proves nothing about the content.
         (GetToken, status @ (404 | 410)) => {

@@ -1,12 +1,12 @@
 //! The decision tables of `docs/pull-through.md`: facts in, decision out, no I/O.
 //!
 //! Each decision is acted on by one `match`: the tables of tags in `pull/tag.rs`, of digests in `pull/manifest.rs`, of blobs
-//! in `pull/blob.rs`, of tag lists in `pull/tag_list.rs`.
+//! in `pull/blob.rs`, of lists in `pull/tag_list.rs` and `pull/referrers.rs`.
 
 mod blob;
 mod digest;
+mod listing;
 mod tag;
-mod tag_list;
 
 use oci_types::UpstreamFailure;
 use shared_models::db::links::Proof;
@@ -15,11 +15,11 @@ pub(crate) use blob::{BlobDecision, BlobFacts, blob};
 pub(crate) use digest::{
     DigestFacts, DigestHeader, DigestPullDecision, DigestRequestDecision, digest_pull, digest_request,
 };
+pub(crate) use listing::{KnownList, ListingDecision, ListingFacts, listing};
 pub(crate) use tag::{
     LocalTag, TagCheckDecision, TagCheckFacts, TagRequestDecision, TagRequestFacts, UpstreamTag, tag_check,
     tag_request,
 };
-pub(crate) use tag_list::{KnownPage, TagListDecision, TagListFacts, tag_list};
 
 /// The answer of an upstream to the request for a manifest, a blob or a list.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use oci_types::{Tag, UpstreamFailure};
 use shared_models::db::tags;
 use upstream_client::Priority;
 
-use super::decide::{self, KnownPage, TagListDecision, TagListFacts};
+use super::decide::{self, KnownList, ListingDecision, ListingFacts};
 use crate::{
     answer::TagListResult,
     cache_status::Outcome,
@@ -36,8 +36,8 @@ pub(crate) async fn list(
     let mut known = state.caches.tag_lists.get(&target.key).await;
     let mut failure = state.caches.refused.get(&negative_key(target)).await;
     let mut outcome = None;
-    let mut facts = TagListFacts {
-        known: KnownPage::None,
+    let mut facts = ListingFacts {
+        known: KnownList::None,
         offline: target.upstream.client.is_offline(),
         refusal: failure.as_ref().map(|failure| failure.class),
         failure: None,
@@ -45,24 +45,24 @@ pub(crate) async fn list(
     for _ in 0..MAX_FETCHES {
         let page = known.as_ref().and_then(|known| known.page(request, n));
         facts.known = match &known {
-            Some(known) if page.is_some() && is_fresh(known) => KnownPage::Fresh,
-            Some(_) if page.is_some() => KnownPage::Outdated,
-            _ => KnownPage::None,
+            Some(known) if page.is_some() && is_fresh(known) => KnownList::Fresh,
+            Some(_) if page.is_some() => KnownList::Outdated,
+            _ => KnownList::None,
         };
-        match (decide::tag_list(facts), page, &known) {
-            (TagListDecision::ServeKnown, Some(page), Some(known)) => {
+        match (decide::listing(facts), page, &known) {
+            (ListingDecision::ServeKnown, Some(page), Some(known)) => {
                 let ttl = ttl.saturating_sub(known.began().elapsed());
                 return Ok((Arc::new(page), outcome.unwrap_or(Outcome::Hit { ttl: Some(ttl) })));
             }
-            (TagListDecision::ServeOutdated(class), Some(page), Some(known)) => {
+            (ListingDecision::ServeOutdated(class), Some(page), Some(known)) => {
                 let since = known.began().elapsed().saturating_sub(ttl);
                 return Ok((Arc::new(page), Outcome::Stale { failure: class, since }));
             }
-            (TagListDecision::ListLocal(class), ..) => {
+            (ListingDecision::ListLocal(class), ..) => {
                 return list_local(state, target, request, n, Failure::of(class, failure)).await;
             }
             (
-                TagListDecision::Fetch | TagListDecision::ServeKnown | TagListDecision::ServeOutdated(_),
+                ListingDecision::Fetch | ListingDecision::ServeKnown | ListingDecision::ServeOutdated(_),
                 ..,
             ) => {
                 let beginning = known.clone().filter(|known| is_fresh(known));
@@ -137,7 +137,7 @@ async fn list_local(
     if rows.is_empty() && request.last.is_none() {
         return Err(ApiError::upstream(Resource::Repository, failure));
     }
-    let outcome = Outcome::LocalTags { failure: failure.class };
+    let outcome = Outcome::LocalList { failure: failure.class };
     Ok((Arc::new(Page::of_rows(rows, n)), outcome))
 }
 

@@ -38,6 +38,8 @@ pub(super) enum Endpoint<'a, R> {
     Blob { repository: R, digest: Cow<'a, str> },
     /// distribution-spec: end-8
     Tags { repository: R },
+    /// distribution-spec: end-12a, end-12b
+    Referrers { repository: R, digest: Cow<'a, str> },
     /// The state of upstreams.
     Upstreams,
     /// The state of jobs.
@@ -52,6 +54,7 @@ pub(super) mod pattern {
     pub(crate) const MANIFEST: &str = "/v2/{name:.+}/manifests/{reference:[^/]*}";
     pub(crate) const BLOB: &str = "/v2/{name:.+}/blobs/{digest:[^/]*}";
     pub(crate) const TAGS: &str = "/v2/{name:.+}/tags/list";
+    pub(crate) const REFERRERS: &str = "/v2/{name:.+}/referrers/{digest:[^/]*}";
     pub(crate) const UPSTREAMS: &str = "/api/v1/upstreams";
     pub(crate) const JOBS: &str = "/api/v1/jobs";
 }
@@ -80,6 +83,7 @@ impl<'a> Endpoint<'a, Cow<'a, str>> {
         match (kind, &*last) {
             ("manifests", _) => Some((pattern::MANIFEST, Self::Manifest { repository, reference: last })),
             ("blobs", _) => Some((pattern::BLOB, Self::Blob { repository, digest: last })),
+            ("referrers", _) => Some((pattern::REFERRERS, Self::Referrers { repository, digest: last })),
             ("tags", "list") => Some((pattern::TAGS, Self::Tags { repository })),
             _ => None,
         }
@@ -92,7 +96,10 @@ impl<'a, R> Endpoint<'a, R> {
         match (self, method) {
             (Self::Base, &Method::GET | &Method::HEAD) => Some(Action::Ping),
             (Self::Catalog, &Method::GET | &Method::HEAD) => Some(Action::ListRepositories),
-            (Self::Manifest { .. } | Self::Blob { .. }, &Method::GET | &Method::HEAD) => Some(Action::Pull),
+            (
+                Self::Manifest { .. } | Self::Blob { .. } | Self::Referrers { .. },
+                &Method::GET | &Method::HEAD,
+            ) => Some(Action::Pull),
             (Self::Tags { .. }, &Method::GET | &Method::HEAD) => Some(Action::ListTags),
             (Self::Upstreams, &Method::GET | &Method::HEAD) => Some(Action::ReadUpstreams),
             (Self::Jobs, &Method::GET | &Method::HEAD) => Some(Action::ReadJobs),
@@ -103,9 +110,10 @@ impl<'a, R> Endpoint<'a, R> {
     /// The repository, where the endpoint has one.
     pub(super) fn repository(&self) -> Option<&R> {
         match self {
-            Self::Manifest { repository, .. } | Self::Blob { repository, .. } | Self::Tags { repository } => {
-                Some(repository)
-            }
+            Self::Manifest { repository, .. }
+            | Self::Blob { repository, .. }
+            | Self::Tags { repository }
+            | Self::Referrers { repository, .. } => Some(repository),
             Self::Base | Self::Catalog | Self::Upstreams | Self::Jobs => None,
         }
     }
@@ -120,6 +128,9 @@ impl<'a, R> Endpoint<'a, R> {
             }
             Self::Blob { repository, digest } => Endpoint::Blob { repository: resolve(repository)?, digest },
             Self::Tags { repository } => Endpoint::Tags { repository: resolve(repository)? },
+            Self::Referrers { repository, digest } => {
+                Endpoint::Referrers { repository: resolve(repository)?, digest }
+            }
             Self::Upstreams => Endpoint::Upstreams,
             Self::Jobs => Endpoint::Jobs,
         })
@@ -168,6 +179,10 @@ mod tests {
             ("/x/tags/list", tags("x")),
             ("/tags/list/tags/list", tags("tags/list")),
             ("/x/manifests/tags/list", tags("x/manifests")),
+            (
+                "/x/referrers/sha256:12",
+                Some(Endpoint::Referrers { repository: "x".into(), digest: "sha256:12".into() }),
+            ),
         ] {
             assert_eq!(endpoint(path), found, "{path}");
         }
@@ -202,6 +217,7 @@ mod tests {
             ("/a/b/manifests/1", "/v2/{name:.+}/manifests/{reference:[^/]*}"),
             ("/a/b/blobs/1", "/v2/{name:.+}/blobs/{digest:[^/]*}"),
             ("/a/b/tags/list", "/v2/{name:.+}/tags/list"),
+            ("/a/b/referrers/1", "/v2/{name:.+}/referrers/{digest:[^/]*}"),
         ] {
             assert_eq!(
                 Endpoint::parse(Api::Distribution, path).map(|(pattern, _)| pattern),

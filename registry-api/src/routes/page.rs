@@ -40,19 +40,22 @@ fn size(text: &str, max: u32) -> Result<u32, ApiError> {
     Ok(text.parse().unwrap_or(u32::MAX).min(max))
 }
 
-/// Links to the page after `last`, where there is one, with the same path and `?ns=`, behind `base`.
+/// Links to the page after `last`, where there is one, with the same path, these other parameters, and `?ns=`, behind `base`.
 pub(super) fn link_next(
     request: &HttpRequest,
     response: &mut HttpResponseBuilder,
     base: &str,
-    n: u32,
+    others: &[(&str, &str)],
     last: Option<&str>,
 ) {
     let Some(last) = last else { return };
-    let last = utf8_percent_encode(last, QUERY_VALUE);
-    let mut target = format!("{base}{}?n={n}&last={last}", request.path());
-    if let Some(host) = super::ns(request) {
-        target.push_str(&format!("&ns={}", utf8_percent_encode(&host, QUERY_VALUE)));
-    }
+    let ns = super::ns(request);
+    let parameters =
+        others.iter().copied().chain([("last", last)]).chain(ns.iter().map(|host| ("ns", &**host)));
+    let query = parameters
+        .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, QUERY_VALUE)))
+        .collect::<Vec<_>>()
+        .join("&");
+    let target = format!("{base}{}?{query}", request.path());
     response.insert_header((header::LINK, format!("<{target}>; rel=\"next\"")));
 }

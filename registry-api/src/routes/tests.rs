@@ -22,6 +22,7 @@ fn routes() -> Vec<(&'static str, String, Action)> {
         (pattern::MANIFEST, format!("/v2/up/x/manifests/{digest}"), Action::Pull),
         (pattern::BLOB, format!("/v2/up/x/blobs/{digest}"), Action::Pull),
         (pattern::TAGS, "/v2/up/x/tags/list".to_owned(), Action::ListTags),
+        (pattern::REFERRERS, format!("/v2/up/x/referrers/{digest}"), Action::Pull),
         (pattern::UPSTREAMS, "/api/v1/upstreams".to_owned(), Action::ReadUpstreams),
         (pattern::JOBS, "/api/v1/jobs".to_owned(), Action::ReadJobs),
     ]

@@ -5,6 +5,7 @@ pub(super) mod base;
 pub(super) mod blobs;
 pub(super) mod catalog;
 pub(super) mod manifests;
+pub(super) mod referrers;
 pub(super) mod tags;
 
 use actix_web::http::header::HeaderName;

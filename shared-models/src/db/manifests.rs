@@ -2,14 +2,17 @@
 
 use bytes::Bytes;
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
-    QueryDsl, Queryable, Selectable, dsl::exists, select,
+    BoolExpressionMethods, ExpressionMethods, Insertable, JoinOnDsl, NullableExpressionMethods,
+    OptionalExtension, QueryDsl, Queryable, Selectable, dsl::exists, select,
 };
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
 
-use super::{Conn, Db, DbError, columns, first, from_column, insert_all, on, to_column};
-use crate::schema::{manifest_descriptors, manifests};
+use super::{
+    Conn, Db, DbError, columns, first, from_column, insert_all, load, on, repositories::RepositoryKey,
+    to_column,
+};
+use crate::schema::{manifest_descriptors, manifests, repositories, repository_manifests};
 use oci_types::{
     Digest, Manifest, MediaType, Millis,
     manifest::{Descriptor, DescriptorRole, Platform},
@@ -104,6 +107,37 @@ pub async fn stored(db: &Db, digest: &Digest) -> Result<bool, DbError> {
 pub(super) async fn is_stored(conn: &mut Conn, digest: &Digest) -> Result<bool, DbError> {
     let query = select(exists(manifests::table.filter(manifests::digest.eq(digest))));
     Ok(on!(conn, |c| query.get_result(c))?)
+}
+
+/// Up to `limit` manifests of a repository whose subject is `subject`, in the order of their digests: those that its
+/// upstream has confirmed.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn referrers(
+    db: &Db,
+    repository: &RepositoryKey,
+    subject: &Digest,
+    limit: i64,
+) -> Result<Vec<StoredManifest>, DbError> {
+    use manifests as m;
+    use repository_manifests as rm;
+    let query = rm::table
+        .inner_join(repositories::table)
+        .inner_join(m::table.on(m::digest.eq(rm::manifest)))
+        .filter(repositories::key.eq(repository.as_str().to_owned()))
+        .filter(rm::confirmed)
+        .filter(m::subject.eq(subject.clone()))
+        .order(m::digest)
+        .limit(limit)
+        .select((m::digest, m::media_type, m::body));
+    let rows: Vec<(Digest, String, Vec<u8>)> = load!(db, query)?;
+    let stored = |(digest, media_type, body): (Digest, String, Vec<u8>)| StoredManifest {
+        digest,
+        media_type: MediaType::new(&media_type),
+        body: body.into(),
+    };
+    Ok(rows.into_iter().map(stored).collect())
 }
 
 /// The platform that an index states for a manifest. `None` if no index in the database states one.

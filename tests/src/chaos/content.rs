@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
 use super::body::Body;
 use super::http::Request;
 use super::resource::Resource;
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Manifests, tags and blobs of one repository. Blobs are shared with the caller and not copied.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ struct Repository {
 #[derive(Debug, Default)]
 pub(super) struct Content {
     repositories: RwLock<HashMap<String, Repository>>,
+    /// Whether it has the referrers API.
+    pub(super) has_referrers: AtomicBool,
     files: RwLock<HashMap<String, Bytes>>,
 }
 
@@ -92,6 +97,10 @@ impl Content {
             (repo, repositories.get(repo).map(|repository| repository.manifest(reference)))
         } else if let Some((repo, digest)) = rest.rsplit_once("/blobs/") {
             (repo, repositories.get(repo).map(|repository| repository.blob(digest)))
+        } else if let Some((repo, digest)) = rest.rsplit_once("/referrers/")
+            && self.has_referrers.load(Ordering::Relaxed)
+        {
+            (repo, repositories.get(repo).map(|repository| repository.referrers(repo, digest, request)))
         } else if let Some(repo) = rest.strip_suffix("/tags/list") {
             (repo, repositories.get(repo).map(|repository| repository.tag_page(repo, request)))
         } else {
@@ -116,6 +125,42 @@ impl Repository {
                 Resource::stored(Body::from(bytes.clone()), "application/octet-stream", Some(digest))
             }
             None => Resource::error(404, "BLOB_UNKNOWN", "no such blob"),
+        }
+    }
+
+    /// distribution-spec: end-12a, in pages of two as it is paged with `after`.
+    fn referrers(&self, repo: &str, subject: &str, request: &Request) -> Resource {
+        let after = url::form_urlencoded::parse(request.query.as_bytes())
+            .find(|(name, _)| name == "after")
+            .map_or_else(String::new, |(_, value)| value.into_owned());
+        let found: BTreeMap<&String, serde_json::Value> = self
+            .manifests
+            .iter()
+            .filter(|(digest, _)| **digest > after)
+            .filter_map(|(digest, (media_type, body))| {
+                let manifest: serde_json::Value = serde_json::from_slice(body).ok()?;
+                (manifest["subject"]["digest"] == subject).then(|| {
+                    let descriptor = serde_json::json!({
+                        "mediaType": media_type,
+                        "digest": digest,
+                        "size": body.len(),
+                        "artifactType": manifest["artifactType"],
+                        "annotations": manifest["annotations"],
+                    });
+                    (digest, descriptor)
+                })
+            })
+            .collect();
+        let page: Vec<_> = found.iter().take(2).collect();
+        let next = page.last().filter(|_| found.len() > page.len()).map(|(digest, _)| {
+            ("Link".to_owned(), format!("</v2/{repo}/referrers/{subject}?after={digest}>; rel=\"next\""))
+        });
+        let manifests: Vec<_> = page.iter().map(|(_, descriptor)| *descriptor).collect();
+        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+        Resource {
+            content_type: OCI_INDEX.to_owned(),
+            headers: next.into_iter().collect(),
+            ..Resource::json(200, index.to_string())
         }
     }
 

@@ -23,6 +23,7 @@ mod operations;
 mod presigned;
 mod proofs;
 mod pulls;
+mod referrers;
 mod resolve;
 mod restart;
 mod sharing;

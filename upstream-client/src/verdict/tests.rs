@@ -28,7 +28,7 @@ fn get_first_byte() -> RequestKind {
     RequestKind::GetFirstByte(digest())
 }
 
-fn every_request() -> [RequestKind; 9] {
+fn every_request() -> [RequestKind; 10] {
     [
         head_manifest(),
         RequestKind::GetManifest,
@@ -37,6 +37,7 @@ fn every_request() -> [RequestKind; 9] {
         RequestKind::GetBlob(None),
         RequestKind::GetBlob(Some(ByteRange { first: 4, last: Some(6) })),
         RequestKind::ListTags,
+        RequestKind::ListReferrers,
         RequestKind::GetBase,
         RequestKind::GetToken,
     ]
@@ -417,7 +418,7 @@ fn a_body_is_the_whole_blob_or_begins_where_the_requested_range_does() {
 
 #[test]
 fn lists_and_tokens_are_read_from_the_body() {
-    for request in [RequestKind::ListTags, RequestKind::GetToken] {
+    for request in [RequestKind::ListTags, RequestKind::ListReferrers, RequestKind::GetToken] {
         assert_eq!(judge(&request, 200, with(&[HTML])), Verdict::Has(Content::default()));
     }
 }

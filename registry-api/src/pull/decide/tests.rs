@@ -282,24 +282,25 @@ fn a_tag_list_is_known_fetched_or_local() {
     let unavailable = UpstreamFailure::Unavailable { retry_after: None };
     let not_found = Some(UpstreamFailure::NotFound);
     for (known, offline, refusal, expected) in [
-        (KnownPage::None, false, None, TagListDecision::Fetch),
-        (KnownPage::Outdated, false, None, TagListDecision::Fetch),
-        (KnownPage::Fresh, false, None, TagListDecision::ServeKnown),
-        (KnownPage::Fresh, true, not_found, TagListDecision::ServeKnown),
-        (KnownPage::None, false, not_found, TagListDecision::ListLocal(UpstreamFailure::NotFound)),
-        (KnownPage::Outdated, false, not_found, TagListDecision::ListLocal(UpstreamFailure::NotFound)),
-        (KnownPage::None, true, not_found, TagListDecision::ListLocal(unavailable)),
-        (KnownPage::Outdated, true, None, TagListDecision::ServeOutdated(unavailable)),
+        (KnownList::None, false, None, ListingDecision::Fetch),
+        (KnownList::Outdated, false, None, ListingDecision::Fetch),
+        (KnownList::Fresh, false, None, ListingDecision::ServeKnown),
+        (KnownList::Fresh, true, not_found, ListingDecision::ServeKnown),
+        (KnownList::None, false, not_found, ListingDecision::ListLocal(UpstreamFailure::NotFound)),
+        (KnownList::Outdated, false, not_found, ListingDecision::ServeOutdated(UpstreamFailure::NotFound)),
+        (KnownList::None, true, not_found, ListingDecision::ListLocal(UpstreamFailure::NotFound)),
+        (KnownList::None, true, None, ListingDecision::ListLocal(unavailable)),
+        (KnownList::Outdated, true, None, ListingDecision::ServeOutdated(unavailable)),
     ] {
-        let facts = TagListFacts { known, offline, refusal, failure: None };
-        assert_eq!(tag_list(facts), expected, "{facts:?}");
+        let facts = ListingFacts { known, offline, refusal, failure: None };
+        assert_eq!(listing(facts), expected, "{facts:?}");
         for failure in failures() {
             let expected = match known {
-                KnownPage::None => TagListDecision::ListLocal(failure),
-                KnownPage::Outdated => TagListDecision::ServeOutdated(failure),
-                KnownPage::Fresh => TagListDecision::ServeKnown,
+                KnownList::None => ListingDecision::ListLocal(failure),
+                KnownList::Outdated => ListingDecision::ServeOutdated(failure),
+                KnownList::Fresh => ListingDecision::ServeKnown,
             };
-            assert_eq!(tag_list(TagListFacts { failure: Some(failure), ..facts }), expected);
+            assert_eq!(listing(ListingFacts { failure: Some(failure), ..facts }), expected);
         }
     }
 }

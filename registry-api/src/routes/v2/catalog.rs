@@ -29,6 +29,6 @@ pub(crate) async fn get(state: &AppState, request: &HttpRequest) -> Result<HttpR
     let page = Page::of_rows(repositories::catalog(&state.db, last.as_ref(), rows_for(n)).await?, n);
     let mut response = HttpResponse::Ok();
     let base = base_url(request, state.config.settings.public_url.as_ref());
-    page::link_next(request, &mut response, &base, n, page.next_last.as_deref());
+    page::link_next(request, &mut response, &base, &[("n", &n.to_string())], page.next_last.as_deref());
     Ok(response.json(Catalog { repositories: &page.items }))
 }

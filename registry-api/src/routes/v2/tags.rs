@@ -38,6 +38,6 @@ pub(crate) async fn get(
     let (page, outcome) = tag_list::list(state, &repository.target, &requested, n).await?;
     response.insert_header((CACHE_STATUS, outcome.header()));
     let base = base_url(request, state.config.settings.public_url.as_ref());
-    page::link_next(request, &mut response, &base, n, page.next_last.as_deref());
+    page::link_next(request, &mut response, &base, &[("n", &n.to_string())], page.next_last.as_deref());
     Ok(response.json(TagList { name, tags: &page.items }))
 }
