@@ -46,6 +46,9 @@ pub struct NodeSettings {
     /// The interval between two heartbeats.
     #[serde(with = "settings::duration::positive")]
     pub heartbeat: Duration,
+    /// How long a client waits for the next byte of a blob that is being downloaded.
+    #[serde(with = "settings::duration::positive")]
+    pub client_wait: Duration,
 }
 
 impl Default for NodeSettings {
@@ -54,6 +57,7 @@ impl Default for NodeSettings {
             read_size: 32 * 1024,
             partial_max_age: Duration::from_hours(7 * 24),
             heartbeat: Duration::from_secs(5),
+            client_wait: Duration::from_secs(45),
         }
     }
 }

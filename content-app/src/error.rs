@@ -40,6 +40,10 @@ pub(crate) enum FillError {
     /// The blob is recorded as stored, its storage is unavailable, and no upstream has it any more.
     #[error("the storage of the blob is unavailable, and no upstream has the blob")]
     StorageUnavailable,
+    /// The next byte did not arrive within [`NodeSettings::client_wait`](crate::config::NodeSettings::client_wait). The fill
+    /// continues.
+    #[error("the download of the blob did not progress in time")]
+    ClientWait,
     /// Another fill stored the blob after this one was requested: read it from the storage.
     #[error("the blob is stored already")]
     AlreadyStored,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use bypass::Bypass;
 pub(crate) use fill::{Fill, Phase};
-pub(crate) use reader::Reader;
+pub(crate) use reader::{Reader, linger};
 pub(crate) use verifier::hash_prefix;
 
 use crate::{error::FillError, state::State};

@@ -1,8 +1,8 @@
 //! A reader of a fill: one client or peer, at its own offset and speed.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     fill::{Fill, FillState, Phase},
@@ -13,6 +13,15 @@ use crate::{config::UnverifiedRanges, error::FillError, read_mode::ReadMode};
 /// Maximum number of claims of readers that wait for a download. Beyond it, a reader requests its
 /// claim again after the next change.
 const MAX_REQUESTS: usize = 64;
+
+/// How long a fill continues for a client that had to wait too long, so that it finds the bytes when it retries.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Lets a fill continue for a client that had to wait too long.
+pub(crate) fn linger(fill: Arc<Fill>, mode: ReadMode) {
+    let reader = Reader::join(fill, mode);
+    tokio::spawn(async move { timeout(LINGER, reader.fill.wait_until_ended()).await });
+}
 
 /// Reads a fill. Never delays the download; the fill runs at least as long as it has a reader.
 pub(crate) struct Reader {

@@ -1,18 +1,19 @@
 //! `GET|HEAD /content/v1/{repository}/blobs/{digest}`: a blob, for a client with a content link.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse};
 use blob_store::StoredBlob;
 use futures::TryStreamExt as _;
 use oci_types::constant_blobs;
 use shared_models::db::blobs;
+use tokio::time::timeout;
 
 use super::{content::Content, error::ContentError};
 use crate::{
     answer::{Answer, BodySource, Known},
     error::FillError,
-    fills::{Bypass, Reader},
+    fills::{self, Bypass, Reader},
     read_mode::ReadMode,
     request::{BlobRequest, Verified},
     writer,
@@ -39,21 +40,34 @@ pub(super) async fn get(
             _ => writer::constant(&answer, bytes),
         });
     }
+    let mut answering = pin!(stored_or_filled(&request, content));
+    match timeout(content.state.config.node.client_wait, &mut answering).await {
+        Ok(response) => response,
+        Err(_elapsed) => {
+            if let Some(fill) = content.fills.get(&request.digest) {
+                fills::linger(fill, request.range.client_mode());
+            }
+            Err(FillError::ClientWait.into())
+        }
+    }
+}
+
+async fn stored_or_filled(request: &BlobRequest, content: &Content) -> Result<HttpResponse, ContentError> {
     for _ in 0..MAX_JOIN_ATTEMPTS {
         // A reader of a running fill does not wait for the storage.
         let is_running =
             !request.is_head && content.fills.get(&request.digest).is_some_and(|fill| fill.is_running());
         if !is_running
             && let Some(blob) = content.state.blobs.get(&request.digest).await?
-            && let Some(response) = stored(&request, content, blob).await?
+            && let Some(response) = stored(request, content, blob).await?
         {
             content.state.reads.touch(&request.digest);
             return Ok(response);
         }
         if request.is_head {
-            return head_on_demand(&request, content).await;
+            return head_on_demand(request, content).await;
         }
-        match fill(&request, content).await {
+        match fill(request, content).await {
             Err(FillError::Stopped | FillError::AlreadyStored) => {}
             response => return Ok(response?),
         }
@@ -147,22 +161,23 @@ async fn bypass(
         let state = Arc::clone(&content.state);
         Bypass::open(state, request.digest.clone(), request.repository.as_ref(), size)
     };
-    match serve(request, open().await?).await {
+    match serve(request, content, open().await?).await {
         // The size that was stated before is not that of the sources.
         Err(FillError::WrongSize) => {
             let mut bypass = open().await?;
             bypass.query_size().await?;
-            serve(request, bypass).await
+            serve(request, content, bypass).await
         }
         response => response,
     }
 }
 
-async fn serve(request: &BlobRequest, bypass: Bypass) -> Result<HttpResponse, FillError> {
+async fn serve(request: &BlobRequest, content: &Content, bypass: Bypass) -> Result<HttpResponse, FillError> {
     let answer = Answer::new(request, Known::Bypassed { size: bypass.size() });
     if !answer.is_success() {
         return Ok(writer::head_only(&answer));
     }
     let bypass = bypass.connect(answer.range.clone(), None).await?;
-    Ok(writer::with_body(&answer, writer::bypass_stream(bypass)))
+    let chunks = writer::bypass_stream(bypass, content.state.config.node.client_wait);
+    Ok(writer::with_body(&answer, chunks))
 }

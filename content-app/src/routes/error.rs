@@ -86,6 +86,7 @@ fn of_fill(error: &FillError) -> OciError {
         FillError::Disk(_) => unavailable("the blob cannot be stored, and its size is not known"),
         FillError::Database(_) => unavailable("the database is not available"),
         FillError::StorageUnavailable => unavailable("the storage of this blob is unavailable"),
+        FillError::ClientWait => unavailable("the blob is being downloaded, and did not arrive in time"),
         FillError::AlreadyStored => unavailable("the blob was stored meanwhile"),
         FillError::Stopped => unavailable("the node is stopping"),
     }

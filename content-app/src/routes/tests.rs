@@ -45,11 +45,7 @@ async fn content_app(folder: &TempDir) -> ContentApp {
         internal_url: "http://127.0.0.1:1".to_owned(),
         link_keys: std::sync::Arc::new(keys(SECRET)),
         sharing: Sharing::Alone,
-        node: NodeSettings {
-            heartbeat: Duration::from_secs(1),
-            read_size: 32 * 1024,
-            partial_max_age: Duration::from_secs(60),
-        },
+        node: NodeSettings::default(),
         fills: FillPolicy::default(),
     };
     ContentApp::new(config, db, store, std::collections::HashMap::new(), &mut Registry::default()).unwrap()

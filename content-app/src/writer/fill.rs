@@ -1,17 +1,17 @@
 //! Streams of a range of a fill while its bytes arrive.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::web::Bytes;
 use blob_store::Partial;
 use futures::{Stream, stream::try_unfold};
 use oci_types::Hasher;
+use tokio::time::timeout;
 
 use super::file::read;
 use crate::{
     error::FillError,
-    fills::{Bypass, Reader, hash_prefix},
-    metrics::GaugeGuard,
+    fills::{Bypass, Reader, hash_prefix, linger},
     read_mode::ReadMode,
     source::byte_length,
     state::State,
@@ -20,26 +20,37 @@ use crate::{
 /// A client's range of a fill. Continues from an upstream without storing when the disk has no space for the rest.
 ///
 /// # Errors
-/// The fill failed, or its bytes do not match the digest. The connection is then aborted, so that
-/// no client treats the body as complete.
+/// The fill failed, its bytes do not match the digest, or the next byte did not arrive within `client_wait`. The connection
+/// is then aborted, so that no client treats the body as complete.
 pub(crate) fn client_stream(
     state: Arc<State>,
     reader: Reader,
     range: Range<u64>,
 ) -> impl Stream<Item = Result<Bytes, FillError>> {
-    let counted = state.metrics.reader();
+    let (counted, client_wait) = (state.metrics.reader(), state.config.node.client_wait);
+    let (fill, mode) = (Arc::clone(reader.fill()), reader.mode());
     let stream = FillStream::new(state, reader, range);
-    try_unfold((ClientStream::Fill(stream), counted), next_for_client)
+    try_unfold((ClientStream::Fill(stream), counted), move |(stream, counted)| {
+        let fill = Arc::clone(&fill);
+        async move {
+            let mut next = pin!(next_for_client(stream));
+            let (chunk, stream) = match timeout(client_wait, &mut next).await {
+                Ok(next) => next?,
+                Err(_elapsed) => {
+                    linger(fill, mode);
+                    return Err(FillError::ClientWait);
+                }
+            };
+            Ok(chunk.map(|chunk| (chunk, (stream, counted))))
+        }
+    })
 }
 
-async fn next_for_client(
-    (stream, counted): (ClientStream, GaugeGuard),
-) -> Result<Option<(Bytes, (ClientStream, GaugeGuard))>, FillError> {
-    let (chunk, stream) = match stream {
-        ClientStream::Fill(stream) => stream.next_or_bypass().await?,
-        ClientStream::Bypass(mut bypass) => (bypass.next().await?, ClientStream::Bypass(bypass)),
-    };
-    Ok(chunk.map(|chunk| (chunk, (stream, counted))))
+async fn next_for_client(stream: ClientStream) -> Result<(Option<Bytes>, ClientStream), FillError> {
+    match stream {
+        ClientStream::Fill(stream) => stream.next_or_bypass().await,
+        ClientStream::Bypass(mut bypass) => Ok((bypass.next().await?, ClientStream::Bypass(bypass))),
+    }
 }
 
 /// Another node's range of a fill.
@@ -59,9 +70,15 @@ pub(crate) fn peer_stream(
 /// A client's range from an upstream, without storing.
 ///
 /// # Errors
-/// As [`Bypass::next`].
-pub(crate) fn bypass_stream(bypass: Bypass) -> impl Stream<Item = Result<Bytes, FillError>> {
-    try_unfold(bypass, |mut bypass| async move { Ok(bypass.next().await?.map(|chunk| (chunk, bypass))) })
+/// As [`Bypass::next`]; the next byte did not arrive within `client_wait`.
+pub(crate) fn bypass_stream(
+    bypass: Bypass,
+    client_wait: Duration,
+) -> impl Stream<Item = Result<Bytes, FillError>> {
+    try_unfold(bypass, move |mut bypass| async move {
+        let chunk = timeout(client_wait, bypass.next()).await.map_err(|_elapsed| FillError::ClientWait)??;
+        Ok(chunk.map(|chunk| (chunk, bypass)))
+    })
 }
 
 enum ClientStream {

@@ -136,6 +136,26 @@ async fn a_download_that_waits_for_a_place_ends_with_its_last_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_waits_only_so_long_for_a_byte_while_the_download_continues() {
+    let cold = Cold::with(MIB, "client_wait = \"500ms\"").await;
+    cold.on_blob(1, [Fault::Delay(Duration::from_secs(2))]);
+    let answer = cold.get(&[]).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+    assert_eq!(answer.header("retry-after"), "5");
+    assert_eventually!(cold.world.blob_path(&cold.digest).exists());
+    cold.assert_served().await;
+    assert_eq!(cold.asked_ranges(), [""]);
+
+    let cold = Cold::with(4 * MIB, "client_wait = \"500ms\"").await;
+    cold.on_blob(1, [Fault::StallAfter(count(2 * MIB), Duration::from_secs(2))]);
+    let answer = cold.raw(&[]).await;
+    assert_eq!(answer.status, 200);
+    assert!(!answer.rest().await.complete);
+    cold.assert_stored().await;
+    assert_eq!(cold.asked_ranges(), [""]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn downloads_that_drip_yield_to_one_of_another_upstream_that_waits() {
     let (slow, quick) = (ChaosUpstream::start().await, ChaosUpstream::start().await);
     let builder = TestWorld::builder()
