@@ -9,6 +9,9 @@ use crate::request::{BlobRequest, Resolved};
 #[cfg(test)]
 mod tests;
 
+/// A blob never changes, and its bytes must not.
+const CACHE_CONTROL: &str = "private, max-age=31536000, immutable, no-transform";
+
 /// The state of a requested blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
@@ -126,7 +129,11 @@ impl Answer {
             status => {
                 headers.push(("Docker-Content-Digest", self.digest.clone()));
                 headers.push(("Accept-Ranges", "bytes".to_owned()));
-                headers.push(("Cache-Control", "private, max-age=31536000, immutable".to_owned()));
+                let is_unverified = self.cache_status.is_unverified;
+                let cache_control = if is_unverified { "no-store" } else { CACHE_CONTROL };
+                headers.push(("Cache-Control", cache_control.to_owned()));
+                // nginx would otherwise read ahead of its client for minutes, or write the body to disk.
+                headers.push(("X-Accel-Buffering", "no".to_owned()));
                 headers.push(("Content-Type", "application/octet-stream".to_owned()));
                 headers.push(("Cache-Status", self.cache_status.to_string()));
                 if status == StatusCode::PARTIAL_CONTENT {

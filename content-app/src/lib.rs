@@ -75,7 +75,7 @@ impl ContentApp {
             cluster,
         });
         let fills = Fills::new(Arc::clone(&state), tokio::runtime::Handle::current());
-        Ok(Self(web::Data::new(Content { state, fills })))
+        Ok(Self(web::Data::new(Content::new(state, fills))))
     }
 
     /// Mounts the routes for clients, `/content/v1/…`.

@@ -7,6 +7,7 @@ mod fills;
 mod peers;
 #[cfg(test)]
 mod tests;
+mod unknown_keys;
 
 use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 
@@ -92,7 +93,9 @@ async fn handle(
     request: HttpRequest,
     content: web::Data<Content>,
 ) -> Result<HttpResponse, ContentError> {
-    let verified = proof.verify(&request, &content.state.config.link_keys)?;
+    let verified = proof
+        .verify(&request, &content.state.config.link_keys)
+        .inspect_err(|error| content.unknown_keys.note(error))?;
     match action {
         Action::GetBlob => blobs::get(&verified, &request, &content).await,
         Action::ListFills => Ok(fills::list(&verified, &content)),

@@ -14,9 +14,10 @@ use actix_web::{
     Error, HttpMessage as _, HttpRequest,
     body::{BodySize, BoxBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
-    http::Method,
+    http::{ConnectionType, Method},
     web::Bytes,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     HttpMetrics,
@@ -37,6 +38,7 @@ pub(crate) const UNMATCHED: Route = Route("unmatched");
 pub(crate) struct Access {
     pub(crate) service: fn(&str) -> &'static str,
     pub(crate) metrics: HttpMetrics,
+    pub(crate) draining: CancellationToken,
 }
 
 impl<S> Transform<S, ServiceRequest> for Access
@@ -52,7 +54,7 @@ where
 
     fn new_transform(&self, next: S) -> Self::Future {
         let counters = Rc::new(WorkerCounters::new(self.metrics.clone()));
-        ready(Ok(Recorder { next, service: self.service, counters }))
+        ready(Ok(Recorder { next, service: self.service, counters, draining: self.draining.clone() }))
     }
 }
 
@@ -61,6 +63,7 @@ pub(crate) struct Recorder<S> {
     next: S,
     service: fn(&str) -> &'static str,
     counters: Rc<WorkerCounters>,
+    draining: CancellationToken,
 }
 
 impl<S> Service<ServiceRequest> for Recorder<S>
@@ -77,8 +80,8 @@ where
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let (started, service) = (Instant::now(), (self.service)(request.path()));
         let in_flight = request.conn_data::<Rc<Requests>>().cloned().map(Requests::begin);
-        let counters = Rc::clone(&self.counters);
-        Recording { answer: self.next.call(request), in_flight, started, service, counters }
+        let (counters, draining) = (Rc::clone(&self.counters), self.draining.clone());
+        Recording { answer: self.next.call(request), in_flight, started, service, counters, draining }
     }
 }
 
@@ -89,6 +92,7 @@ pub(crate) struct Recording<F> {
     started: Instant,
     service: &'static str,
     counters: Rc<WorkerCounters>,
+    draining: CancellationToken,
 }
 
 impl<F> Future for Recording<F>
@@ -98,7 +102,10 @@ where
     type Output = Result<ServiceResponse<Recorded>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = explained(ready!(Pin::new(&mut self.answer).poll(context))?);
+        let mut response = explained(ready!(Pin::new(&mut self.answer).poll(context))?);
+        if self.draining.is_cancelled() {
+            response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        }
         let request = response.request();
         let code = response.status().as_u16();
         let counters = self.counters.of(self.service, &route(request), code);

@@ -108,6 +108,7 @@ impl OciError {
     pub fn response(&self) -> HttpResponse {
         let body = Body { errors: [Entry { code: self.code.descriptor().0, message: &self.message }] };
         let mut response = HttpResponse::build(self.status);
+        response.insert_header((header::CACHE_CONTROL, "no-cache"));
         if let Some(seconds) = self.retry_after {
             response.insert_header((header::RETRY_AFTER, seconds.to_string()));
         }

@@ -20,6 +20,7 @@ use actix_web::{
     rt::net::TcpStream,
     web,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     HttpMetrics, OciCode, OciError,
@@ -55,7 +56,8 @@ pub struct Options {
 /// Time after which an idle connection is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// Serves until `shutdown` resolves, then waits for requests in flight, up to the limit.
+/// Serves until `shutdown` resolves, then waits for requests in flight, up to the limit. From `draining` on, each response
+/// closes its connection, so that clients do not send a request on a connection that is about to be closed.
 ///
 /// # Errors
 /// The server cannot run on the listener.
@@ -63,6 +65,7 @@ pub async fn serve<C>(
     listen: Listen<C>,
     options: &Options,
     metrics: HttpMetrics,
+    draining: CancellationToken,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()>
 where
@@ -74,20 +77,20 @@ where
         .workers(options.workers)
         .shutdown_timeout(options.shutdown_timeout.as_secs())
         .disable_signals();
-    let draining = server.graceful_shutdown_signal();
+    let stopping = server.graceful_shutdown_signal();
     let server = server
         .listen("http", listener, move || {
             let app = App::new()
-                .wrap(Access { service, metrics: metrics.clone() })
+                .wrap(Access { service, metrics: metrics.clone(), draining: draining.clone() })
                 .configure(configure.clone())
                 .default_service(web::to(async |request: HttpRequest| unmatched(&request)))
                 .into_factory()
                 .map_err(|error| error.error_response());
-            let draining = draining.clone();
+            let stopping = stopping.clone();
             let http = HttpService::build()
                 .graceful_shutdown_signal(move || {
-                    let draining = draining.clone();
-                    async move { draining.notified().await }
+                    let stopping = stopping.clone();
+                    async move { stopping.notified().await }
                 })
                 .keep_alive(KEEP_ALIVE)
                 .client_request_timeout(head_timeout)

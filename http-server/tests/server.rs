@@ -13,6 +13,7 @@ use futures::stream;
 use http_server::{HttpMetrics, Listen, Options, serve};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// A running server, stopped when this value is dropped.
 struct Server {
@@ -69,7 +70,7 @@ fn start(head_timeout: Duration, write_timeout: Duration, ended: mpsc::Sender<()
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let listen = Listen { listener, configure, service: |_| "test" };
         let stopped = async { drop(stopped.await) };
-        runtime.block_on(serve(listen, &options, metrics, stopped)).unwrap();
+        runtime.block_on(serve(listen, &options, metrics, CancellationToken::new(), stopped)).unwrap();
     });
     Server { address, _stop: stop }
 }

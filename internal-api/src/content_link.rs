@@ -29,7 +29,7 @@ impl LinkKeys {
     /// a known one that occurs twice is an error.
     ///
     /// # Errors
-    /// [`SignatureError`], whatever the cause.
+    /// [`SignatureError`].
     pub fn verify(
         &self,
         repository: &str,
@@ -40,9 +40,9 @@ impl LinkKeys {
         let [expires, key, hex] = parameters(query, '&', ["expires", "key", "sig"])?;
         signature(self.find(key)?, repository, digest, expires).verify(hex)?;
         if now.0 >= number(expires)?.saturating_mul(1000) {
-            return Err(SignatureError);
+            return Err(SignatureError::Invalid);
         }
-        let repository = RepositoryName::parse(repository).map_err(|_| SignatureError)?;
-        Ok((repository, Digest::parse(digest).map_err(|_| SignatureError)?))
+        let repository = RepositoryName::parse(repository).map_err(|_| SignatureError::Invalid)?;
+        Ok((repository, Digest::parse(digest).map_err(|_| SignatureError::Invalid)?))
     }
 }

@@ -84,6 +84,9 @@ impl LinkKeys {
 
     pub(crate) fn find(&self, id: &str) -> Result<&LinkKey, SignatureError> {
         let (first, others) = &*self.keys;
-        std::iter::once(first).chain(others).find(|key| key.id == id).ok_or(SignatureError)
+        std::iter::once(first).chain(others).find(|key| key.id == id).ok_or_else(|| match is_key_id(id) {
+            true => SignatureError::UnknownKey { id: id.to_owned() },
+            false => SignatureError::Invalid,
+        })
     }
 }

@@ -5,10 +5,19 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::Sha256;
 
-/// An invalid or expired signature. The reason is deliberately not reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the signature is invalid or has expired")]
-pub struct SignatureError;
+/// Why a signature is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// It is missing, invalid or expired. Which of them is deliberately not reported.
+    #[error("the signature is invalid or has expired")]
+    Invalid,
+    /// No key has this id.
+    #[error("the signature is of a key with the unknown id {id}")]
+    UnknownKey {
+        /// The id, in the grammar of [`is_key_id`](crate::is_key_id).
+        id: String,
+    },
+}
 
 /// A message authentication code under one key.
 #[derive(Clone)]
@@ -37,10 +46,10 @@ impl Mac {
     /// Compares in constant time. Upper-case digits are invalid: a signature has one form.
     pub(crate) fn verify(self, signature: &str) -> Result<(), SignatureError> {
         if signature.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(SignatureError);
+            return Err(SignatureError::Invalid);
         }
-        let bytes = hex::decode(signature).map_err(|_| SignatureError)?;
-        self.0.verify_slice(&bytes).map_err(|_| SignatureError)
+        let bytes = hex::decode(signature).map_err(|_| SignatureError::Invalid)?;
+        self.0.verify_slice(&bytes).map_err(|_| SignatureError::Invalid)
     }
 }
 
@@ -63,17 +72,17 @@ pub(crate) fn parameters<'a, const N: usize>(
             continue;
         };
         if slot.replace(value).is_some() {
-            return Err(SignatureError);
+            return Err(SignatureError::Invalid);
         }
     }
     let mut values = [""; N];
     for (value, found) in values.iter_mut().zip(found) {
-        *value = found.ok_or(SignatureError)?;
+        *value = found.ok_or(SignatureError::Invalid)?;
     }
     Ok(values)
 }
 
 /// A decimal number.
 pub(crate) fn number(text: &str) -> Result<i64, SignatureError> {
-    text.parse().map_err(|_| SignatureError)
+    text.parse().map_err(|_| SignatureError::Invalid)
 }

@@ -34,7 +34,7 @@ impl LinkKeys {
     /// Verifies a value of [`SIGNATURE_HEADER`] that was made at most [`MAX_CLOCK_SKEW`] before or after `now`.
     ///
     /// # Errors
-    /// [`SignatureError`], whatever the cause.
+    /// [`SignatureError`].
     pub fn verify_request(
         &self,
         method: &str,
@@ -42,11 +42,11 @@ impl LinkKeys {
         header: &str,
         now: Millis,
     ) -> Result<(), SignatureError> {
-        let fields = header.strip_prefix("Tidegate ").ok_or(SignatureError)?;
+        let fields = header.strip_prefix("Tidegate ").ok_or(SignatureError::Invalid)?;
         let [key, at, hex] = parameters(fields, ',', ["key", "at", "sig"])?;
         signature(self.find(key)?, method, path_and_query, at).verify(hex)?;
         let at = Millis(number(at)?);
         let is_recent = at.age(now) <= MAX_CLOCK_SKEW && now.age(at) <= MAX_CLOCK_SKEW;
-        is_recent.then_some(()).ok_or(SignatureError)
+        is_recent.then_some(()).ok_or(SignatureError::Invalid)
     }
 }

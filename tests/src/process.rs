@@ -160,7 +160,12 @@ impl TidegateProcess {
         wanted.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
     }
 
-    /// Asks it to end: SIGTERM.
+    /// Asks it to end at once: SIGINT.
+    pub fn interrupt(&mut self) {
+        self.daemon.interrupt();
+    }
+
+    /// Asks it to end after its grace period: SIGTERM.
     pub fn terminate(&mut self) {
         self.daemon.terminate();
     }

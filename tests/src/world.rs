@@ -18,6 +18,7 @@ use tidegate::{
     cli::{Flags, Mode},
     config,
     process::Process,
+    signals::Shutdown,
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use url::Url;
@@ -90,6 +91,7 @@ impl WorldBuilder {
         let running = tokio::spawn(process.run(async move {
             // A world that is dropped stops too.
             let _ = stopped.await.is_ok();
+            Shutdown::Immediate
         }));
         TestWorld {
             api: format!("http://{}", listening.public),
@@ -285,7 +287,7 @@ impl TestWorld {
         assert!(fs::read(&path).unwrap() == *bytes, "{digest} is stored with other bytes");
     }
 
-    /// Stops as on SIGTERM, and returns the directory.
+    /// Stops as on SIGINT, and returns the directory.
     pub async fn stop(mut self) -> TempDir {
         let (stop, running) = self.running.take().unwrap();
         let _ = stop.send(());

@@ -55,7 +55,7 @@ async fn serve(mode: Mode, settings: Settings) -> anyhow::Result<()> {
     // A signal also ends the wait for the schema.
     let process = tokio::select! {
         process = Process::start(mode, &settings) => process?,
-        () = signals.received() => return Ok(()),
+        _ = signals.received() => return Ok(()),
     };
     // A service runs without its banner, for instance when the output is a full disk.
     if let Err(error) = writeln!(stdout(), "{}", banner::banner(mode, process.listening(), &settings)) {

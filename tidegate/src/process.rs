@@ -14,8 +14,8 @@ use upstream_client::{Observer, Upstream};
 
 use crate::{
     banner::Listening, cli::Mode, clock::ClockOffset, config::Settings, data_dir, link_keys,
-    listeners::Listeners, services, stages::Stages, storage, upstream_metrics::UpstreamMetrics,
-    upstream_sharing,
+    listeners::Listeners, services, signals::Shutdown, stages::Stages, storage,
+    upstream_metrics::UpstreamMetrics, upstream_sharing,
 };
 
 /// The size of a response buffer, in bytes. While it is full no more of the body is read: it bounds the memory of a slow
@@ -114,11 +114,11 @@ impl Process {
         self.listeners.listening
     }
 
-    /// Serves until `shutdown` resolves, then passes through the stages of a shutdown.
+    /// Serves until `shutdown` resolves, then passes through the stages of the shutdown that it names.
     ///
     /// # Errors
     /// A listener fails, or a background task panics.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub async fn run(self, shutdown: impl Future<Output = Shutdown>) -> anyhow::Result<()> {
         let stages = Stages::default();
         let mut tasks = self.background_tasks(&stages);
         let Self { listeners, options, metrics, mut health, drain_grace, api, content, .. } = self;
@@ -134,9 +134,12 @@ impl Process {
         let internal_options =
             Options { workers: 1, shutdown_timeout: INTERNAL_SHUTDOWN_TIMEOUT, ..options.clone() };
         let (internal_metrics, stopped) = (metrics.clone(), stages.stopped.clone());
+        // Health checks and other processes keep their connections until the end.
+        let draining = stages.stopping.clone();
         tasks.spawn(async move {
             let served =
-                serve(internal, &internal_options, internal_metrics, stopped.cancelled_owned()).await;
+                serve(internal, &internal_options, internal_metrics, draining, stopped.cancelled_owned())
+                    .await;
             Ok(served?)
         });
 
@@ -145,7 +148,8 @@ impl Process {
             configure: public_routes(api, content.clone()),
             service: |path| if path.starts_with("/content/") { "content-app" } else { "registry-api" },
         };
-        let mut serving = pin!(serve(public, &options, metrics, stages.stopping.cancelled()));
+        let draining = stages.draining.clone();
+        let mut serving = pin!(serve(public, &options, metrics, draining, stages.stopping.cancelled()));
         let mut stopping = pin!(stages.stop(shutdown, drain_grace));
         let served = loop {
             tokio::select! {

@@ -111,11 +111,10 @@ pub(crate) fn shutdown_timeout(mode: Mode, settings: &Settings) -> Duration {
 }
 
 /// How long the process accepts requests after SIGTERM, so that load balancers and registry-api observe that it is not
-/// ready. In serve mode there are none.
+/// ready, and clients with open connections that these are being closed.
 pub(crate) fn drain_grace(mode: Mode, settings: &Settings) -> Duration {
     match mode {
-        Mode::RegistryApi => settings.api.server.drain_grace,
         Mode::ContentApp => settings.content.server.drain_grace,
-        _ => Duration::ZERO,
+        _ => settings.api.server.drain_grace,
     }
 }

@@ -4,7 +4,16 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT.
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Requests are accepted for the grace period, so that load balancers and clients with open connections move away.
+    Graceful,
+    /// No further requests are accepted.
+    Immediate,
+}
+
+/// SIGTERM, for a graceful shutdown, and SIGINT, for an immediate one.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -20,10 +29,10 @@ impl Signals {
     }
 
     /// Waits for a signal.
-    pub async fn received(&mut self) {
+    pub async fn received(&mut self) -> Shutdown {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Shutdown::Graceful,
+            _ = self.interrupt.recv() => Shutdown::Immediate,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::{convert::Infallible, future::Future, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::signals::Shutdown;
+
 /// The stages of a shutdown, in their order. Each has begun when its token is cancelled.
 #[derive(Clone, Default)]
 pub(crate) struct Stages {
@@ -17,13 +19,20 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    /// Starts the first stage when `shutdown` resolves, and the second one after `drain_grace`. The third begins when all
-    /// requests have finished.
-    pub(crate) async fn stop(&self, shutdown: impl Future<Output = ()>, drain_grace: Duration) -> Infallible {
-        shutdown.await;
+    /// Starts the first stage when `shutdown` resolves, and the second one after `drain_grace`, or at once. The third begins
+    /// when all requests have finished.
+    pub(crate) async fn stop(
+        &self,
+        shutdown: impl Future<Output = Shutdown>,
+        drain_grace: Duration,
+    ) -> Infallible {
+        let shutdown = shutdown.await;
         tracing::info!("shutting down");
         self.draining.cancel();
-        tokio::time::sleep(drain_grace).await;
+        match shutdown {
+            Shutdown::Graceful => tokio::time::sleep(drain_grace).await,
+            Shutdown::Immediate => {}
+        }
         self.stopping.cancel();
         std::future::pending().await
     }
@@ -52,7 +61,7 @@ mod tests {
         let grace = Duration::from_secs(5);
         let begin = tokio::time::Instant::now();
         let stopping = stages.clone();
-        let stop = tokio::spawn(async move { stopping.stop(async {}, grace).await });
+        let stop = tokio::spawn(async move { stopping.stop(async { Shutdown::Graceful }, grace).await });
         stages.draining.cancelled().await;
         assert!(stages.ready().is_err());
         assert!(!stages.stopping.is_cancelled());

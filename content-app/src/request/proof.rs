@@ -26,7 +26,7 @@ impl Proof {
     /// Verifies a request.
     ///
     /// # Errors
-    /// [`SignatureError`], whatever the cause.
+    /// [`SignatureError`].
     pub(crate) fn verify(self, request: &HttpRequest, keys: &LinkKeys) -> Result<Verified, SignatureError> {
         let part = |name| request.match_info().get(name).unwrap_or_default();
         let (repository, digest) = match self {

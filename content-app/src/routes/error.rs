@@ -11,7 +11,8 @@ use crate::error::FillError;
 /// Why a request fails. The log has the source; the answer has no path, SQL or host.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContentError {
-    /// The content link or the signature of the request is missing, altered or expired. The answer does not say which.
+    /// The content link or the signature of the request is missing, altered or expired, which the answer does not say, or is
+    /// of an unknown key.
     #[error("the link is not valid")]
     InvalidSignature(#[from] SignatureError),
     /// The path has no valid digest.
@@ -47,7 +48,13 @@ impl ResponseError for ContentError {
 impl ContentError {
     fn to_oci_error(&self) -> OciError {
         match self {
-            Self::InvalidSignature(_) => OciError::new(OciCode::Denied, "the link is not valid"),
+            Self::InvalidSignature(SignatureError::Invalid) => {
+                OciError::new(OciCode::Denied, "the link is not valid")
+            }
+            Self::InvalidSignature(SignatureError::UnknownKey { .. }) => OciError::new(
+                OciCode::Denied,
+                "the link was signed by a process with other link keys than this one",
+            ),
             Self::InvalidDigest => OciError::new(OciCode::DigestInvalid, "the digest is not valid"),
             Self::InvalidQuery => OciError::new(OciCode::Unsupported, "the query is not valid")
                 .with_status(StatusCode::BAD_REQUEST),

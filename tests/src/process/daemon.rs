@@ -58,6 +58,13 @@ impl Daemon {
         self.status
     }
 
+    /// Asks it to end: SIGINT, to itself alone.
+    pub fn interrupt(&mut self) {
+        if self.ended().is_none() {
+            signal("-INT", &self.child.id().to_string());
+        }
+    }
+
     /// Asks it to end: SIGTERM, to itself alone.
     pub fn terminate(&mut self) {
         if self.ended().is_none() {

@@ -3,10 +3,15 @@
 use std::time::{Duration, Instant};
 
 use reqwest::{Response, StatusCode};
+use tidegate_tests::assert_eventually;
 use tidegate_tests::chaos::{ChaosUpstream, Fault, Rule};
 use tidegate_tests::http_client::http_client;
 use tidegate_tests::image::Image;
 use tidegate_tests::process::TidegateProcess;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
 use url::Url;
 
 /// Asks for a blob, and for where its bytes are.
@@ -59,10 +64,40 @@ async fn the_last_requests_are_in_the_log_when_the_process_has_ended() {
 }
 
 #[tokio::test]
+async fn from_sigterm_on_each_answer_closes_its_connection() {
+    let mut tidegate = TidegateProcess::start(["--upstream", "local=http://127.0.0.1:1"]).await;
+    let mut connection = BufReader::new(TcpStream::connect(tidegate.listening()).await.unwrap());
+    assert!(!get_base(&mut connection).await.contains("connection: close"));
+    tidegate.terminate();
+    let ready = format!("http://{}/readyz", tidegate.internal());
+    assert_eventually!(http_client().get(&ready).send().await.unwrap().status() == 503);
+    for _ in 0..2 {
+        assert!(get_base(&mut connection).await.contains("connection: close"));
+        assert_eq!(connection.read(&mut [0]).await.unwrap(), 0, "the connection is open");
+        connection = BufReader::new(TcpStream::connect(tidegate.listening()).await.unwrap());
+    }
+    assert!(tidegate.wait().await.success());
+}
+
+/// Requests `/v2/` on a connection. Returns the head of the answer in lower case.
+async fn get_base(connection: &mut BufReader<TcpStream>) -> String {
+    connection.get_mut().write_all(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(connection.read_line(&mut head).await.unwrap(), 0, "closed after {head:?}");
+    }
+    let head = head.to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    connection.read_exact(&mut vec![0; length.parse().unwrap()]).await.unwrap();
+    head
+}
+
+#[tokio::test]
 async fn an_idle_process_ends_at_once() {
     let mut tidegate = TidegateProcess::start(["--upstream", "local=http://127.0.0.1:1"]).await;
     let told = Instant::now();
-    tidegate.terminate();
+    tidegate.interrupt();
     assert!(tidegate.wait().await.success());
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
     tidegate.restart().await;

@@ -186,7 +186,9 @@ async fn the_key_made_on_first_run_outlives_a_restart() {
     let world = TestWorld::builder().in_dir(dir).upstream("up", &upstream, "").start().await;
     assert_eq!(world.get(&link).await.body, image.config.1);
     let stranger = TestWorld::start(&upstream).await;
-    assert_error(&Method::GET, &stranger.get(&link).await, 403, "DENIED");
+    let answer = stranger.get(&link).await;
+    assert_error(&Method::GET, &answer, 403, "DENIED");
+    assert!(String::from_utf8_lossy(&answer.body).contains("with other link keys than this one"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

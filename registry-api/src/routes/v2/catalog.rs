@@ -1,6 +1,6 @@
 //! `GET /v2/_catalog`: the repositories in the database, in lexical order.
 
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, http::header};
 use oci_types::RepositoryName;
 use serde::Serialize;
 use shared_models::db::repositories;
@@ -28,6 +28,7 @@ pub(crate) async fn get(state: &AppState, request: &HttpRequest) -> Result<HttpR
     }
     let page = Page::of_rows(repositories::catalog(&state.db, last.as_ref(), rows_for(n)).await?, n);
     let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-cache"));
     let base = base_url(request, state.config.settings.public_url.as_ref());
     page::link_next(request, &mut response, &base, &[("n", &n.to_string())], page.next_last.as_deref());
     Ok(response.json(Catalog { repositories: &page.items }))

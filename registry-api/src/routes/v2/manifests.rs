@@ -31,7 +31,12 @@ pub(crate) async fn get(
     reference: &str,
 ) -> Result<HttpResponse, ApiError> {
     let head = request.method() == Method::HEAD;
-    let result = match Reference::parse(reference)? {
+    let reference = Reference::parse(reference)?;
+    let cache_control = match &reference {
+        Reference::Tag(_) => "no-cache, no-transform",
+        Reference::Digest(_) => "private, max-age=31536000, immutable, no-transform",
+    };
+    let result = match reference {
         Reference::Tag(tag) => tag::pull(state, target, &tag, head).await,
         Reference::Digest(digest) => manifest::pull(state, target, &digest, Priority::Client)
             .await
@@ -41,7 +46,11 @@ pub(crate) async fn get(
     state.metrics.count_pull(target.upstream.client.name(), "manifest", outcome);
     let (answer, outcome) = result?;
     state.last_pulls.touch(&target.key);
-    respond(request, target, &answer, outcome, head)
+    let mut response = respond(request, target, &answer, outcome, head)?;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static(cache_control));
+    headers.insert(header::VARY, header::HeaderValue::from_static("Accept"));
+    Ok(response)
 }
 
 fn respond(

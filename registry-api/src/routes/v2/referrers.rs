@@ -34,6 +34,7 @@ pub(crate) async fn get(
     let (known, outcome) = referrers::list(state, target, &subject).await?;
     let list = known.page(artifact_type.as_deref(), last.as_deref());
     let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-cache"));
     response.insert_header((header::CONTENT_TYPE, OCI_INDEX)).insert_header((CACHE_STATUS, outcome.header()));
     let filters: Vec<_> = artifact_type.iter().map(|value| (ARTIFACT_TYPE, value.as_str())).collect();
     if !filters.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, http::header};
 use oci_types::Tag;
 use serde::Serialize;
 
@@ -30,6 +30,7 @@ pub(crate) async fn get(
         Tag::parse(last).map_err(|_| ApiError::Page("last is not a tag"))
     })?;
     let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-cache"));
     confirm_ns(request, &repository.target, &mut response);
     let n = requested.n.unwrap_or(max);
     if n == 0 {
