@@ -10,9 +10,6 @@ use upstream_client::{TagCursor, TagPage};
 
 use crate::listing::{Page, PageRequest};
 
-/// The maximum number of tags of a repository that are listed.
-pub(crate) const MAX_TAGS: usize = 200_000;
-
 /// The number of pages without a new tag after which a list counts as complete. Some upstreams link to the same page again.
 const MAX_REPEATED_PAGES: u32 = 3;
 

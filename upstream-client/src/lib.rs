@@ -58,5 +58,5 @@ pub use manifest::{FetchedManifest, ManifestHead};
 pub use observer::{Observer, Unobserved};
 pub use rate_limit::RateLimit;
 pub use snapshot::UpstreamSnapshot;
-pub use tags::{TagCursor, TagPage};
+pub use tags::{MAX_TAGS, TagCursor, TagPage};
 pub use upstream::{Priority, Upstream, UpstreamStatus};

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use http_server::Resource;
 use oci_types::{Tag, UpstreamFailure};
 use shared_models::db::tags;
-use upstream_client::Priority;
+use upstream_client::{MAX_TAGS, Priority, UpstreamError};
 
 use super::decide::{self, KnownList, ListingDecision, ListingFacts};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     cache_status::Outcome,
     caches::NegativeKey,
     error::{ApiError, Failure},
-    known_tags::{KnownTags, MAX_TAGS},
+    known_tags::KnownTags,
     listing::{Page, PageRequest, rows_for},
     resolve::Target,
     state::AppState,
@@ -80,7 +80,7 @@ pub(crate) async fn list(
             }
         }
     }
-    Err(too_many())
+    Err(ApiError::upstream(Resource::Repository, too_long()))
 }
 
 /// Starts or joins the fetch of the page that follows `beginning`, or of the first one. Returns the list with it.
@@ -111,14 +111,17 @@ async fn fetch(
                 None => KnownTags::new(page, began),
             };
             if known.len() > MAX_TAGS {
-                return Err(too_many());
+                return Err(ApiError::upstream(Resource::Repository, too_long()));
             }
             let known = Arc::new(known);
             state.caches.tag_lists.insert(target.key.clone(), Arc::clone(&known)).await;
             Ok(known)
         }
         Err(error) => {
-            let failure = Failure::from(&error);
+            let failure = match error {
+                UpstreamError::TooLarge => too_long(),
+                error => Failure::from(&error),
+            };
             state.caches.note_refusal(negative_key(target), &failure).await;
             Err(ApiError::upstream(Resource::Repository, failure))
         }
@@ -141,10 +144,10 @@ async fn list_local(
     Ok((Arc::new(Page::of_rows(rows, n)), outcome))
 }
 
-fn too_many() -> ApiError {
-    let reason = format!("the repository has more than {MAX_TAGS} tags, or its list has too many pages");
-    let failure = Failure { class: UpstreamFailure::Unsupported, reason: Some(reason.into()) };
-    ApiError::upstream(Resource::Repository, failure)
+/// A list whose number of tags, of bytes in a page, or of pages is above the maximum.
+fn too_long() -> Failure {
+    let reason = format!("the list of the repository has more than {MAX_TAGS} tags, or is too long");
+    Failure { class: UpstreamFailure::Unsupported, reason: Some(reason.into()) }
 }
 
 fn negative_key(target: &Target) -> NegativeKey {

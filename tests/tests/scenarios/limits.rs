@@ -209,6 +209,29 @@ async fn a_tag_list_is_cut_to_the_maximum_whatever_the_upstream_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tag_list_of_millions_of_tags_or_without_an_end_is_refused() {
+    const ENDLESS: u64 = 1 << 30;
+    let (upstream, _) = with_image().await;
+    let many = format!("{{\"tags\":[\"a\"{}]}}", ",\"a\"".repeat(3_000_000));
+    upstream.on(Rule::on("GET", "/many/tags/list").then(Fault::Status(200, Vec::new(), many.into())));
+    let endless = Rule::on("GET", "/endless/tags/list");
+    let body = bytes::Bytes::from("{\"tags\":[\"a\"]}");
+    upstream.on(endless
+        .then(Fault::Status(200, Vec::new(), body))
+        .then(Fault::LongerBy(ENDLESS))
+        .then(Fault::NoContentLength));
+    let world = TestWorld::start(&upstream).await;
+    for name in ["many", "endless"] {
+        let answer = world.get(&format!("/v2/up/{name}/tags/list")).await;
+        assert_error(&Method::GET, &answer, 400, "UNSUPPORTED");
+        let message = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(message.contains("more than 200000 tags"), "{message}");
+    }
+    let received: u64 = upstream.requests().iter().map(|request| request.body_bytes).sum();
+    assert!(received < ENDLESS / 8, "{received} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_index_of_many_large_images_links_a_bounded_number_of_blobs() {
     let upstream = tidegate_tests::chaos::ChaosUpstream::start().await;
     let digest = |text: String| tidegate_tests::image::sha256(text.as_bytes());

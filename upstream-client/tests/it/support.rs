@@ -60,10 +60,19 @@ pub(crate) struct Reply {
     fault: Fault,
     /// The response is sent when this is true.
     ready: watch::Receiver<bool>,
+    /// What follows so many bytes of the body is sent when this is true.
+    rest: Option<(usize, watch::Receiver<bool>)>,
 }
 
 pub(crate) fn reply(status: u16) -> Reply {
-    Reply { status, headers: Vec::new(), body: Vec::new(), fault: Fault::None, ready: watch::channel(true).1 }
+    Reply {
+        status,
+        headers: Vec::new(),
+        body: Vec::new(),
+        fault: Fault::None,
+        ready: watch::channel(true).1,
+        rest: None,
+    }
 }
 
 /// 503 that is not retried at once.
@@ -108,7 +117,13 @@ impl Reply {
         self
     }
 
-    async fn send(self, to: &mut (impl AsyncWrite + Unpin), head_only: bool) -> std::io::Result<()> {
+    /// Delays what follows `bytes` bytes of the body until `ready` is true.
+    pub(crate) fn rest_when(mut self, bytes: usize, ready: watch::Receiver<bool>) -> Self {
+        self.rest = Some((bytes, ready));
+        self
+    }
+
+    async fn send(mut self, to: &mut (impl AsyncWrite + Unpin), head_only: bool) -> std::io::Result<()> {
         match self.fault {
             Fault::Close => return Ok(()),
             Fault::Silence => std::future::pending().await,
@@ -131,7 +146,14 @@ impl Reply {
             Fault::Cut(length) | Fault::Stall(length) => length,
             _ => self.body.len(),
         };
-        to.write_all(&self.body[..length]).await?;
+        let mut sent = 0;
+        if let Some((bytes, mut ready)) = self.rest.take() {
+            to.write_all(&self.body[..bytes]).await?;
+            to.flush().await?;
+            sent = bytes;
+            ready.wait_for(|ready| *ready).await.unwrap();
+        }
+        to.write_all(&self.body[sent..length]).await?;
         to.flush().await?;
         if let Fault::Stall(_) = self.fault {
             std::future::pending::<()>().await;
