@@ -211,8 +211,9 @@ impl Transport {
             return Err(UpstreamError::LoginRefused { issuer }.into());
         }
         let (_, response) = response.content()?;
+        let issuer = host_and_port(response.url());
         let (body, _memory) = self.read_body(response, MAX_TOKEN_RESPONSE).await?;
-        Ok(Grant::from_token_response(&body)?)
+        Ok(Grant::from_token_response(&body, &issuer)?)
     }
 
     async fn login(&self) -> Result<Option<Grant>, AttemptError> {

@@ -18,6 +18,9 @@ const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Time before its expiry from which a token is no longer sent, so that it does not expire in transit.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 
+/// Maximum size of a token in bytes. Servers rarely accept a header that is larger.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
 /// The `Authorization` that answers a challenge.
 #[derive(Debug)]
 pub(crate) struct Grant {
@@ -29,21 +32,26 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// Parses the response of a token service.
+    /// Parses the response of the token service at `issuer`.
     ///
     /// # Errors
     /// `InvalidResponse` without a usable token.
-    pub(crate) fn from_token_response(body: &[u8]) -> Result<Self, UpstreamError> {
+    pub(crate) fn from_token_response(body: &[u8], issuer: &str) -> Result<Self, UpstreamError> {
         // The underlying error may quote the body, and with it a token.
         let invalid = || UpstreamError::invalid_response("no token in the response of the token service");
         // A byte order mark is not JSON, but some token services send one.
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let response: TokenResponse = serde_json::from_slice(body).map_err(|_| invalid())?;
-        let token =
-            [response.token, response.access_token].into_iter().flatten().find(|token| !token.is_empty());
+        let tokens = [response.token, response.access_token];
+        let token = tokens.into_iter().flatten().find(|token| !token.is_empty()).ok_or_else(invalid)?;
+        if token.len() > MAX_TOKEN_BYTES {
+            let reason =
+                format!("token of more than {MAX_TOKEN_BYTES} bytes from the token service {issuer}");
+            return Err(UpstreamError::invalid_response(reason));
+        }
         let lifetime = response.expires_in.as_ref().and_then(lifetime).unwrap_or(DEFAULT_LIFETIME);
         let lifetime = lifetime.saturating_sub(EXPIRY_MARGIN.min(lifetime / 5));
-        Self::new(format!("Bearer {}", token.ok_or_else(invalid)?), false, lifetime).ok_or_else(invalid)
+        Self::new(format!("Bearer {token}"), false, lifetime).ok_or_else(invalid)
     }
 
     /// The login itself (RFC 7617). `None` if it is not a valid header value.
@@ -55,6 +63,11 @@ impl Grant {
     /// Whether it can be sent now.
     pub(crate) fn is_valid(&self) -> bool {
         clock::now() < self.expires
+    }
+
+    /// Time until it expires.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.expires.saturating_duration_since(clock::now())
     }
 
     fn new(text: String, is_login: bool, lifetime: Duration) -> Option<Self> {
@@ -101,8 +114,8 @@ mod tests {
             (r#"{"token":"a","expires_in":"soon"}"#, 50),
             (r#"{"token":"a","expires_in":"NaN"}"#, 50),
         ] {
-            let grant = Grant::from_token_response(body.as_bytes()).unwrap();
-            assert_eq!(grant.expires - clock::now(), Duration::from_secs(seconds), "{body}");
+            let grant = Grant::from_token_response(body.as_bytes(), "auth.test").unwrap();
+            assert_eq!(grant.remaining(), Duration::from_secs(seconds), "{body}");
             tokio::time::advance(Duration::from_secs(seconds)).await;
             assert!(!grant.is_valid(), "{body}");
         }
@@ -110,13 +123,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_has_one_of_two_names_and_is_never_printed() {
-        let grant = Grant::from_token_response(br#"{"token":"","access_token":"hidden"}"#).unwrap();
+        let from = |body: &[u8]| Grant::from_token_response(body, "auth.test");
+        let grant = from(br#"{"token":"","access_token":"hidden"}"#).unwrap();
         assert_eq!(grant.authorization, "Bearer hidden");
-        let with_mark = Grant::from_token_response(b"\xef\xbb\xbf{\"token\":\"a\"}").unwrap();
+        let with_mark = from(b"\xef\xbb\xbf{\"token\":\"a\"}").unwrap();
         assert_eq!(with_mark.authorization, "Bearer a");
         assert!(!format!("{grant:?}").contains("hidden"));
         for body in ["", "{}", "[]", r#"{"token":5}"#, r#"{"token":null}"#, r#"{"token":"a\nb"}"#] {
-            let error = Grant::from_token_response(body.as_bytes()).unwrap_err();
+            let error = from(body.as_bytes()).unwrap_err();
             assert!(matches!(error, UpstreamError::InvalidResponse(_)), "{body}");
         }
     }

@@ -136,6 +136,30 @@ async fn an_expired_token_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_token_has_a_maximum_size() {
+    const MAX: usize = 16 * 1024;
+    for size in [MAX, MAX + 1, 10 * MAX] {
+        let server = Server::start(move |request| match request.authorization() {
+            _ if request.target.starts_with("/token") => {
+                reply(200).body(format!(r#"{{"token":"{}"}}"#, "a".repeat(size)))
+            }
+            Some(_) => reply(200).body("{}"),
+            None => challenge(request),
+        })
+        .await;
+        let refusal = || {
+            let host = authority(&server);
+            UpstreamError::invalid_response(format!(
+                "token of more than 16384 bytes from the token service {host}"
+            ))
+        };
+        let expected = if size > MAX { Err(refusal()) } else { Ok(()) };
+        assert_eq!(get(&server.upstream(), "a").await, expected, "{size}");
+        assert_eq!(server.count("/token"), 1, "{size}");
+    }
+}
+
+#[tokio::test]
 async fn responses_of_the_token_service_have_the_same_errors() {
     for (status, expected) in [
         (401, None),
