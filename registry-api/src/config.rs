@@ -110,6 +110,9 @@ pub struct JobSettings {
     /// How long a claimed job stays claimed without being renewed.
     #[serde(with = "settings::duration::positive")]
     pub lease: Duration,
+    /// The time limit of an attempt. The job is then retried like after a failure; downloads that it has started continue.
+    #[serde(with = "settings::duration::positive")]
+    pub attempt_timeout: Duration,
     /// The number of attempts after which a job fails permanently.
     #[serde(deserialize_with = "settings::positive")]
     pub max_attempts: i32,
@@ -129,6 +132,7 @@ impl Default for JobSettings {
         Self {
             workers: 4,
             lease: Duration::from_mins(1),
+            attempt_timeout: Duration::from_mins(30),
             max_attempts: 10,
             backoff_min: Duration::from_secs(5),
             backoff_max: Duration::from_hours(1),

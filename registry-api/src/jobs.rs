@@ -27,8 +27,8 @@ pub(crate) async fn run(state: Arc<AppState>, shutdown: impl Future<Output = ()>
 
 /// A kind of background work.
 pub(crate) trait Job: QueuedJob {
-    /// Runs the job. Dropped when the job is cancelled, its lease is lost or the process ends; in the latter cases it is run
-    /// again.
+    /// Runs the job. Dropped when the job is cancelled, its time limit is over, its lease is lost or the process ends;
+    /// except in the first case it is run again.
     fn run(&self, context: &JobContext) -> impl Future<Output = Result<(), JobError>> + Send;
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Content nodes fill the blobs and share each fill with the clients that read it. No blob byte passes here.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use internal_api::FillState;
@@ -11,6 +11,7 @@ use oci_types::{
     manifest::{Descriptor, Platform},
 };
 use shared_models::db::platforms;
+use tokio::time::timeout;
 use upstream_client::Priority;
 
 use super::{Job, JobContext, JobError};
@@ -26,8 +27,14 @@ const MAX_DEPTH: usize = 3;
 const MAX_MANIFESTS: usize = 1_000;
 const MAX_BLOBS: usize = 10_000;
 
-/// Waits for a fill, of 20 s each, in which no byte arrives before the job is retried later.
-const MAX_WAITS: u32 = 6;
+/// The minimum number of bytes that a fill receives in a wait of 20 s. A wait with fewer of them is slow.
+const MIN_PROGRESS: u64 = 1024 * 1024;
+
+/// The number of consecutive slow waits for a fill before the job is retried later.
+const MAX_SLOW_WAITS: u32 = 6;
+
+/// The time limit of the confirmation of all blobs. The fills begin after it in any case.
+const MAX_CONFIRM_TIME: Duration = Duration::from_mins(2);
 
 /// The maximum number of concurrent fills of an image.
 const MAX_CONCURRENT_FILLS: usize = 3;
@@ -43,7 +50,9 @@ impl Job for CompleteImage {
         let target = Arc::new(target);
         let mut blobs = collect_blobs(state, &target, manifest.clone()).await?;
         blobs.retain(|digest| constant_blobs::bytes(digest).is_none());
-        confirm_all(state, &target, &blobs).await;
+        if timeout(MAX_CONFIRM_TIME, confirm_all(state, &target, &blobs)).await.is_err() {
+            tracing::info!(repository = %target.repository, "upstream is slow, some blobs are not confirmed");
+        }
         context.progress.set_total(blobs.len());
         fill_all(context, blobs).await
     }
@@ -142,9 +151,10 @@ async fn fill_all(context: &JobContext, blobs: Vec<Digest>) -> Result<(), JobErr
     results.into_iter().collect()
 }
 
-/// Starts or joins the fill of a blob, and waits for its end while bytes arrive.
+/// Starts or joins the fill of a blob, and waits for its end while enough bytes arrive. A fill that is not waited for
+/// continues.
 async fn fill(state: &AppState, digest: &Digest) -> Result<(), JobError> {
-    let (mut present, mut waits) = (0, 0);
+    let mut progress = FillProgress::default();
     loop {
         let node = state.nodes.internal_url(digest).await?;
         let status = state.node_client.start_fill(&node, digest).await.map_err(|error| JobError::Retry {
@@ -153,10 +163,9 @@ async fn fill(state: &AppState, digest: &Digest) -> Result<(), JobError> {
         })?;
         match status.state {
             FillState::Stored => return Ok(()),
-            FillState::Running if status.present > present => (present, waits) = (status.present, 0),
-            FillState::Running if waits < MAX_WAITS => waits += 1,
+            FillState::Running if progress.suffices(status.present) => {}
             FillState::Running => {
-                let reason = "a download makes no progress".to_owned();
+                let reason = "a download makes too little progress".to_owned();
                 return Err(JobError::Retry { reason, after: None });
             }
             FillState::Failed => {
@@ -164,6 +173,23 @@ async fn fill(state: &AppState, digest: &Digest) -> Result<(), JobError> {
                 return Err(JobError::Retry { reason: status.error.unwrap_or_default(), after });
             }
         }
+    }
+}
+
+/// The progress of a fill from wait to wait.
+#[derive(Debug, Default)]
+struct FillProgress {
+    present: u64,
+    slow_waits: u32,
+}
+
+impl FillProgress {
+    /// Whether to wait again for a fill with `present` bytes.
+    fn suffices(&mut self, present: u64) -> bool {
+        let is_slow = present.saturating_sub(self.present) < MIN_PROGRESS;
+        self.slow_waits = if is_slow { self.slow_waits + 1 } else { 0 };
+        self.present = present;
+        self.slow_waits <= MAX_SLOW_WAITS
     }
 }
 
@@ -182,6 +208,31 @@ impl From<ApiError> for JobError {
                 UpstreamFailure::Timeout => retry("upstream timed out", None),
             },
             error => retry(&error.to_string(), None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of waits for a fill that receives `bytes` in each, at most 100.
+    fn waits(bytes: impl Fn(u64) -> u64) -> usize {
+        let (mut progress, mut present) = (FillProgress::default(), 0);
+        let suffices = |wait| {
+            present += bytes(wait);
+            progress.suffices(present)
+        };
+        (0..100).map(suffices).take_while(|suffices| *suffices).count()
+    }
+
+    #[test]
+    fn a_fill_is_waited_for_while_enough_bytes_arrive() {
+        assert_eq!(waits(|_| MIN_PROGRESS), 100);
+        assert_eq!(waits(|wait| if wait % 7 == 6 { MIN_PROGRESS } else { 0 }), 100);
+        for bytes in [0, 1, MIN_PROGRESS - 1] {
+            assert_eq!(waits(|_| bytes), 6, "{bytes}");
+            assert_eq!(waits(|wait| if wait == 0 { MIN_PROGRESS } else { bytes }), 7, "{bytes}");
         }
     }
 }

@@ -122,7 +122,10 @@ async fn attempt<J: Job>(state: &Arc<AppState>, job: ClaimedJob) {
 async fn run_payload<J: Job>(payload: &str, context: &JobContext) -> Result<(), JobError> {
     let job: J = serde_json::from_str(payload)
         .map_err(|error| JobError::Permanent(format!("invalid payload: {error}")))?;
-    job.run(context).await
+    let result = tokio::time::timeout(context.state.config.jobs.attempt_timeout, job.run(context)).await;
+    result.unwrap_or_else(|_| {
+        Err(JobError::Retry { reason: "no result within the time limit".to_owned(), after: None })
+    })
 }
 
 /// Renews the lease of a job and records its progress. Returns when the lease is lost, after which another process may run

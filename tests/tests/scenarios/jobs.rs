@@ -207,6 +207,27 @@ async fn a_job_is_retried_when_upstream_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_drips_does_not_keep_other_images_from_being_completed() {
+    let (upstream, slow) = with_image().await;
+    let quick = Image::random(2, &[1_000]);
+    upstream.put_image("library/quick", "1", &quick);
+    upstream.on(Rule::on("GET", &slow.layers[1].digest).then(Fault::Throttle { bytes_per_second: 10 }));
+    let sections = "[jobs]\nworkers = 1\nattempt_timeout = \"2s\"\nbackoff_min = \"1s\"";
+    let world = world(&upstream, "").sections(sections).start().await;
+    world.get(&manifest("1")).await;
+    assert_eventually!(upstream.count("GET", &slow.layers[1].digest) == 1);
+    world.get(&manifest_of("up/library/quick", "1")).await;
+    for (digest, bytes) in quick.blobs() {
+        world.assert_stored(digest, bytes).await;
+    }
+    let job = || async { jobs(&world).await.into_iter().find(|job| job["error"].is_string()) };
+    assert_eventually!(job().await.is_some_and(|job| job["attempts"].as_i64() > Some(1)));
+    assert_eq!(job().await.unwrap()["error"], "no result within the time limit");
+    assert!(!world.blob_path(&slow.layers[1].digest).exists());
+    assert_eq!(upstream.count("GET", &slow.layers[1].digest), 1, "its download continues");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_cannot_succeed_fails_permanently_and_is_kept_for_the_operator() {
     let (upstream, index) = with_index().await;
     upstream.delete_manifest(UPSTREAM_NAME, &index.images[2].digest);
