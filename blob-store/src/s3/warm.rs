@@ -18,6 +18,15 @@ const MAX_CONCURRENT: usize = 2;
 /// Maximum number of bytes of one write.
 const BATCH_BYTES: usize = 1024 * 1024;
 
+/// How a download to the cache ended.
+enum Download {
+    Cached,
+    /// Other blobs have taken the space.
+    DoesNotFit,
+    /// The bytes have this digest, which is not that of the blob.
+    Mismatch(Digest),
+}
+
 /// The running downloads to the cache.
 #[derive(Debug)]
 pub(super) struct CacheWarmer {
@@ -52,12 +61,8 @@ impl S3Backend {
         let (s3, wanted) = (Arc::clone(self), digest.clone());
         // The task cannot remove its entry before it is inserted: the lock is held.
         let task = self.runtime.spawn(async move {
-            match s3.download_to_cache(&wanted, size).await {
-                Ok(()) => tracing::debug!(digest = %wanted, bytes = size, "cached a blob"),
-                Err(StoreError::DigestMismatch { .. }) => {
-                    tracing::error!(digest = %wanted, "object has other bytes than its digest: corrupt object store");
-                }
-                Err(error) => tracing::warn!(digest = %wanted, %error, "failed to cache a blob"),
+            if let Err(error) = s3.cache_object(&wanted, size).await {
+                tracing::warn!(digest = %wanted, %error, "failed to cache a blob");
             }
             s3.warmer.running.lock().remove(&wanted);
             drop(permit);
@@ -65,21 +70,54 @@ impl S3Backend {
         running.insert(digest.clone(), task.abort_handle());
     }
 
-    async fn download_to_cache(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
+    /// Downloads a blob to the cache. A damaged object is deleted, so that the blob is downloaded from its source again.
+    async fn cache_object(&self, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        match self.download_to_cache(digest, size).await? {
+            Download::Cached => tracing::debug!(%digest, bytes = size, "cached a blob"),
+            Download::DoesNotFit => {}
+            // A second read shows whether the object is damaged, or the network or this machine has changed its bytes.
+            Download::Mismatch(actual) if self.actual_digest(digest, size).await? == actual => {
+                let key = self.bucket.key(digest);
+                self.bucket.delete(&key).await.map_err(|error| error.context("delete", &key))?;
+                tracing::error!(%digest, %actual, bytes = size, "stored object has a wrong digest, deleted it");
+            }
+            Download::Mismatch(_) => {
+                tracing::error!(%digest, bytes = size, "bytes of an object differ from read to read");
+            }
+        }
+        Ok(())
+    }
+
+    /// The digest of the bytes of an object.
+    async fn actual_digest(&self, digest: &Digest, size: u64) -> Result<Digest, StoreError> {
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut chunks = self.stream(digest, 0..size);
+        while let Some(chunk) = chunks.next().await.transpose()? {
+            hasher.update(&chunk);
+        }
+        Ok(hasher.finish())
+    }
+
+    async fn download_to_cache(&self, digest: &Digest, size: u64) -> Result<Download, StoreError> {
         let id = PartialId::from(digest);
         let partial = self.disk.retry_while_busy(move |disk| disk.open_partial(&id, Some(size))).await?;
         let result = self.download_into(&partial, digest, size).await;
-        if !matches!(result, Ok(true)) {
+        if !matches!(result, Ok(Download::Cached)) {
             // Without a segment map, the bytes could not be resumed later.
             let disk = Arc::clone(&self.disk);
             let closed = partial.spawn_blocking(move |file| disk.close(file));
             closed.await.map_err(|_| StoreError::Stopped)??;
         }
-        result.map(|_| ())
+        result
     }
 
-    /// Downloads, verifies and commits the blob. Returns `false` if it does not fit any more.
-    async fn download_into(&self, partial: &Partial, digest: &Digest, size: u64) -> Result<bool, StoreError> {
+    /// Downloads, verifies and commits the blob.
+    async fn download_into(
+        &self,
+        partial: &Partial,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Download, StoreError> {
         let mut chunks = self.stream(digest, 0..size);
         let mut hasher = Hasher::new(digest.algorithm());
         let (mut batch, mut offset) = (BytesMut::with_capacity(BATCH_BYTES), 0);
@@ -98,12 +136,16 @@ impl S3Backend {
                 break;
             }
         }
-        if hasher.finish() != *digest {
-            return Err(StoreError::DigestMismatch { path: partial.blocking().data_path() });
+        let actual = hasher.finish();
+        if actual != *digest {
+            return Ok(Download::Mismatch(actual));
         }
-        let (cache, digest) = (Arc::clone(&self.cache), digest.clone());
-        let committed = partial.spawn_blocking(move |file| cache.commit(file, &digest, size));
-        committed.await.map_err(|_| StoreError::Stopped)?
+        let cache = Arc::clone(&self.cache);
+        let committed = partial.spawn_blocking(move |file| cache.commit(file, &actual, size));
+        match committed.await.map_err(|_| StoreError::Stopped)?? {
+            true => Ok(Download::Cached),
+            false => Ok(Download::DoesNotFit),
+        }
     }
 }
 

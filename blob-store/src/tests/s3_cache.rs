@@ -73,25 +73,63 @@ async fn a_blob_read_from_the_bucket_is_cached_for_the_next_read() {
 }
 
 #[tokio::test]
-async fn corrupt_objects_and_failed_downloads_are_not_cached() {
+async fn failed_downloads_are_not_cached() {
     let (server, elsewhere, root) =
         (S3Server::start().await, TempDir::new().unwrap(), TempDir::new().unwrap());
     let digest = store_blob(&server.store(&elsewhere, None), b"0123").await.unwrap();
-    server.corrupt_object(b"evil");
     let store = server.store(&root, Some(1000));
-    for fault in [Fault::None, Fault::Status(500)] {
-        server.set_fault(move |method, _| if method == "GET" { fault } else { Fault::None });
-        let stored = store.get(&digest).await.unwrap().unwrap();
-        let _ = read_range(&stored, 0..4).await;
-        eventually("its partial file is removed", async || files_below(root.path()).is_empty()).await;
-        assert!(!is_cached(&store, &digest).await);
-    }
+    server.set_fault(|method, _| if method == "GET" { Fault::Status(500) } else { Fault::None });
+    let stored = store.get(&digest).await.unwrap().unwrap();
+    let _ = read_range(&stored, 0..4).await;
+    eventually("its partial file is removed", async || files_below(root.path()).is_empty()).await;
+    assert!(!is_cached(&store, &digest).await);
     // A download to the cache may have started only now.
     server.set_fault(|_, _| Fault::None);
     let partial = store.open_partial(&digest, Some(4)).await.unwrap();
     partial.blocking().write_at(0, b"0123").unwrap();
     store.commit(&partial, &digest, 4, None).await.unwrap();
     assert!(is_cached(&store, &digest).await, "opening the partial file stops that download");
+}
+
+#[tokio::test]
+async fn a_damaged_object_is_deleted_and_can_be_stored_again() {
+    let (server, elsewhere, root) =
+        (S3Server::start().await, TempDir::new().unwrap(), TempDir::new().unwrap());
+    let digest = store_blob(&server.store(&elsewhere, None), b"0123").await.unwrap();
+    server.corrupt_object(b"evil");
+    let store = server.store(&root, Some(1000));
+    let stored = store.get(&digest).await.unwrap().unwrap();
+    assert_eq!(read_range(&stored, 0..4).await.unwrap(), b"evil");
+    eventually("it is deleted", async || server.keys().is_empty()).await;
+    assert!(store.get(&digest).await.unwrap().is_none());
+    eventually("its partial file is removed", async || files_below(root.path()).is_empty()).await;
+    assert_eq!(store_blob(&store, b"0123").await.unwrap(), digest);
+    assert!(is_cached(&store, &digest).await);
+    assert_eq!(read_blob(&server.store(&elsewhere, None), &digest).await.unwrap().unwrap(), b"0123");
+}
+
+#[tokio::test]
+async fn an_object_whose_bytes_differ_from_read_to_read_is_kept() {
+    let (server, elsewhere, root) =
+        (S3Server::start().await, TempDir::new().unwrap(), TempDir::new().unwrap());
+    let digest = store_blob(&server.store(&elsewhere, None), b"0123").await.unwrap();
+    server.corrupt_object(b"evil");
+    let (object, mut reads) = (server.object_path(), 0);
+    server.set_fault(move |method, _| {
+        reads += usize::from(method == "GET");
+        // Those of the reader and of the download to the cache, then the second one.
+        if reads == 3 {
+            std::fs::write(&object, b"0123").unwrap();
+        }
+        Fault::None
+    });
+    let store = server.store(&root, Some(1000));
+    eventually("it is cached", async || {
+        let stored = store.get(&digest).await.unwrap().expect("it is not deleted");
+        read_range(&stored, 0..4).await.unwrap();
+        is_cached(&store, &digest).await
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -191,10 +191,14 @@ impl S3Server {
             .count()
     }
 
+    /// The file of the only object.
+    pub(super) fn object_path(&self) -> PathBuf {
+        self.state.files.path().join(BUCKET).join(self.keys().pop().unwrap())
+    }
+
     /// Replaces the bytes of the only object.
     pub(super) fn corrupt_object(&self, bytes: &[u8]) {
-        let key = self.keys().pop().unwrap();
-        std::fs::write(self.state.files.path().join(BUCKET).join(key), bytes).unwrap();
+        std::fs::write(self.object_path(), bytes).unwrap();
     }
 }
 

@@ -124,6 +124,22 @@ async fn an_object_of_a_wrong_size_is_not_served_and_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_object_is_replaced_when_it_is_read() {
+    let ((upstream, image), bucket) = (with_image().await, S3Server::start().await);
+    let world = with_bucket(&upstream, &bucket, "redirect = false\ncache_size = \"1MiB\"").await;
+    let layer = &image.layers[0];
+    store(&world, &layer.digest).await;
+    let hex = layer.digest.strip_prefix("sha256:").unwrap();
+    let cached = world.stored_files().into_iter().find(|path| path.ends_with(hex)).unwrap();
+    fs::remove_file(cached).unwrap();
+    let key = bucket.keys().remove(0);
+    bucket.replace(&key, &vec![0; layer.bytes.len()]);
+    assert_eventually!(world.blob(NAME, &layer.digest).await.body == layer.bytes);
+    assert_eventually!(bucket.keys() == [key.as_str()] && bucket.object(&key) == layer.bytes);
+    assert_eq!(upstream.count("GET", &layer.digest), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_could_not_be_read_is_downloaded_once_and_read_again_when_it_is_stored_anew() {
     let ((upstream, image), bucket) = (with_image().await, S3Server::start().await);
     let world = with_bucket(&upstream, &bucket, "redirect = false").await;
