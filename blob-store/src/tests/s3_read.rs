@@ -38,6 +38,44 @@ async fn a_broken_read_continues_at_its_offset() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_read_survives_any_number_of_interruptions_with_progress_between_them() {
+    let bytes = layer(3_000_000, 0);
+    let (server, _root, object) = start(&bytes).await;
+    let count = AtomicUsize::new(0);
+    // Three failures without a byte before each piece: the maximum number of retries.
+    server.set_fault(move |_, _| match count.fetch_add(1, Ordering::Relaxed) % 4 {
+        0 => Fault::Truncated(100_000),
+        _ => Fault::Status(500),
+    });
+    let chunks: Vec<Bytes> = object.get_range(0..object.size()).try_collect().await.unwrap();
+    assert!(chunks.concat() == bytes);
+    assert_eq!((server.requests("GET", ""), server.bytes_sent()), (4 * 29 + 1, bytes.len()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_costs_the_object_store_only_its_bytes() {
+    let bytes = layer(20_000_000, 0);
+    let (server, _root, object) = start(&bytes).await;
+    for start in (0..20_000_000).step_by(500_000) {
+        let end = start + 100;
+        let range = u64::try_from(start).unwrap()..u64::try_from(end).unwrap();
+        let chunks: Vec<Bytes> = object.get_range(range).try_collect().await.unwrap();
+        assert!(chunks.concat() == bytes[start..end]);
+    }
+    assert_eq!((server.requests("GET", ""), server.bytes_sent()), (40, 40 * 100));
+    // A broken read continues at its offset, up to the end of its range.
+    server.reset_counters();
+    let count = AtomicUsize::new(0);
+    server.set_fault(move |_, _| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Fault::Truncated(50_000),
+        _ => Fault::None,
+    });
+    let chunks: Vec<Bytes> = object.get_range(1_000_000..1_100_000).try_collect().await.unwrap();
+    assert!(chunks.concat() == bytes[1_000_000..1_100_000]);
+    assert_eq!((server.requests("GET", ""), server.bytes_sent()), (2, 100_000));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_server_is_replaced_after_the_read_timeout() {
     let bytes = layer(100_000, 0);
     let (server, _root, object) = start(&bytes).await;
