@@ -1,7 +1,13 @@
-use oci_types::{Algorithm, Digest, MediaType, media_type};
-use upstream_client::{ManifestHead, Priority::Client, UpstreamError};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use crate::support::{Server, digest, reference, reply, repository};
+use oci_types::{Algorithm, Digest, MediaType, manifest::MAX_MANIFEST_BYTES, media_type};
+use tokio::sync::{mpsc, watch};
+use upstream_client::{ManifestHead, Priority::Client, Upstream, UpstreamError};
+
+use crate::support::{Counts, Server, digest, reference, reply, repository};
 
 const BODY: &[u8] = br#"{"schemaVersion":2,"config":{}}"#;
 
@@ -110,6 +116,47 @@ async fn a_manifest_over_the_limit_is_refused_announced_or_not() {
         let refused = upstream.get_manifest(&repository("a"), &reference(tag), Client).await;
         assert_eq!(refused.err(), Some(UpstreamError::TooLarge), "{tag}");
     }
+}
+
+/// What one connection receives of a large manifest before the rest is sent.
+const BEGINNING: usize = 1000;
+
+#[tokio::test]
+async fn concurrent_manifests_are_limited_by_the_memory_for_metadata_until_they_are_recorded() {
+    const CONCURRENT: u64 = 32;
+    let [size, beginning] = [MAX_MANIFEST_BYTES, BEGINNING].map(|bytes| u64::try_from(bytes).unwrap());
+    let (release, is_released) = watch::channel(false);
+    let body = vec![b' '; MAX_MANIFEST_BYTES];
+    let server =
+        Server::start(move |_| reply(200).body(&body).rest_when(BEGINNING, is_released.clone())).await;
+    let counts = Arc::new(Counts::default());
+    let mut config = server.config();
+    (config.metadata_memory, config.answer_timeout) = (2 * size, Duration::from_mins(1));
+    let upstream = Upstream::new(config, counts.clone()).unwrap();
+    let (fetched, mut manifests) = mpsc::channel(32);
+    for number in 0..CONCURRENT {
+        let (upstream, fetched) = (upstream.clone(), fetched.clone());
+        tokio::spawn(async move {
+            let tag = reference(&format!("t{number}"));
+            let manifest = upstream.get_manifest(&repository("a"), &tag, Client).await;
+            fetched.send(manifest).await.unwrap();
+        });
+    }
+    // All responses have begun, and two are being received.
+    let has_begun = || counts.exchanges.lock().unwrap().len() >= 32;
+    while !has_begun() || counts.bytes.load(Ordering::Relaxed) < 2 * beginning {
+        tokio::task::yield_now().await;
+    }
+    upstream.head_manifest(&repository("a"), &reference("t"), Client).await.unwrap();
+    assert_eq!(counts.bytes.load(Ordering::Relaxed), 2 * beginning);
+    release.send_replace(true);
+    for recorded in 0..CONCURRENT {
+        let manifest = manifests.recv().await.unwrap().unwrap();
+        let received = counts.bytes.load(Ordering::Relaxed);
+        assert!(received <= (recorded + 2) * size, "{received} bytes with {recorded} recorded");
+        drop(manifest);
+    }
+    assert_eq!(counts.bytes.load(Ordering::Relaxed), CONCURRENT * size);
 }
 
 #[tokio::test]
