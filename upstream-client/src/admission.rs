@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{UpstreamConfig, UpstreamError};
+use crate::{Upstream, UpstreamConfig, UpstreamError, tags::MAX_PAGE_BYTES};
 
 /// The unit of memory permits, in bytes.
 const MEMORY_UNIT: u64 = 1024;
@@ -19,6 +19,7 @@ pub(crate) struct Admission {
     memory: Arc<Semaphore>,
     /// All memory, in units.
     memory_units: u32,
+    lists: Arc<Semaphore>,
 }
 
 /// Memory for one body. Released when it is dropped.
@@ -27,16 +28,25 @@ pub struct MemoryPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// The right to collect the pages of a list of tags. Released when it is dropped.
+#[derive(Debug)]
+pub struct ListPermit {
+    _permit: OwnedSemaphorePermit,
+}
+
 impl Admission {
     pub(crate) fn new(config: &UpstreamConfig) -> Self {
         let memory_units =
             u32::try_from(config.metadata_memory.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX >> 3);
         let memory_units = memory_units.min(u32::MAX >> 3);
+        let memory_bytes = usize::try_from(config.metadata_memory).unwrap_or(usize::MAX);
         Self {
             requests: Semaphore::new(config.max_requests),
             queued: Semaphore::new(config.max_queued_requests),
             memory: Arc::new(Semaphore::new(usize::try_from(memory_units).unwrap_or(usize::MAX >> 3))),
             memory_units,
+            // A list needs about as much memory as one of its pages at most.
+            lists: Arc::new(Semaphore::new((memory_bytes / MAX_PAGE_BYTES).max(1))),
         }
     }
 
@@ -62,6 +72,21 @@ impl Admission {
     }
 }
 
+impl Upstream {
+    /// Waits for the right to keep a list of tags while its next page is fetched. The number of such lists depends on
+    /// `metadata_memory`.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Busy`] after the time limit of a request.
+    pub async fn admit_list(&self) -> Result<ListPermit, UpstreamError> {
+        let lists = Arc::clone(&self.transport.admission.lists);
+        match timeout(self.transport.config.answer_timeout, lists.acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(ListPermit { _permit: permit }),
+            Ok(Err(_)) | Err(_) => Err(UpstreamError::Busy),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -69,6 +94,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::Unobserved;
 
     fn admission(max_requests: usize, max_queued_requests: usize, metadata_memory: u64) -> Admission {
         let mut config = UpstreamConfig::new("a", "http://a.test".parse().unwrap());
@@ -89,6 +115,22 @@ mod tests {
         let second = waiting.await.unwrap();
         assert_eq!(admission.request(Duration::from_secs(8)).await.err(), Some(UpstreamError::Busy));
         drop(second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_number_of_lists_depends_on_the_memory() {
+        for (memory, lists) in [(1, 1), (64 << 20, 4)] {
+            let mut config = UpstreamConfig::new("a", "http://a.test".parse().unwrap());
+            config.metadata_memory = memory;
+            let upstream = Upstream::new(config, Arc::new(Unobserved)).unwrap();
+            let mut admitted = Vec::new();
+            for _ in 0..lists {
+                admitted.push(upstream.admit_list().await.unwrap());
+            }
+            assert_eq!(upstream.admit_list().await.err(), Some(UpstreamError::Busy));
+            admitted.pop();
+            assert!(upstream.admit_list().await.is_ok());
+        }
     }
 
     #[tokio::test]

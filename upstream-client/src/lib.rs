@@ -48,7 +48,7 @@ mod transport;
 mod upstream;
 mod verdict;
 
-pub use admission::MemoryPermit;
+pub use admission::{ListPermit, MemoryPermit};
 pub use blob::{BlobBody, BlobHead, BlobRange};
 pub use config::{UpstreamConfig, UpstreamConfigError};
 pub use credentials::Credentials;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Maximum size of a page in bytes. Registries without pagination send all tags of a repository in one response.
-const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The maximum number of tags of a repository that are listed, in one page or in several.
 pub const MAX_TAGS: usize = 200_000;

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
+use futures::FutureExt;
 use http_server::Resource;
 use oci_types::{Tag, UpstreamFailure};
 use shared_models::db::tags;
-use upstream_client::{MAX_TAGS, Priority, UpstreamError};
+use upstream_client::{ListPermit, MAX_TAGS, Priority, UpstreamError};
 
 use super::decide::{self, KnownList, ListingDecision, ListingFacts};
 use crate::{
@@ -22,6 +23,9 @@ use crate::{
 /// The maximum number of pages that are fetched from the upstream for one request.
 const MAX_FETCHES: usize = 500;
 
+/// The maximum size in bytes of a list that a request keeps while it fetches a page, without a permit.
+const MAX_SMALL_LIST: usize = 1024 * 1024;
+
 /// Answers a request for a page of at most `n` tags.
 pub(crate) async fn list(
     state: &Arc<AppState>,
@@ -36,6 +40,8 @@ pub(crate) async fn list(
     let mut known = state.caches.tag_lists.get(&target.key).await;
     let mut failure = state.caches.refused.get(&negative_key(target)).await;
     let mut outcome = None;
+    // To keep a list that is not small while a page is fetched.
+    let mut permit: Option<Arc<ListPermit>> = None;
     let mut facts = ListingFacts {
         known: KnownList::None,
         offline: target.upstream.client.is_offline(),
@@ -65,8 +71,26 @@ pub(crate) async fn list(
                 ListingDecision::Fetch | ListingDecision::ServeKnown | ListingDecision::ServeOutdated(_),
                 ..,
             ) => {
+                if permit.is_none() && known.as_ref().is_some_and(|known| known.bytes() > MAX_SMALL_LIST) {
+                    let client = &target.upstream.client;
+                    let Some(admitted) = client.admit_list().now_or_never() else {
+                        // A request that waits keeps no list.
+                        drop(known.take());
+                        match client.admit_list().await {
+                            Ok(admitted) => permit = Some(Arc::new(admitted)),
+                            Err(error) => {
+                                let failed = Failure::from(&error);
+                                facts.failure = Some(failed.class);
+                                failure = Some(failed);
+                            }
+                        }
+                        known = state.caches.tag_lists.get(&target.key).await;
+                        continue;
+                    };
+                    permit = admitted.ok().map(Arc::new);
+                }
                 let beginning = known.clone().filter(|known| is_fresh(known));
-                match fetch_once(state, target, beginning).await {
+                match fetch_once(state, target, beginning, permit.clone()).await {
                     Ok(fetched) => {
                         known = Some(fetched);
                         outcome = Some(Outcome::Miss);
@@ -84,15 +108,20 @@ pub(crate) async fn list(
 }
 
 /// Starts or joins the fetch of the page that follows `beginning`, or of the first one. Returns the list with it.
+/// `permit` is that of the beginning.
 async fn fetch_once(
     state: &Arc<AppState>,
     target: &Arc<Target>,
     beginning: Option<Arc<KnownTags>>,
+    permit: Option<Arc<ListPermit>>,
 ) -> Result<Arc<KnownTags>, ApiError> {
     let key = (target.key.clone(), beginning.as_ref().map_or(0, |known| known.len()));
     let (flight, _) = state.flights.tag_lists.join(key, |publisher| {
         let (state, target) = (Arc::clone(state), Arc::clone(target));
-        async move { publisher.finish(fetch(&state, &target, beginning.as_deref()).await) }
+        async move {
+            publisher.finish(fetch(&state, &target, beginning.as_deref()).await);
+            drop(permit);
+        }
     });
     flight.result().await.ok_or(ApiError::Panicked)?
 }

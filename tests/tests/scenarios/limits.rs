@@ -232,6 +232,37 @@ async fn a_tag_list_of_millions_of_tags_or_without_an_end_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn long_tag_lists_of_several_pages_are_collected_one_after_another() {
+    const PAUSE: Duration = Duration::from_secs(2);
+    let (upstream, _) = with_image().await;
+    let tags = |count: usize| (0..count).map(|number| format!("\"{number:0100}\"")).collect::<Vec<_>>();
+    for (name, first) in [("a", tags(20_000)), ("b", tags(20_000)), ("small", tags(10))] {
+        let next = format!("</v2/{name}/tags/list?last=x>; rel=\"next\"");
+        let first = format!("{{\"tags\":[{}]}}", first.join(","));
+        let first = Fault::Status(200, vec![("Link".to_owned(), next)], first.into());
+        upstream.on(Rule::on("GET", &format!("/{name}/tags/list?n=")).then(first));
+        let last = Fault::Status(200, Vec::new(), "{\"tags\":[\"last\"]}".into());
+        upstream.on(Rule::on("GET", &format!("/{name}/tags/list?last=x"))
+            .then(last)
+            .then(Fault::Delay(if name == "a" { PAUSE } else { Duration::ZERO })));
+    }
+    let world = TestWorld::builder().upstream("up", &upstream, "metadata_memory = \"16MiB\"").start().await;
+    let [a, b] = ["a", "b"].map(|name| format!("/v2/up/{name}/tags/list?last={:0100}", 19_999));
+    let (a, b) = tokio::join!(world.get(&a), async {
+        assert_eventually!(upstream.count("GET", "/a/tags/list?last=x") == 1);
+        let small = world.json("/v2/up/small/tags/list").await;
+        assert_eq!(small["tags"].as_array().unwrap().len(), 11);
+        world.get(&b).await
+    });
+    for answer in [a, b] {
+        assert!(answer.body.ends_with(b"\"tags\":[\"last\"]}"), "{answer:?}");
+    }
+    let requests = upstream.requests();
+    let last = requests.iter().rfind(|request| request.path.contains("/b/") && request.query == "last=x");
+    assert_eq!(last.unwrap().unfinished, 0, "that of the other list has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_index_of_many_large_images_links_a_bounded_number_of_blobs() {
     let upstream = tidegate_tests::chaos::ChaosUpstream::start().await;
     let digest = |text: String| tidegate_tests::image::sha256(text.as_bytes());
