@@ -4,14 +4,14 @@ use oci_types::{Digest, Reference, RepositoryName, referrer::Referrer};
 use url::Url;
 
 use crate::{
-    Priority, Upstream, UpstreamError,
+    MemoryPermit, Priority, Upstream, UpstreamError,
     error::AttemptError,
     next_page::next_page,
     request::{RequestKind, UpstreamRequest},
 };
 
-/// Maximum size of all pages of a list in bytes.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum size of all pages of a list in bytes: that of an index.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Maximum number of pages of a list.
 const MAX_PAGES: usize = 100;
@@ -20,6 +20,7 @@ struct Page {
     referrers: Vec<Referrer>,
     bytes: usize,
     next: Option<Url>,
+    memory: MemoryPermit,
 }
 
 impl Upstream {
@@ -57,12 +58,13 @@ impl Upstream {
         let limit = self.transport.config.answer_timeout;
         let path = format!("referrers/{subject}");
         let mut request = self.request(RequestKind::ListReferrers, repository, &path);
-        let (mut referrers, mut bytes) = (Vec::new(), 0);
+        let (mut referrers, mut bytes, mut memory) = (Vec::new(), 0, Vec::new());
         for _ in 0..MAX_PAGES {
             let page =
                 self.transport.call(priority, limit, || self.try_list_referrers(&request, bytes)).await?;
             bytes += page.bytes;
             referrers.extend(page.referrers);
+            memory.push(page.memory);
             match page.next {
                 None => return Ok(referrers),
                 Some(next) => {
@@ -80,10 +82,10 @@ impl Upstream {
     ) -> Result<Page, AttemptError> {
         let (_, response) = self.transport.send(request).await?.content()?;
         let next = next_page(&request.url, response.headers())?;
-        let (body, _memory) = self.transport.read_body(response, MAX_BYTES.saturating_sub(received)).await?;
+        let (body, memory) = self.transport.read_body(response, MAX_BYTES.saturating_sub(received)).await?;
         let referrers = Referrer::parse_index(&body)
             .ok_or_else(|| UpstreamError::invalid_response("no image index as the list of referrers"))?;
-        Ok(Page { referrers, bytes: body.len(), next })
+        Ok(Page { referrers, bytes: body.len(), next, memory })
     }
 }
 

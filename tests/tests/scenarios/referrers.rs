@@ -191,7 +191,7 @@ async fn a_long_list_is_paged() {
     let (upstream, image) = with_image().await;
     let descriptors: Vec<_> = (0..40)
         .map(|number| {
-            let padding = "x".repeat(100_000);
+            let padding = "x".repeat(90_000);
             json!({
                 "mediaType": OCI_MANIFEST,
                 "digest": sha256(number.to_string().as_bytes()),
