@@ -4,7 +4,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
-use oci_types::{Digest, Hasher, RepositoryName};
+use oci_types::{Digest, Hasher, Millis, RepositoryName};
 use shared_models::db::blobs;
 use tokio::sync::OwnedSemaphorePermit;
 use upstream_client::UpstreamError;
@@ -59,7 +59,7 @@ impl Bypass {
     ) -> Result<Self, FillError> {
         let (row, recorded) = tokio::try_join!(
             blobs::find(&state.db, &digest),
-            blobs::sources(&state.db, &digest, repository)
+            blobs::sources(&state.db, &digest, repository, Millis::now())
         )?;
         let size = size.or(row.and_then(|row| row.size)).filter(|size| digest.admits_size(*size));
         let sources = UpstreamSource::configured(&recorded, &state.upstreams);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use blob_store::{Partial, Segments};
-use oci_types::Digest;
+use oci_types::{Digest, Millis};
 use shared_models::db::blobs::{self, BlobSource, BlobState};
 use tokio::time::Instant;
 use upstream_client::UpstreamError;
@@ -79,7 +79,7 @@ async fn download_and_store(fill: &Arc<Fill>, state: &State) -> Result<(), FillE
     }
     let (row, recorded) = tokio::try_join!(
         blobs::find(&state.db, digest),
-        blobs::sources(&state.db, digest, fill.repository())
+        blobs::sources(&state.db, digest, fill.repository(), Millis::now())
     )?;
     let permit = acquire(fill, state, &recorded).await?;
     let (blob_state, size) = row.map_or((BlobState::OnDemand, None), |row| (row.state, row.size));

@@ -121,8 +121,8 @@ async fn stated_sizes(conn: &mut Conn, digest: &Digest) -> Result<Vec<i64>, DbEr
     Ok(on!(conn, |c| query.load(c))?)
 }
 
-/// The sources of a blob: first those that have not failed, then the others by the end of their
-/// exclusion. Among equal sources, the repository that clients call `requested` is first.
+/// The sources of a blob: first those that are not demoted at `now`, then the others by the end of
+/// their demotion. Among equal sources, the repository that clients call `requested` is first.
 ///
 /// # Errors
 /// [`DbError`].
@@ -130,6 +130,7 @@ pub async fn sources(
     db: &Db,
     digest: &Digest,
     requested: Option<&RepositoryName>,
+    now: Millis,
 ) -> Result<Vec<BlobSource>, DbError> {
     use blob_sources as s;
     use repositories as r;
@@ -141,7 +142,8 @@ pub async fn sources(
         .select((columns::<BlobSource>(), r::name.nullable()));
     let mut sources: Vec<(BlobSource, Option<RepositoryName>)> = load!(db, query)?;
     sources.sort_by_key(|(source, name)| {
-        (source.failed_until, requested.is_none_or(|requested| name.as_ref() != Some(requested)))
+        let demoted_until = source.failed_until.filter(|until| *until > now);
+        (demoted_until, requested.is_none_or(|requested| name.as_ref() != Some(requested)))
     });
     Ok(sources.into_iter().map(|(source, _)| source).collect())
 }

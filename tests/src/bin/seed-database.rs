@@ -117,7 +117,7 @@ async fn measure(config: &DbConfig, counts: Counts, rounds: u64) -> Result<Value
         "manifests::load": |s| manifests::load(&s.db, &s.manifest);
         "links::blob": |s| links::blob(&s.db, &s.repository, &s.blob);
         "blobs::find": |s| blobs::find(&s.db, &s.blob);
-        "blobs::sources": |s| blobs::sources(&s.db, &s.blob, None);
+        "blobs::sources": |s| blobs::sources(&s.db, &s.blob, None, Millis::now());
         "repositories::catalog": |s| repositories::catalog(&s.db, Some(&s.name), 5);
         "tags::list": |s| tags::list(&s.db, &s.repository, None, 5);
         "tags::mark_checked": |s| check(s);

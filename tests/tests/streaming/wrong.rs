@@ -97,6 +97,16 @@ async fn when_one_source_sends_wrong_bytes_the_other_one_is_used_and_the_liar_as
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_sent_wrong_bytes_long_ago_is_preferred_again() {
+    let (other, cold) = two_sources(60_000).await;
+    // `up` is the upstream of the requested repository.
+    let failed = "UPDATE blob_sources SET failed_until = 1 WHERE upstream = 'up'";
+    assert_eq!(cold.world.execute(failed), 1 + 1, "the config and the layer");
+    cold.assert_served().await;
+    assert_eq!(other.count("GET", &cold.digest), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_no_byte_yet_does_not_notice_that_one_source_lies() {
     let (_other, cold) = two_sources(60_000).await;
     cold.on_blob(usize::MAX, [Fault::WrongByteAt(0)]);

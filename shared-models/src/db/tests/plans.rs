@@ -56,7 +56,7 @@ async fn pull(db: &Db, round: u32) {
     manifests::platform_of(db, &row.manifest).await.unwrap();
     assert!(links::blob(db, &key, &blob).await.unwrap().is_some());
     assert!(blobs::find(db, &blob).await.unwrap().is_some());
-    assert!(!blobs::sources(db, &blob, None).await.unwrap().is_empty());
+    assert!(!blobs::sources(db, &blob, None, Millis(1)).await.unwrap().is_empty());
     let after = name("seed/team34/app234");
     assert_eq!(repositories::catalog(db, Some(&after), 100).await.unwrap().len(), 100);
     let many = COUNTS.repository(0).key();

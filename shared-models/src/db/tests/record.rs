@@ -28,7 +28,7 @@ on_both! {
 
         let layer = linked_blob(&db, "x/alpine", &digest("a")).await.unwrap();
         assert_eq!((layer.state, layer.size), (BlobState::OnDemand, Some(1000)));
-        let sources = blobs::sources(&db, &digest("config"), None).await.unwrap();
+        let sources = blobs::sources(&db, &digest("config"), None, Millis(1)).await.unwrap();
         assert_eq!(sources.len(), 1);
         assert_eq!((sources[0].upstream.as_str(), &sources[0].upstream_name), ("hub", &name("x/alpine")));
 
@@ -113,7 +113,7 @@ on_both! {
         assert!(links::manifest(&db, &second, &known.digest, false).await.unwrap().proof.is_some());
         assert!(links::blob(&db, &second, &digest("a")).await.unwrap().is_some());
         assert_eq!(tags::find(&db, &second, &tag("t")).await.unwrap().unwrap().manifest, known.digest);
-        let sources = blobs::sources(&db, &digest("a"), None).await.unwrap();
+        let sources = blobs::sources(&db, &digest("a"), None, Millis(1)).await.unwrap();
         assert_eq!(sources.iter().map(|source| source.upstream.as_str()).collect::<Vec<_>>(), ["hub", "quay"]);
     }
 
@@ -201,7 +201,7 @@ on_both! {
         assert!(tags::find(&db, &repository.key(), &tag("t")).await.unwrap().is_some());
         let linked = links::blob(&db, &repository.key(), &digest("a")).await.unwrap().unwrap();
         assert_eq!(linked.blob.size, None);
-        assert!(blobs::sources(&db, &digest("a"), None).await.unwrap().is_empty());
+        assert!(blobs::sources(&db, &digest("a"), None, Millis(1)).await.unwrap().is_empty());
     }
 
     async fn a_repository_keeps_its_content_under_a_new_name(db: TestDb) {
