@@ -9,6 +9,7 @@ use shared_models::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::runner::max_retry_delay;
 use crate::state::AppState;
 
 /// The interval of writing last-use times.
@@ -81,9 +82,12 @@ async fn delete_ended_jobs(state: &AppState) {
 
 /// Makes jobs due that a clock that was ahead has put off.
 async fn reset_jobs_ahead(state: &AppState) {
-    match jobs::reset_ahead(&state.db, state.config.jobs.lease, Millis::now()).await {
+    let settings = &state.config.jobs;
+    match jobs::reset_ahead(&state.db, settings.lease, max_retry_delay(settings), Millis::now()).await {
         Ok(0) => {}
-        Ok(count) => tracing::warn!(count, "jobs were queued or claimed with a clock that was ahead"),
+        Ok(count) => {
+            tracing::warn!(count, "jobs were queued, claimed or put off with a clock that was ahead")
+        }
         Err(error) => tracing::warn!(%error, "failed to look for jobs of a clock that was ahead"),
     }
 }

@@ -18,10 +18,13 @@ use shared_models::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{Job, JobContext, JobError, JobProgress};
-use crate::state::AppState;
+use crate::{config::JobSettings, state::AppState};
 
 /// The maximum delay of a job that another process has queued.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The maximum delay of a retry that an upstream determines with `Retry-After`.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// Runs the jobs of a kind until `shutdown` resolves. Unfinished jobs go back to the queue.
 pub(super) async fn run<J: Job>(state: Arc<AppState>, shutdown: impl Future<Output = ()>) {
@@ -106,7 +109,7 @@ async fn attempt<J: Job>(state: &Arc<AppState>, job: ClaimedJob) {
         }
         Ending::Returned(Err(JobError::Retry { reason, after })) if attempt < max_attempts => {
             tracing::info!(kind, key, attempt, elapsed_ms, error = reason, "job will be retried");
-            let delay = after.unwrap_or_else(|| retry_delay(state, attempt));
+            let delay = after.map_or_else(|| retry_delay(state, attempt), |after| after.min(MAX_RETRY_AFTER));
             jobs::retry(db, &job, worker, now.after(delay), &reason).await
         }
         Ending::Returned(Err(error)) => {
@@ -147,6 +150,11 @@ async fn keep_lease<J: Job>(context: &JobContext, job: &ClaimedJob) -> Ending {
             Err(error) => tracing::warn!(kind, key, %error, "failed to renew the lease of a job"),
         }
     }
+}
+
+/// The maximum delay of a retry.
+pub(super) fn max_retry_delay(settings: &JobSettings) -> Duration {
+    settings.backoff_max.max(MAX_RETRY_AFTER)
 }
 
 /// The delay before the attempt after `attempt`: doubles with each one, with jitter between the half and the whole of it.

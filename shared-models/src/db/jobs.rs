@@ -266,18 +266,29 @@ pub async fn release_all(db: &Db, worker: &str) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Makes jobs due that were queued or claimed with a clock that was ahead: otherwise they would
-/// wait until that time. Returns their number.
+/// Makes jobs due that were queued, claimed or put off with a clock that was ahead: otherwise they
+/// would wait until that time. No retry is put off by more than `max_delay`, and no lease is longer
+/// than `max_lease`. Returns their number.
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn reset_ahead(db: &Db, longest_lease: Duration, now: Millis) -> Result<usize, DbError> {
+pub async fn reset_ahead(
+    db: &Db,
+    max_lease: Duration,
+    max_delay: Duration,
+    now: Millis,
+) -> Result<usize, DbError> {
     let latest = now.after(MAX_CLOCK_ERROR);
-    let queued = jobs::table.filter(jobs::state.eq(JobState::Queued)).filter(jobs::created_at.gt(latest));
+    let is_ahead = || jobs::created_at.gt(latest);
+    let queued = jobs::table
+        .filter(jobs::state.eq(JobState::Queued))
+        .filter(is_ahead().or(jobs::run_at.gt(latest.after(max_delay))));
     let claimed = jobs::table
         .filter(jobs::state.eq(JobState::Running))
-        .filter(jobs::lease_until.gt(latest.after(longest_lease)));
-    let queued = execute!(db, diesel::update(queued).set((jobs::run_at.eq(now), jobs::created_at.eq(now))))?;
+        .filter(jobs::lease_until.gt(latest.after(max_lease)));
+    let created_at = case_when(is_ahead(), now.into_sql::<BigInt>()).otherwise(jobs::created_at);
+    let due = diesel::update(queued).set((jobs::run_at.eq(now), jobs::created_at.eq(created_at)));
+    let queued = execute!(db, due)?;
     let claimed = execute!(db, diesel::update(claimed).set(jobs::lease_until.eq(now)))?;
     Ok(queued + claimed)
 }

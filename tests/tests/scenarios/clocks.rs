@@ -29,6 +29,16 @@ async fn a_tag_that_was_checked_in_the_future_is_checked_again_and_moves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_was_queued_in_the_future_runs() {
+    assert_runs_after(&format!("run_at = run_at + {HOUR}, created_at = created_at + {HOUR}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_retry_was_put_off_to_the_future_runs() {
+    assert_runs_after(&format!("attempts = 1, run_at = run_at + 25 * {HOUR}")).await;
+}
+
+/// A job runs although its row was changed in this way.
+async fn assert_runs_after(change: &str) {
     let (upstream, image) = with_image().await;
     let world = |workers: &str| {
         let builder = TestWorld::builder().sections(&format!("[jobs]\nworkers = {workers}"));
@@ -37,7 +47,7 @@ async fn a_job_that_was_queued_in_the_future_runs() {
     let idle = world("0").start().await;
     idle.get(&manifest("1")).await;
     assert_eventually!(idle.live_jobs() == 1);
-    idle.execute(&format!("UPDATE jobs SET run_at = run_at + {HOUR}, created_at = created_at + {HOUR}"));
+    idle.execute(&format!("UPDATE jobs SET {change}"));
     let world = world("1").in_dir(idle.stop().await).start().await;
     for (digest, bytes) in image.blobs() {
         world.assert_stored(digest, bytes).await;

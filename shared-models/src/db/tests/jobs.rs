@@ -1,11 +1,13 @@
 use std::{collections::HashSet, time::Duration};
 
+use diesel::{ExpressionMethods, QueryDsl};
+
 use super::{TestDb, on_both};
 use crate::db::{
-    Db,
+    Db, execute,
     jobs::{self, ClaimedJob, End, JobRow, JobState, Progress, Renewal},
 };
-use oci_types::Millis;
+use oci_types::{Millis, time::MAX_CLOCK_ERROR};
 
 const LEASE: Duration = Duration::from_millis(100);
 
@@ -178,6 +180,29 @@ on_both! {
             let row = &rows(&db).await[0];
             assert_eq!((row.state, row.ended_at.is_some()), (JobState::Cancelled, true), "{key}");
             assert_eq!(claim(&db, "w", 9).await, None, "{key}");
+        }
+    }
+
+    async fn jobs_of_a_clock_that_was_ahead_become_due(db: TestDb) {
+        use crate::schema::jobs as j;
+        let (lease, delay, error) = (Duration::from_secs(60), Duration::from_secs(100), MAX_CLOCK_ERROR);
+        let now = Millis(1_000_000);
+        let (latest, latest_retry) = (now.after(error), now.after(error).after(delay));
+        let later = Duration::from_millis(1);
+        for (key, created_at, run_at, is_reset) in [
+            ("queued", latest, latest, false),
+            ("queued ahead", latest.after(later), latest.after(later), true),
+            ("retried", Millis(1), latest_retry, false),
+            ("retried ahead", Millis(1), latest_retry.after(later), true),
+        ] {
+            enqueue(&db, key, 0).await;
+            let times = (j::created_at.eq(created_at), j::run_at.eq(run_at));
+            execute!(db, diesel::update(j::table.filter(j::key.eq(key))).set(times)).unwrap();
+            let reset = jobs::reset_ahead(&db, lease, delay, now).await.unwrap();
+            assert_eq!(reset, usize::from(is_reset), "{key}");
+            let row = rows(&db).await.remove(0);
+            let expected = if is_reset { (created_at.min(now), now) } else { (created_at, run_at) };
+            assert_eq!((row.created_at, row.run_at), expected, "{key}");
         }
     }
 
