@@ -13,7 +13,7 @@ use crate::{
     eventually::{PATIENCE, Patience},
     http_client::http_client,
     image::Image,
-    process::{TidegateProcess, tidegate},
+    process::{TidegateBuilder, TidegateProcess, tidegate},
     puller::Puller,
     s3_server::S3Server,
     tcp_proxy::TcpProxy,
@@ -128,7 +128,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// What the clock of each content node is ahead of that of the machine, in seconds; without an entry it is right.
+    /// What the clock of each content node is ahead of that of the machine, in seconds; without an entry it is that.
     pub fn content_clocks(mut self, seconds: &[i64]) -> Self {
         self.content_clocks = seconds.to_vec();
         self
@@ -163,8 +163,8 @@ impl ClusterBuilder {
 
         let contents = join_all((0..self.contents).map(|number| {
             let config = format!("{shared}node_id = \"content-{number}\"\n");
-            let ahead = self.content_clocks.get(number).copied().unwrap_or_default();
-            TidegateProcess::builder().args(["content-app"]).config(config).clock_ahead(ahead).start()
+            let content = TidegateProcess::builder().args(["content-app"]).config(config);
+            with_clock(content, self.content_clocks.get(number)).start()
         }))
         .await;
         let content_balancer = match self.way {
@@ -174,9 +174,8 @@ impl ClusterBuilder {
         let public_url = content_balancer.as_ref().map(|it| format!("public_url = \"{}\"\n", it.url()));
         let config = format!("{shared}{}", public_url.unwrap_or_default());
         let apis = join_all((0..self.apis).map(|number| {
-            let ahead = self.api_clocks.get(number).copied().unwrap_or_default();
             let api = TidegateProcess::builder().args(["registry-api"]).config(config.as_str());
-            api.clock_ahead(ahead).start()
+            with_clock(api, self.api_clocks.get(number)).start()
         }))
         .await;
         let api_balancer = Balancer::start(apis.iter().map(TidegateProcess::listening)).await;
@@ -192,6 +191,13 @@ impl ClusterBuilder {
         };
         cluster.all_nodes_live().await;
         cluster
+    }
+}
+
+fn with_clock(process: TidegateBuilder, ahead: Option<&i64>) -> TidegateBuilder {
+    match ahead {
+        Some(seconds) => process.clock_ahead(*seconds),
+        None => process,
     }
 }
 

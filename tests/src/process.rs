@@ -56,8 +56,8 @@ struct Setup {
     args: Vec<OsString>,
     config: Option<String>,
     data_dir: Option<PathBuf>,
-    /// What the wall clock of the process is ahead of that of the machine, in seconds.
-    clock_ahead: i64,
+    /// What the wall clock of the process is ahead of that of the machine at the start, in seconds.
+    clock_ahead: Option<i64>,
 }
 
 /// A process to be started: on free ports and with a new data directory by default.
@@ -85,9 +85,10 @@ impl TidegateBuilder {
         self
     }
 
-    /// A wall clock that is ahead of that of the machine by so many seconds, or behind it. The monotonic clock is right.
+    /// A wall clock that is ahead of that of the machine by so many seconds, or behind it, and that can be stepped. The
+    /// monotonic clock is right.
     pub fn clock_ahead(mut self, seconds: i64) -> Self {
-        self.setup.clock_ahead = seconds;
+        self.setup.clock_ahead = Some(seconds);
         self
     }
 
@@ -122,6 +123,15 @@ impl TidegateProcess {
     /// When it was started the last time.
     pub fn started_at(&self) -> Millis {
         self.started_at
+    }
+
+    /// Steps its wall clock to so many seconds ahead of that of the machine.
+    ///
+    /// # Panics
+    /// When it was not started with [`TidegateBuilder::clock_ahead`].
+    pub fn step_clock(&self, seconds: i64) {
+        assert!(self.setup.clock_ahead.is_some(), "the process has the clock of the machine");
+        write_clock(self.folder.path(), seconds);
     }
 
     /// Where it listens for clients.
@@ -196,7 +206,7 @@ impl TidegateProcess {
 
     /// The same with another clock; see [`TidegateBuilder::clock_ahead`]. It counts from the next start.
     pub fn set_clock_ahead(&mut self, seconds: i64) {
-        self.setup.clock_ahead = seconds;
+        self.setup.clock_ahead = Some(seconds);
     }
 
     /// Like [`Self::restart`], with another configuration file.
@@ -225,8 +235,9 @@ async fn launch(setup: &Setup, folder: &Path, ports: [SocketAddr; 2]) -> (Daemon
     for name in foreign_variables() {
         command.env_remove(name);
     }
-    if setup.clock_ahead != 0 {
-        command.env("LD_PRELOAD", faketime()).env("FAKETIME", format!("{:+}s", setup.clock_ahead));
+    if let Some(seconds) = setup.clock_ahead {
+        write_clock(folder, seconds);
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", clock_file(folder));
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_NO_CACHE", "1");
     }
     command.current_dir(folder).stdout(File::create(&output).unwrap());
@@ -240,6 +251,18 @@ async fn launch(setup: &Setup, folder: &Path, ports: [SocketAddr; 2]) -> (Daemon
         }
         assert!(patience.lasts().await && ended.is_none(), "tidegate does not come up: {ended:?}\n{printed}");
     }
+}
+
+/// The file from which the library reads what the wall clock is ahead.
+fn clock_file(folder: &Path) -> PathBuf {
+    folder.join("clock")
+}
+
+/// Replaces the file in one step, as the process reads it at any time.
+fn write_clock(folder: &Path, seconds: i64) {
+    let new = folder.join("clock.new");
+    std::fs::write(&new, format!("{seconds:+}s")).unwrap();
+    std::fs::rename(new, clock_file(folder)).unwrap();
 }
 
 /// The library of Debian's package `faketime`, which scripts/setup installs.

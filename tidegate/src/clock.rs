@@ -1,8 +1,8 @@
-//! Compares the clock of this process to that of the database, which all processes use.
+//! Sets the clock of this process to that of the database, which all processes use.
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
-use oci_types::time::set_clock_offset;
+use oci_types::{Millis, time::set_clock};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use shared_models::db::{Db, clock};
 use tokio::time::{MissedTickBehavior, interval};
@@ -13,8 +13,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// An offset beyond this is logged when it begins, in milliseconds.
 const WARN_OFFSET: i64 = 1000;
 
-/// An offset is not believed when its error may be larger, in milliseconds.
-const MAX_ERROR: i64 = 1000;
+/// A reading is not used when its error may be larger.
+const MAX_ERROR: Duration = Duration::from_secs(1);
 
 /// The last offset, as a metric.
 #[derive(Debug, Clone, Default)]
@@ -28,17 +28,19 @@ impl ClockOffset {
         offset
     }
 
-    /// Compares the clocks once. A database that is unavailable leaves the offset as it is.
+    /// Reads the clock of the database once, and sets that of this process to it where they differ.
+    /// A database that is unavailable leaves it as it is.
     pub(crate) async fn measure(&self, db: &Db, was_wrong: bool) -> bool {
-        let Ok((offset, error)) = clock::offset(db).await else { return was_wrong };
-        if error > MAX_ERROR {
+        let Ok(reading) = clock::read(db).await else { return was_wrong };
+        if reading.error > MAX_ERROR {
             return was_wrong;
         }
-        // Within the error of the measurement, the clocks may be equal.
-        let offset = if offset.abs() <= error { 0 } else { offset };
-        set_clock_offset(offset);
+        if difference(reading.time, Millis::at(reading.moment), reading.error) != 0 {
+            set_clock(reading.time, reading.moment);
+        }
+        let offset = difference(reading.time, reading.system, reading.error);
         self.0.set(f64::from(i32::try_from(offset).unwrap_or(i32::MAX)) / 1000.0);
-        let is_wrong = offset.abs() > WARN_OFFSET;
+        let is_wrong = offset.saturating_abs() > WARN_OFFSET;
         if is_wrong && !was_wrong {
             tracing::warn!(offset_ms = offset, "the clock of this process differs from that of the database");
         }
@@ -53,6 +55,26 @@ impl ClockOffset {
         loop {
             ticks.tick().await;
             is_wrong = self.measure(db, is_wrong).await;
+        }
+    }
+}
+
+/// What a clock is ahead of another one, in milliseconds: 0 within the error of their readings, as
+/// they may be equal.
+fn difference(time: Millis, other: Millis, error: Duration) -> i64 {
+    let difference = time.0.saturating_sub(other.0);
+    if Duration::from_millis(difference.unsigned_abs()) <= error { 0 } else { difference }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_differ_when_their_readings_do_by_more_than_the_error() {
+        let error = Duration::from_millis(5);
+        for (time, expected) in [(94, -6), (95, 0), (100, 0), (105, 0), (106, 6)] {
+            assert_eq!(difference(Millis(time), Millis(100), error), expected, "{time}");
         }
     }
 }

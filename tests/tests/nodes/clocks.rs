@@ -1,5 +1,7 @@
 //! Processes whose clocks are wrong.
 
+use std::time::{Duration, Instant};
+
 use tidegate_tests::{
     assert_eventually,
     cluster::{Cluster, ClusterBuilder, NAME, UPSTREAM_NAME},
@@ -38,6 +40,28 @@ async fn a_content_node_whose_clock_is_wrong_serves_as_the_others_do() {
 async fn a_registry_api_whose_clock_is_wrong_issues_links_that_are_accepted() {
     for ahead in [300, -1500] {
         assert_pulls(Cluster::builder().apis(2).api_clocks(&[ahead])).await;
+    }
+}
+
+/// Longer than registry-api caches the list of nodes, and shorter than the interval at which processes read the clock
+/// of the database.
+const AFTER_A_STEP: Duration = Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_a_clock_fails_no_request() {
+    let cluster = Cluster::builder().content_clocks(&[0, 0]).api_clocks(&[0]).start().await;
+    let image = Image::random(8, &[MIB / 4]);
+    cluster.upstream.put_image(UPSTREAM_NAME, "step", &image);
+    cluster.puller().image(NAME, "step", &image).await.unwrap();
+    for (process, seconds) in
+        [(&cluster.apis[0], 600), (&cluster.contents[0], 1800), (&cluster.contents[1], -1800)]
+    {
+        process.step_clock(seconds);
+        let stepped = Instant::now();
+        while stepped.elapsed() < AFTER_A_STEP {
+            let pull = cluster.puller().image(NAME, "step", &image).await.unwrap();
+            assert_eq!(pull.retries(), 0, "{seconds} s: {pull:?}");
+        }
     }
 }
 
