@@ -9,6 +9,7 @@ mod cache_status;
 mod caches;
 mod config;
 mod error;
+mod heartbeats;
 mod job_queue;
 mod jobs;
 mod known_referrers;

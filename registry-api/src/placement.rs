@@ -1,6 +1,9 @@
 //! Which content node a client or a job is sent to for a blob.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use internal_api::LinkKeys;
 use moka::future::Cache;
@@ -14,6 +17,7 @@ use shared_models::db::{
 use crate::{
     config::{Config, Placement},
     error::ApiError,
+    heartbeats::Heartbeats,
 };
 
 /// The cache lifetime of the list of live nodes.
@@ -29,6 +33,7 @@ pub(crate) struct NodeSelector {
     link_lifetime: Duration,
     dead_after: Duration,
     db: Db,
+    heartbeats: Mutex<Heartbeats>,
     live: Cache<(), Arc<Vec<NodeRow>>>,
     /// The list that was read last, for the time in which the database is unavailable.
     last_live: Mutex<Arc<Vec<NodeRow>>>,
@@ -42,6 +47,7 @@ impl NodeSelector {
             link_lifetime: config.link_lifetime,
             dead_after: config.node_dead_after,
             db,
+            heartbeats: Mutex::default(),
             live: Cache::builder().max_capacity(1).time_to_live(NODES_TTL).build(),
             last_live: Mutex::default(),
         }
@@ -83,12 +89,28 @@ impl NodeSelector {
     /// # Errors
     /// The database fails.
     pub(crate) async fn prune_dead_nodes(&self) -> Result<usize, DbError> {
+        let alive = self.alive().await?.into_iter().map(|node| node.id).collect();
         let before = Millis::now().before(self.dead_after.saturating_mul(PRUNE_AFTER_MISSED));
-        nodes::remove_dead(&self.db, before).await
+        nodes::remove_dead(&self.db, before, alive).await
+    }
+
+    /// The nodes that are alive, also those that drain.
+    async fn alive(&self) -> Result<Vec<NodeRow>, DbError> {
+        let (read_at, now) = (Instant::now(), Millis::now());
+        let mut nodes = nodes::list(&self.db).await?;
+        let max_age = nodes::max_heartbeat_age(&self.db, self.dead_after);
+        let mut heartbeats = self.heartbeats.lock();
+        heartbeats.observe(&nodes, read_at);
+        nodes.retain(|node| node.is_recent(max_age, now) || heartbeats.is_recent(&node.id, max_age, read_at));
+        Ok(nodes)
     }
 
     async fn owner(&self, digest: &Digest) -> Result<NodeRow, ApiError> {
-        let live = async { nodes::live(&self.db, self.dead_after, Millis::now()).await.map(Arc::new) };
+        let live = async {
+            let mut alive = self.alive().await?;
+            alive.retain(|node| !node.draining);
+            Ok::<_, DbError>(Arc::new(alive))
+        };
         let live = match self.live.try_get_with((), live).await {
             Ok(live) => {
                 *self.last_live.lock() = Arc::clone(&live);

@@ -47,6 +47,7 @@ pub struct ClusterBuilder {
     config: Config,
     content_clocks: Vec<i64>,
     api_clocks: Vec<i64>,
+    database_clock: bool,
 }
 
 /// An object store and the network before it.
@@ -140,6 +141,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// With a database whose clock can be stepped.
+    pub fn database_clock(mut self) -> Self {
+        self.database_clock = true;
+        self
+    }
+
     /// Starts everything, and waits until registry-api sees all nodes.
     ///
     /// # Panics
@@ -147,6 +154,9 @@ impl ClusterBuilder {
     pub async fn start(self) -> Cluster {
         let folder = TempDir::with_prefix("tdg-nodes-").unwrap();
         let (upstream, database) = tokio::join!(ChaosUpstream::start(), Database::start(self.server));
+        if self.database_clock {
+            database.replace_clock().await;
+        }
         let storage = match self.config.storage {
             Some(_) => Some(Storage::start().await),
             None => None,
@@ -223,6 +233,7 @@ impl Cluster {
             config: Config::default(),
             content_clocks: Vec::new(),
             api_clocks: Vec::new(),
+            database_clock: false,
         }
     }
 

@@ -24,6 +24,14 @@ pub struct NodeRow {
     pub draining: bool,
 }
 
+impl NodeRow {
+    /// Whether the last heartbeat is at most `max_age` old. One that is as much later than `now` does
+    /// not count: the clock was wrong.
+    pub fn is_recent(&self, max_age: Duration, now: Millis) -> bool {
+        (now.before(max_age)..=now.after(max_age)).contains(&self.heartbeat_at)
+    }
+}
+
 /// Records a heartbeat.
 ///
 /// # Errors
@@ -36,22 +44,29 @@ pub async fn heartbeat(db: &Db, node: &NodeRow) -> Result<(), DbError> {
     Ok(())
 }
 
-/// The nodes whose last heartbeat is at most `dead_after` old and that are not draining, by id. A
-/// heartbeat that could not be recorded, because the database was unavailable, does not count as
-/// missed. A node whose heartbeat is later than `now` is dead: its clock was wrong.
+/// All nodes, by id.
+///
+/// # Errors
+/// [`DbError`].
+pub async fn list(db: &Db) -> Result<Vec<NodeRow>, DbError> {
+    load!(db, content_nodes::table.order(content_nodes::id).select(columns::<NodeRow>()))
+}
+
+/// The maximum age of the last heartbeat of a node that is alive. A heartbeat that could not be
+/// recorded, because the database was unavailable, does not count as missed.
+pub fn max_heartbeat_age(db: &Db, dead_after: Duration) -> Duration {
+    dead_after.saturating_add(db.recent_outage(dead_after))
+}
+
+/// The nodes that are alive and not draining, by id.
 ///
 /// # Errors
 /// [`DbError`].
 pub async fn live(db: &Db, dead_after: Duration, now: Millis) -> Result<Vec<NodeRow>, DbError> {
-    use content_nodes as n;
-    let since = now.before(dead_after.saturating_add(db.recent_outage(dead_after)));
-    let query = n::table
-        .filter(n::heartbeat_at.ge(since))
-        .filter(n::heartbeat_at.le(now.after(dead_after)))
-        .filter(n::draining.eq(false))
-        .order(n::id)
-        .select(columns::<NodeRow>());
-    load!(db, query)
+    let mut nodes = list(db).await?;
+    let max_age = max_heartbeat_age(db, dead_after);
+    nodes.retain(|node| !node.draining && node.is_recent(max_age, now));
+    Ok(nodes)
 }
 
 /// The base URL of the internal API of a node, also while it drains. `None` for an unknown node.
@@ -71,10 +86,12 @@ pub async fn remove(db: &Db, id: &str) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Deletes the nodes without a heartbeat since `before`. Returns their number.
+/// Deletes the nodes without a heartbeat since `before`, except those with the ids `alive`. Returns
+/// their number.
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn remove_dead(db: &Db, before: Millis) -> Result<usize, DbError> {
-    execute!(db, diesel::delete(content_nodes::table.filter(content_nodes::heartbeat_at.lt(before))))
+pub async fn remove_dead(db: &Db, before: Millis, alive: Vec<String>) -> Result<usize, DbError> {
+    use content_nodes as n;
+    execute!(db, diesel::delete(n::table.filter(n::heartbeat_at.lt(before)).filter(n::id.ne_all(alive))))
 }

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use diesel::{QueryableByName, sql_query, sql_types::Text};
-use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use shared_models::test_postgres::TestPostgres;
 
 /// An empty database, on a real server.
@@ -15,6 +15,18 @@ pub struct Database {
     server: Arc<TestPostgres>,
     url: String,
 }
+
+/// Replaces the clock that sessions of the database read by one that can be stepped.
+const CLOCK: &str = r"
+CREATE SCHEMA clock;
+CREATE TABLE clock.ahead (seconds BIGINT NOT NULL);
+INSERT INTO clock.ahead VALUES (0);
+CREATE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS
+    'SELECT pg_catalog.clock_timestamp() + seconds * interval ''1 second'' FROM clock.ahead';
+DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET search_path = public, clock, pg_catalog', current_database());
+END $$;
+";
 
 /// Whose server a database lies on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +84,21 @@ impl Database {
         let mut connection = AsyncPgConnection::establish(&self.url).await.unwrap();
         let found: Vec<Found> = sql_query(query).load(&mut connection).await.unwrap();
         found.into_iter().map(|row| row.text).collect()
+    }
+
+    /// Gives it a clock that can be stepped. To be called before the processes connect to it.
+    pub(super) async fn replace_clock(&self) {
+        self.execute(CLOCK).await;
+    }
+
+    /// Steps its clock to so many seconds ahead of that of the machine.
+    pub async fn step_clock(&self, seconds: i64) {
+        self.execute(&format!("UPDATE clock.ahead SET seconds = {seconds}")).await;
+    }
+
+    async fn execute(&self, statements: &str) {
+        let mut connection = AsyncPgConnection::establish(&self.url).await.unwrap();
+        connection.batch_execute(statements).await.unwrap();
     }
 
     /// How many rows a table has; a condition may follow its name.

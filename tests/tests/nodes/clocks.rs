@@ -47,22 +47,48 @@ async fn a_registry_api_whose_clock_is_wrong_issues_links_that_are_accepted() {
 /// of the database.
 const AFTER_A_STEP: Duration = Duration::from_secs(4);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_step_of_a_clock_fails_no_request() {
-    let cluster = Cluster::builder().content_clocks(&[0, 0]).api_clocks(&[0]).start().await;
+/// Longer than all processes take to read the clock of the database, and to send heartbeats then.
+const FOLLOWED: Duration = Duration::from_secs(18);
+
+/// Pulls an image again and again. No pull fails or is retried.
+async fn assert_pulls_for(time: Duration, cluster: &Cluster, image: &Image) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        let pull = cluster.puller().image(NAME, "step", image).await.unwrap();
+        assert_eq!(pull.retries(), 0, "after {:?}: {pull:?}", began.elapsed());
+    }
+}
+
+/// An image that has been pulled.
+async fn pulled(cluster: &Cluster) -> Image {
     let image = Image::random(8, &[MIB / 4]);
     cluster.upstream.put_image(UPSTREAM_NAME, "step", &image);
     cluster.puller().image(NAME, "step", &image).await.unwrap();
+    image
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_the_clock_of_one_machine_fails_no_request() {
+    let cluster = Cluster::builder().content_clocks(&[0, 0]).api_clocks(&[0]).start().await;
+    let image = pulled(&cluster).await;
     for (process, seconds) in
         [(&cluster.apis[0], 600), (&cluster.contents[0], 1800), (&cluster.contents[1], -1800)]
     {
         process.step_clock(seconds);
-        let stepped = Instant::now();
-        while stepped.elapsed() < AFTER_A_STEP {
-            let pull = cluster.puller().image(NAME, "step", &image).await.unwrap();
-            assert_eq!(pull.retries(), 0, "{seconds} s: {pull:?}");
-        }
+        assert_pulls_for(AFTER_A_STEP, &cluster, &image).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_the_clock_of_the_database_fails_no_request() {
+    let cluster = Cluster::builder().database_clock().start().await;
+    let image = pulled(&cluster).await;
+    for seconds in [600, 0] {
+        cluster.database.step_clock(seconds).await;
+        assert_pulls_for(FOLLOWED, &cluster, &image).await;
+    }
+    let followed = cluster.contents[0].log();
+    assert!(followed.contains("the clock of this process differs from that of the database"), "{followed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,7 +36,9 @@ on_both! {
         assert_eq!(live(&db, 5).await.unwrap(), [node("b", 10, false)]);
         nodes::remove(&db, "b").await.unwrap();
         assert!(live(&db, 0).await.unwrap().iter().all(|node| node.id == "old"));
-        assert_eq!(nodes::remove_dead(&db, Millis(5)).await.unwrap(), 1);
+        let alive = || vec!["old".to_owned()];
+        assert_eq!(nodes::remove_dead(&db, Millis(5), alive()).await.unwrap(), 0);
+        assert_eq!(nodes::remove_dead(&db, Millis(5), Vec::new()).await.unwrap(), 1);
         assert!(live(&db, 0).await.unwrap().is_empty());
     }
 
