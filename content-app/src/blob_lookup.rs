@@ -84,6 +84,10 @@ impl BlobLookup {
         if !digest.admits_size(size) {
             return true;
         }
+        // A client would wait for the timeout of the query.
+        if !self.db.is_available() {
+            return false;
+        }
         match blobs::find(&self.db, digest).await {
             Ok(Some(BlobRow { state: BlobState::Stored, size: Some(received), .. })) => received != size,
             // Without a row, or without the database, the file is all that is known.

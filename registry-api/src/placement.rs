@@ -106,23 +106,33 @@ impl NodeSelector {
     }
 
     async fn owner(&self, digest: &Digest) -> Result<NodeRow, ApiError> {
+        owner(&self.live().await?, digest).cloned().ok_or(ApiError::NoContentNode)
+    }
+
+    /// The nodes that are alive and not draining. While the database is unavailable, those of the last read: they do not
+    /// depend on it for what they have stored.
+    async fn live(&self) -> Result<Arc<Vec<NodeRow>>, ApiError> {
+        let last = || Some(Arc::clone(&self.last_live.lock())).filter(|last| !last.is_empty());
+        if !self.db.is_available()
+            && let Some(last) = last()
+        {
+            return Ok(last);
+        }
         let live = async {
             let mut alive = self.alive().await?;
             alive.retain(|node| !node.draining);
             Ok::<_, DbError>(Arc::new(alive))
         };
-        let live = match self.live.try_get_with((), live).await {
+        match self.live.try_get_with((), live).await {
             Ok(live) => {
                 *self.last_live.lock() = Arc::clone(&live);
-                live
+                Ok(live)
             }
-            // The nodes do not depend on the database for what they have stored.
-            Err(error) if matches!(*error, DbError::Unavailable(_)) && !self.last_live.lock().is_empty() => {
-                Arc::clone(&self.last_live.lock())
-            }
-            Err(error) => return Err(ApiError::from((*error).clone())),
-        };
-        owner(&live, digest).cloned().ok_or(ApiError::NoContentNode)
+            Err(error) => match (&*error, last()) {
+                (DbError::Unavailable(_), Some(last)) => Ok(last),
+                (error, _) => Err(ApiError::from(error.clone())),
+            },
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub struct ClusterBuilder {
     content_clocks: Vec<i64>,
     api_clocks: Vec<i64>,
     database_clock: bool,
+    database_network: bool,
 }
 
 /// An object store and the network before it.
@@ -70,6 +71,8 @@ pub struct Cluster {
     pub upstream: ChaosUpstream,
     /// Their database.
     pub database: Database,
+    /// The network between the processes and their database, if it can fail.
+    pub database_network: Option<TcpProxy>,
     /// Where blobs are stored, unless each node has its own disk.
     pub storage: Option<Storage>,
     /// The balancer before all registry-api processes.
@@ -147,6 +150,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// With a network between the processes and the database that can fail.
+    pub fn database_network(mut self) -> Self {
+        self.database_network = true;
+        self
+    }
+
     /// Starts everything, and waits until registry-api sees all nodes.
     ///
     /// # Panics
@@ -157,13 +166,21 @@ impl ClusterBuilder {
         if self.database_clock {
             database.replace_clock().await;
         }
+        let database_network = match self.database_network {
+            true => Some(TcpProxy::start(database.address()).await),
+            false => None,
+        };
+        let url = match &database_network {
+            Some(proxy) => database.url_through(proxy),
+            None => database.url().to_owned(),
+        };
         let storage = match self.config.storage {
             Some(_) => Some(Storage::start().await),
             None => None,
         };
         let endpoint = storage.as_ref().map(|storage| format!("http://{}", storage.network.address()));
         // `[content]` comes last in it, so that one service's own keys can follow.
-        let shared = self.config.shared(folder.path(), database.url(), &upstream.url(), endpoint.as_deref());
+        let shared = self.config.shared(folder.path(), &url, &upstream.url(), endpoint.as_deref());
         tidegate()
             .args(["migrate", "--data-dir"])
             .arg(folder.path())
@@ -194,6 +211,7 @@ impl ClusterBuilder {
             contents,
             upstream,
             database,
+            database_network,
             storage,
             api_balancer,
             content_balancer,
@@ -234,6 +252,7 @@ impl Cluster {
             content_clocks: Vec::new(),
             api_clocks: Vec::new(),
             database_clock: false,
+            database_network: false,
         }
     }
 

@@ -1,13 +1,18 @@
 //! The PostgreSQL database of one cluster.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use diesel::{QueryableByName, sql_query, sql_types::Text};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use shared_models::test_postgres::TestPostgres;
+
+use crate::tcp_proxy::TcpProxy;
 
 /// An empty database, on a real server.
 #[derive(Debug)]
@@ -60,6 +65,16 @@ impl Database {
     /// Where it is, `postgres://…`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where its server listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.server.port()).into()
+    }
+
+    /// Where it is for clients that come through a proxy before its server.
+    pub(super) fn url_through(&self, proxy: &TcpProxy) -> String {
+        self.url.replace(&self.address().to_string(), &proxy.address().to_string())
     }
 
     /// Stops its server as a crash does.

@@ -25,6 +25,9 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 /// The longest that a client waits for its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a query waits for the database at least.
+const DATABASE_WAIT: Duration = Duration::from_secs(5);
+
 /// Tables whose rows are never deleted here.
 const KEPT: [&str; 7] = [
     "repositories",
@@ -213,4 +216,22 @@ async fn half_a_minute_without_a_database_costs_patience_and_nothing_else() {
         assert_eq!(cluster.upstream.count("GET", &layer.digest), 1, "{}", layer.digest);
     }
     cluster.assert_no_leases().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_blobs_do_not_wait_for_a_database_that_is_silent() {
+    let cluster = Cluster::builder().database_network().start().await;
+    let image = Image::random(1, &[100_000]);
+    cluster.upstream.put_image(UPSTREAM_NAME, "warm", &image);
+    cluster.puller().image(NAME, "warm", &image).await.unwrap();
+    let stored = "blobs WHERE state = 1";
+    assert_eventually!(cluster.database.rows(stored).await == image.blobs().count());
+    cluster.assert_no_leases().await;
+
+    cluster.database_network.as_ref().unwrap().fall_silent();
+    let processes = || cluster.apis.iter().chain(&cluster.contents);
+    assert_eventually!(processes().all(|process| process.log().contains("database unavailable")));
+    let pull = cluster.puller().image(NAME, "warm", &image).await.unwrap();
+    assert_eq!(pull.retries(), 0, "{pull:?}");
+    assert!(pull.longest_wait < DATABASE_WAIT, "{pull:?}");
 }
