@@ -57,7 +57,7 @@ async fn delete_expired_leases(state: &State) -> Result<(), DbError> {
 
 /// Writes the last-read times of stored blobs.
 pub(super) async fn write_reads(state: &State) -> Result<(), DbError> {
-    state.reads.flush(async |reads| blobs::touch_read(&state.db, reads).await).await
+    state.reads.flush(|reads| blobs::touch_read(&state.db, reads)).await
 }
 
 async fn sweep_partials(state: &State, fills: &Fills) {

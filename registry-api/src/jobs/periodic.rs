@@ -46,8 +46,8 @@ pub(crate) async fn run(state: &AppState, shutdown: impl Future<Output = ()>) {
 /// Writes when repositories were last pulled, and when clients were last redirected to the object store for blobs.
 async fn flush_last_use(state: &AppState, failures: &FailureEdge) {
     let AppState { db, last_pulls, last_reads, .. } = state;
-    let pulls = last_pulls.flush(async |pulls| repositories::touch_pulls(db, pulls).await).await;
-    let reads = last_reads.flush(async |reads| blobs::touch_read(db, reads).await).await;
+    let pulls = last_pulls.flush(|pulls| repositories::touch_pulls(db, pulls)).await;
+    let reads = last_reads.flush(|reads| blobs::touch_read(db, reads)).await;
     match failures.change(&pulls.and(reads)) {
         Some(Change::Began(error)) => tracing::warn!(%error, "failed to flush last-use times"),
         Some(Change::Ended) => tracing::info!("flushing of last-use times resumed"),

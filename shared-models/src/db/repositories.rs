@@ -99,8 +99,7 @@ pub async fn catalog(
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn touch_pulls(db: &Db, pulls: &[(RepositoryKey, Millis)]) -> Result<(), DbError> {
-    let mut pulls = pulls.to_vec();
+pub async fn touch_pulls(db: &Db, mut pulls: Vec<(RepositoryKey, Millis)>) -> Result<(), DbError> {
     // Writers lock rows in the same order, so that they do not deadlock.
     pulls.sort();
     db.transaction(move |conn| {

@@ -150,7 +150,7 @@ async fn check(subject: &Subject) -> Result<(), DbError> {
 async fn touch(subject: &Subject) -> Result<(), DbError> {
     let now = Millis::now();
     let everywhere = Digest::sha256(b"blob 0");
-    blobs::touch_read(&subject.db, &[(subject.blob.clone(), now), (everywhere, now)]).await
+    blobs::touch_read(&subject.db, vec![(subject.blob.clone(), now), (everywhere, now)]).await
 }
 
 /// Queues a job, claims it, and finishes it.

@@ -120,8 +120,7 @@ pub async fn expire_pending(db: &Db, before: Millis) -> Result<usize, DbError> {
 ///
 /// # Errors
 /// [`DbError`].
-pub async fn touch_read(db: &Db, reads: &[(Digest, Millis)]) -> Result<(), DbError> {
-    let mut reads = reads.to_vec();
+pub async fn touch_read(db: &Db, mut reads: Vec<(Digest, Millis)>) -> Result<(), DbError> {
     // Writers lock rows in the same order, so that they do not deadlock.
     reads.sort();
     db.transaction(move |conn| {

@@ -93,7 +93,7 @@ on_both! {
             blobs::record_pending(&db, &pending("x", blob, at)).await.unwrap();
         }
         blobs::record_pending(&db, &pending("x", "asked again", 50)).await.unwrap();
-        blobs::touch_read(&db, &[(digest("read"), Millis(50)), (digest("nowhere"), Millis(50))]).await.unwrap();
+        blobs::touch_read(&db, vec![(digest("read"), Millis(50)), (digest("nowhere"), Millis(50))]).await.unwrap();
         record::manifest(&db, &repository("x"), &image("config", &["named"]), None, Millis(10)).await.unwrap();
 
         assert_eq!(blobs::expire_pending(&db, Millis(50)).await.unwrap(), 1);

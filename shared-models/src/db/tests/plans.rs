@@ -83,8 +83,8 @@ async fn pull(db: &Db, round: u32) {
     blobs::record_pending(db, &pending).await.unwrap();
     // Nearly every image has the first blob.
     let everywhere = digest("blob 0");
-    blobs::touch_read(db, &[(blob.clone(), at), (everywhere.clone(), at)]).await.unwrap();
-    repositories::touch_pulls(db, &[(key, at)]).await.unwrap();
+    blobs::touch_read(db, vec![(blob.clone(), at), (everywhere.clone(), at)]).await.unwrap();
+    repositories::touch_pulls(db, vec![(key, at)]).await.unwrap();
     assert!(blobs::expire_pending(db, Millis(1_700_000_020_000)).await.unwrap() < 100);
     blobs::mark_evicted(db, &everywhere).await.unwrap();
     blobs::mark_stored(db, &everywhere, 1, at).await.unwrap();

@@ -224,7 +224,7 @@ on_both! {
         let page = repositories::catalog(&db, Some(&name("a.b")), 2).await.unwrap();
         assert_eq!(page, [name("a/b"), name("a0")]);
         assert!(repositories::catalog(&db, Some(&name("ab")), 2).await.unwrap().is_empty());
-        repositories::touch_pulls(&db, &[(key("ab"), Millis(5)), (key("a0"), Millis(4))]).await.unwrap();
-        repositories::touch_pulls(&db, &[(key("ab"), Millis(3)), (key("unknown"), Millis(4))]).await.unwrap();
+        repositories::touch_pulls(&db, vec![(key("ab"), Millis(5)), (key("a0"), Millis(4))]).await.unwrap();
+        repositories::touch_pulls(&db, vec![(key("ab"), Millis(3)), (key("unknown"), Millis(4))]).await.unwrap();
     }
 }
