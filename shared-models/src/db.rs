@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub(crate) use connect::sqlite_path;
-pub(crate) use connection::{Conn, each, insert_all, on, update_only_if};
+pub(crate) use connection::{Conn, MAX_ROWS, each, insert_all, on, update_only_if};
 pub use error::{Cause, DbError};
 use file::DatabaseFile;
 use postgres::LastTimeout;

@@ -5,7 +5,7 @@ mod links;
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, JoinOnDsl, NullableExpressionMethods,
     OptionalExtension, QueryDsl, Queryable, Selectable, TextExpressionMethods, deserialize::FromSqlRow,
-    expression::AsExpression, sql_types::SmallInt, upsert::excluded,
+    dsl::case_when, expression::AsExpression, sql_types::SmallInt, upsert::excluded,
 };
 use diesel_async::RunQueryDsl;
 use futures::FutureExt;
@@ -78,14 +78,14 @@ impl Row {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = blobs)]
+#[diesel(table_name = blobs, treat_none_as_default_value = false)]
 struct NewBlob {
     digest: Digest,
     state: BlobState,
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = blob_sources)]
+#[diesel(table_name = blob_sources, treat_none_as_default_value = false)]
 struct NewSource {
     digest: Digest,
     upstream: String,
@@ -225,13 +225,15 @@ pub(super) async fn ensure(
     };
     let rows: Vec<NewSource> = new.iter().map(row).collect();
     use blob_sources as s;
-    insert_all!(conn, rows, |rows| update_only_if(
-        diesel::insert_into(s::table)
+    insert_all!(
+        conn,
+        rows,
+        |rows| diesel::insert_into(s::table)
             .values(rows)
             .on_conflict((s::digest, s::upstream, s::upstream_name))
             .do_update()
-            .set(s::size.eq(excluded(s::size))),
-        excluded(s::size).is_not_null().and(s::size.is_null().or(s::size.ne(excluded(s::size)))),
-    ));
+            .set(s::size.eq(case_when(excluded(s::size).is_not_null(), excluded(s::size)).otherwise(s::size))),
+        if excluded(s::size).is_not_null().and(s::size.is_null().or(s::size.ne(excluded(s::size))))
+    );
     Ok(())
 }

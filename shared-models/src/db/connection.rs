@@ -91,23 +91,40 @@ macro_rules! on {
 }
 pub(crate) use on;
 
-/// `insert_all!(conn, rows, |values| insert_into(table).values(values)…)`: inserts many rows: on PostgreSQL in
-/// statements of 1000 rows, on SQLite one by one within one blocking task.
+/// The maximum number of rows in one statement.
+pub(crate) const MAX_ROWS: usize = 1000;
+
+/// `insert_all!(conn, rows, |values| insert_into(table).values(values)…)`: inserts many rows, [`MAX_ROWS`] in a statement;
+/// on SQLite within one blocking task.
+///
+/// With `, if condition`, the query is an upsert whose update changes nothing where the condition is false. PostgreSQL
+/// would write a new version of the row; SQLite does not write a page that stays the same, and diesel supports no
+/// condition for many rows there.
 macro_rules! insert_all {
-    ($conn:expr, $rows:expr, |$values:ident| $query:expr) => {{
+    ($conn:expr, $rows:expr, |$values:ident| $query:expr) => {
+        $crate::db::insert_all!(@ $conn, $rows, |$values| $query, $query)
+    };
+    ($conn:expr, $rows:expr, |$values:ident| $query:expr, if $condition:expr) => {
+        $crate::db::insert_all!(
+            @ $conn, $rows, |$values| $crate::db::update_only_if($query, $condition), $query
+        )
+    };
+    (@ $conn:expr, $rows:expr, |$values:ident| $postgres:expr, $sqlite:expr) => {{
         let mut rows: Vec<_> = $rows;
         match $conn {
             $crate::db::Conn::Postgres(conn) => {
                 while !rows.is_empty() {
-                    let rest = rows.split_off(rows.len().min(1000));
+                    let rest = rows.split_off(rows.len().min($crate::db::MAX_ROWS));
                     let $values = std::mem::replace(&mut rows, rest);
-                    ::diesel_async::RunQueryDsl::execute($query, &mut **conn).await?;
+                    ::diesel_async::RunQueryDsl::execute($postgres, &mut **conn).await?;
                 }
             }
             $crate::db::Conn::Sqlite(conn) => {
                 conn.spawn_blocking(move |conn| {
-                    for $values in rows {
-                        ::diesel::RunQueryDsl::execute($query, conn)?;
+                    while !rows.is_empty() {
+                        let rest = rows.split_off(rows.len().min($crate::db::MAX_ROWS));
+                        let $values = std::mem::replace(&mut rows, rest);
+                        ::diesel::RunQueryDsl::execute($sqlite, conn)?;
                     }
                     Ok(())
                 })

@@ -60,7 +60,7 @@ struct DescriptorRow {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = manifest_descriptors)]
+#[diesel(table_name = manifest_descriptors, treat_none_as_default_value = false)]
 struct NewDescriptor {
     manifest: Digest,
     position: i32,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use diesel::{BoolExpressionMethods, ExpressionMethods, Insertable, upsert::excluded};
 use futures::FutureExt;
 
-use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags, update_only_if};
+use super::{Conn, Db, DbError, blobs, insert_all, manifests, repositories, tags};
 use crate::schema::repository_manifests;
 use oci_types::{
     Digest, Millis,
@@ -29,7 +29,7 @@ const LEVEL_CHUNK: usize = 50;
 const MAX_LINKS: usize = 2 * MAX_DESCRIPTORS;
 
 #[derive(Insertable)]
-#[diesel(table_name = repository_manifests)]
+#[diesel(table_name = repository_manifests, treat_none_as_default_value = false)]
 struct NewLink {
     repository_id: i64,
     manifest: Digest,
@@ -177,14 +177,16 @@ async fn link(
         manifest,
         first_seen_at: now,
     });
-    insert_all!(conn, links.collect(), |rows| update_only_if(
-        diesel::insert_into(rm::table)
+    insert_all!(
+        conn,
+        links.collect(),
+        |rows| diesel::insert_into(rm::table)
             .values(rows)
             .on_conflict((rm::repository_id, rm::manifest))
             .do_update()
-            .set(rm::confirmed.eq(true)),
-        excluded(rm::confirmed).and(rm::confirmed.eq(false)),
-    ));
+            .set(rm::confirmed.eq(rm::confirmed.or(excluded(rm::confirmed)))),
+        if excluded(rm::confirmed).and(rm::confirmed.eq(false))
+    );
     let blobs: Vec<_> = content.blobs.into_iter().collect();
     blobs::ensure(conn, &blobs, repository.repository.source()).await?;
     blobs::claim(conn, repository_id, blobs.into_iter().map(|(digest, _)| digest), now).await

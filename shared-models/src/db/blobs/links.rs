@@ -13,7 +13,6 @@ use crate::{
         blobs::BlobRow,
         each, execute, insert_all, on,
         repositories::{self, NewRepository},
-        update_only_if,
     },
     schema::{blobs, repository_blobs},
 };
@@ -33,7 +32,7 @@ pub struct NewPending {
 }
 
 #[derive(Insertable)]
-#[diesel(table_name = repository_blobs)]
+#[diesel(table_name = repository_blobs, treat_none_as_default_value = false)]
 struct NewLink {
     repository_id: i64,
     digest: Digest,
@@ -95,14 +94,16 @@ pub(in crate::db) async fn claim(
         touched_at: now,
         confirmed: false,
     });
-    insert_all!(conn, links.collect(), |rows| update_only_if(
-        diesel::insert_into(rb::table)
+    insert_all!(
+        conn,
+        links.collect(),
+        |rows| diesel::insert_into(rb::table)
             .values(rows)
             .on_conflict((rb::repository_id, rb::digest))
             .do_update()
             .set(rb::pending.eq(false)),
-        rb::pending.eq(true),
-    ));
+        if rb::pending.eq(true)
+    );
     Ok(())
 }
 

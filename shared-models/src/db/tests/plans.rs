@@ -181,7 +181,37 @@ async fn postgres_reads_no_large_table_as_a_whole() {
 
 /// Records the statements of a connection.
 #[derive(Clone, Default)]
-struct Statements(Arc<Mutex<Vec<String>>>);
+pub(super) struct Statements(Arc<Mutex<Vec<String>>>);
+
+impl Statements {
+    /// Records those of a SQLite database from now on.
+    pub(super) async fn of(config: &DbConfig) -> (Db, Self) {
+        let db = Db::connect(&DbConfig { max_connections: 1, ..config.clone() }).await.unwrap();
+        let kept = Self::default();
+        for access in [super::super::Access::Read, super::super::Access::Write] {
+            let kept = kept.clone();
+            let keep = db.run(access, move |conn| {
+                async move {
+                    let Conn::Sqlite(conn) = conn else { panic!("it is SQLite") };
+                    conn.spawn_blocking(move |conn| {
+                        conn.set_instrumentation(kept);
+                        Ok(())
+                    })
+                    .await?;
+                    Ok(())
+                }
+                .boxed()
+            });
+            keep.await.unwrap();
+        }
+        (db, kept)
+    }
+
+    /// Those since the last call.
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
 
 impl Instrumentation for Statements {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
@@ -201,26 +231,9 @@ struct Step {
 async fn sqlite_reads_no_large_table_as_a_whole() {
     let test = super::sqlite().await;
     test_seed::seed(&test.config, &COUNTS).await.unwrap();
-    let db = Db::connect(&DbConfig { max_connections: 1, ..test.config.clone() }).await.unwrap();
-    let kept = Statements::default();
-    for access in [super::super::Access::Read, super::super::Access::Write] {
-        let kept = kept.clone();
-        let keep = db.run(access, move |conn| {
-            async move {
-                let Conn::Sqlite(conn) = conn else { panic!("it is SQLite") };
-                conn.spawn_blocking(move |conn| {
-                    conn.set_instrumentation(kept);
-                    Ok(())
-                })
-                .await?;
-                Ok(())
-            }
-            .boxed()
-        });
-        keep.await.unwrap();
-    }
+    let (db, kept) = Statements::of(&test.config).await;
     pull(&db, 0).await;
-    let mut statements = kept.0.lock().unwrap().split_off(0);
+    let mut statements = kept.take();
     statements.sort();
     statements.dedup_by_key(|statement| statement.split("-- binds").next().map(str::to_owned));
     statements.retain(|statement| !statement.starts_with("BEGIN") && !statement.starts_with("COMMIT"));

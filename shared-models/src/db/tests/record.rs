@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::{
     TestDb, check, descriptors, digest, image, index, key, linked_blob, links_manifest, manifest, name, of,
-    on_both, repository, tag,
+    on_both, plans::Statements, repository, tag,
 };
 use crate::db::{
     blobs::{self, BlobState, NewPending},
@@ -226,5 +226,19 @@ on_both! {
         assert!(repositories::catalog(&db, Some(&name("ab")), 2).await.unwrap().is_empty());
         repositories::touch_pulls(&db, vec![(key("ab"), Millis(5)), (key("a0"), Millis(4))]).await.unwrap();
         repositories::touch_pulls(&db, vec![(key("ab"), Millis(3)), (key("unknown"), Millis(4))]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_manifest_takes_few_statements() {
+    let test = super::sqlite().await;
+    let (db, statements) = Statements::of(&test.config).await;
+    let layers: Vec<String> = (0..9_000).map(|number| format!("layer {number}")).collect();
+    let image = image("config", &layers.iter().map(String::as_str).collect::<Vec<_>>());
+    for at in [1, 2] {
+        record::manifest(&db, &repository("x"), &image, None, Millis(at)).await.unwrap();
+        let statements = statements.take();
+        assert!(statements.len() < 60, "{}", statements.len());
+        assert_eq!(statements.iter().filter(|statement| statement.starts_with("BEGIN")).count(), 1);
     }
 }
