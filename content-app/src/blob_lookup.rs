@@ -12,6 +12,7 @@ use shared_models::db::{
     Db,
     blobs::{self, BlobRow, BlobState},
 };
+use tokio::time::timeout;
 
 /// How long a file stays open after it was opened. A deleted blob remains readable for this long.
 const FILE_TTL: Duration = Duration::from_secs(60);
@@ -25,6 +26,9 @@ const UNREADABLE_TTL: Duration = Duration::from_secs(30);
 /// How long the object store is not queried for a blob after it was unavailable, so that the next
 /// request, and the fill that it starts, do not wait for the same timeout.
 const UNAVAILABLE_TTL: Duration = Duration::from_secs(5);
+
+/// How long a stored blob waits for the query of its recorded size: less than a client notices.
+const SIZE_QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The maximum number of cached blobs, and so of files that are kept open.
 const MAX_ENTRIES: u64 = 512;
@@ -88,8 +92,8 @@ impl BlobLookup {
         if !self.db.is_available() {
             return false;
         }
-        match blobs::find(&self.db, digest).await {
-            Ok(Some(BlobRow { state: BlobState::Stored, size: Some(received), .. })) => received != size,
+        match timeout(SIZE_QUERY_TIMEOUT, blobs::find(&self.db, digest)).await {
+            Ok(Ok(Some(BlobRow { state: BlobState::Stored, size: Some(received), .. }))) => received != size,
             // Without a row, or without the database, the file is all that is known.
             Ok(_) | Err(_) => false,
         }

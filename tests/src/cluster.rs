@@ -1,7 +1,7 @@
 //! Tidegate as many nodes: real processes of both services over one PostgreSQL database, before a chaos upstream.
 
 mod config;
-mod database;
+pub mod database;
 
 use futures::future::join_all;
 use tempfile::TempDir;
