@@ -18,6 +18,9 @@ use oci_types::{Digest, Millis, Tag, small_int_column, time::MAX_CLOCK_ERROR};
 /// The maximum number of attempts to move a tag that other transactions move at the same time.
 const MAX_ATTEMPTS: usize = 10;
 
+/// The number of changes of a tag that are kept: the last ones.
+pub const MAX_MOVES: i64 = 100;
+
 /// A tag.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = tags)]
@@ -186,7 +189,7 @@ fn latest_possible() -> Millis {
 
 /// Moves the tag to `manifest`, unless a check that began later has been recorded. Returns the
 /// resulting tag. Each change adds one row to the history, regardless of the number of transactions
-/// that record it.
+/// that record it. The last [`MAX_MOVES`] are kept.
 pub(super) async fn point(
     conn: &mut Conn,
     repository_id: i64,
@@ -241,7 +244,22 @@ pub(super) async fn point(
         let change = NewMove { repository_id, name: tag, from, to: manifest, at: began, cause };
         let query = diesel::insert_into(tag_moves::table).values(change);
         on!(conn, |c| query.execute(c))?;
+        if from.is_some() {
+            delete_old_moves(conn, repository_id, tag).await?;
+        }
         return Ok(new);
     }
     Err(DbError::unavailable("the tag is being moved by many transactions".to_owned()))
+}
+
+async fn delete_old_moves(conn: &mut Conn, repository_id: i64, tag: &Tag) -> Result<(), DbError> {
+    use tag_moves as m;
+    let of_tag = || m::repository_id.eq(repository_id).and(m::name.eq(tag));
+    let query = m::table.filter(of_tag()).order(m::id.desc()).offset(MAX_MOVES).select(m::id);
+    let latest_old: Option<i64> = on!(conn, |c| query.first(c)).optional()?;
+    if let Some(latest_old) = latest_old {
+        let query = diesel::delete(m::table.filter(of_tag()).filter(m::id.le(latest_old)));
+        on!(conn, |c| query.execute(c))?;
+    }
+    Ok(())
 }

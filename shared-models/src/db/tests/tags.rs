@@ -22,6 +22,18 @@ on_both! {
         assert_eq!((row.manifest, row.moved_at, row.checked_at), (first.digest, Millis(5), Millis(5)));
     }
 
+    async fn the_last_moves_of_a_tag_are_kept(db: TestDb) {
+        let manifests = [image("1", &[]), image("2", &[])];
+        record::manifest(&db, &repository("x"), &manifests[0], Some(&check("other", 1)), Millis(1)).await.unwrap();
+        for (at, manifest) in (1..=tags::MAX_MOVES + 3).zip(manifests.iter().cycle()) {
+            record::manifest(&db, &repository("x"), manifest, Some(&check("t", at)), Millis(at)).await.unwrap();
+        }
+        let history = tags::history(&db, &key("x"), &tag("t"), 1000).await.unwrap();
+        let times: Vec<_> = history.iter().map(|step| step.at.0).collect();
+        assert_eq!(times, (4..=tags::MAX_MOVES + 3).rev().collect::<Vec<_>>());
+        assert_eq!(tags::history(&db, &key("x"), &tag("other"), 9).await.unwrap().len(), 1);
+    }
+
     async fn the_same_tag_created_by_many_at_once_has_one_row_of_history(db: TestDb) {
         let image = image("1", &["a"]);
         let record = |at| {
