@@ -96,11 +96,7 @@ async fn download_and_store(fill: &Arc<Fill>, state: &State) -> Result<(), FillE
     })
 }
 
-async fn acquire<'s>(
-    fill: &Fill,
-    state: &'s State,
-    recorded: &[BlobSource],
-) -> Result<FillPermit<'s>, FillError> {
+async fn acquire(fill: &Fill, state: &State, recorded: &[BlobSource]) -> Result<FillPermit, FillError> {
     let permit = state.limits.acquire_fill(recorded);
     tokio::pin!(permit);
     let mut version = fill.subscribe();
@@ -122,7 +118,7 @@ async fn with_sources(
     size: Option<u64>,
     recorded: &[BlobSource],
     sources: &mut Sources<'_>,
-    mut permit: FillPermit<'_>,
+    mut permit: FillPermit,
 ) -> Result<(), FillError> {
     let partial = open_partial(fill, state, size).await?;
     let mut scheduler = Scheduler::new(fill, state, sources, partial.clone());

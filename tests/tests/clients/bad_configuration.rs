@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection};
 use tidegate_tests::process::tidegate;
 
 /// Runs the command with an invalid configuration, and returns the line that it prints, without `tidegate: `.
@@ -25,6 +26,26 @@ async fn an_unknown_key_is_named_with_its_line() {
         let error = refusal(&file, "[api]\nlisten = '127.0.0.1:0'\nlistn = '127.0.0.1:0'\n", mode).await;
         let expected = format!("{}:3: unknown key `listn`; did you mean `listen`?", file.display());
         assert_eq!(error, expected, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused_with_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let run = async |mode: &str| {
+        let tidegate = tidegate().arg(mode).arg("--data-dir").arg(&data);
+        tidegate.arg("--listen").arg("127.0.0.1:0").arg("--internal-listen").arg("127.0.0.1:0").run().await
+    };
+    assert_eq!(run("migrate").await.status.and_then(|status| status.code()), Some(0));
+    let mut database = SqliteConnection::establish(data.join("tidegate.db").to_str().unwrap()).unwrap();
+    let newer = "INSERT INTO __diesel_schema_migrations (version) VALUES ('99999')";
+    diesel::sql_query(newer).execute(&mut database).unwrap();
+    for mode in ["serve", "migrate"] {
+        let ran = run(mode).await;
+        assert_eq!(ran.status.and_then(|status| status.code()), Some(1), "{mode}: {ran:?}");
+        assert_eq!(ran.stderr.matches('\n').count(), 1, "{mode}: {}", ran.stderr);
+        assert!(ran.stderr.contains("99999") && ran.stderr.contains("newer"), "{mode}: {}", ran.stderr);
     }
 }
 

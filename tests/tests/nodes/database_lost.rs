@@ -246,11 +246,15 @@ async fn serve_without_its_database_server_serves_all_that_is_warm() {
     Puller::new(&process.url()).image(NAME, "warm", &warm).await.unwrap();
     let (stop, stopped) = watch::channel(());
     let loading = tokio::spawn(load(process.url(), warm, stopped.clone()));
-    let outages: [(fn(&TcpProxy), u64); 2] = [(TcpProxy::fall_silent, 15), (TcpProxy::refuse, 60)];
     let client = http_client_without_pool();
-    for (number, (begin, seconds)) in (998..).zip(outages) {
-        begin(&network);
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    for (number, is_silent) in [(998, true), (999, false)] {
+        if is_silent {
+            network.fall_silent();
+            tokio::time::sleep(AWAY / 4).await;
+        } else {
+            network.refuse();
+            tokio::time::sleep(AWAY).await;
+        }
         network.heal();
         let path = format!("/v2/{NAME}/manifests/cold-{number}");
         let cold = fresh(number);

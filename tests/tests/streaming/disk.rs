@@ -282,6 +282,25 @@ async fn a_partial_file_that_became_shorter_is_downloaded_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn past_the_disk_clients_that_do_not_read_hold_up_no_other() {
+    let (cold, _small) = with_space(20 * MIB, 8).await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        // Without a place: the request waits until a client before it has given up its own.
+        silent.push(crate::raw::Raw::ask(&cold.url, &[]).await);
+    }
+    assert_eventually!(cold.asked().len() >= 32);
+    let answer = cold.get(&[]).await;
+    assert_eq!((answer.status, answer.header("cache-status")), (StatusCode::OK, NOT_STORED));
+    assert!(answer.body == cold.bytes);
+    // A client that reads again gets its bytes.
+    let mut first = silent.swap_remove(0);
+    first.head().await;
+    let rest = first.rest().await;
+    assert!(rest.complete && rest.bytes == cold.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn past_the_disk_a_source_that_sends_a_byte_at_a_time_is_not_asked_for_each() {
     let (cold, _small) = with_space(20 * MIB, 8).await;
     cold.on_blob(usize::MAX, [Fault::CutAfter(1)]);

@@ -65,7 +65,8 @@ async fn more_downloads_than_allowed_wait_for_their_turn() {
     let upstream = ChaosUpstream::start().await;
     let image = Image::random(3, &[MIB, MIB + 1, MIB + 2, MIB + 3]);
     upstream.put_image(REPOSITORY, "1", &image);
-    let builder = TestWorld::builder().sections(&sections("max_fills = 1")).upstream("up", &upstream, "");
+    let builder =
+        TestWorld::builder().sections(&sections("max_fills_per_upstream = 1")).upstream("up", &upstream, "");
     let world = builder.start().await;
     upstream.on(Rule::on("GET", "/blobs/").then(within(MIB, Duration::from_millis(200))));
     let pulls = image.layers.iter().map(|layer| {
@@ -119,7 +120,7 @@ fn key_of(file: &str) -> LinkKey {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_waits_for_a_place_ends_with_its_last_client() {
-    let cold = Cold::with(MIB, "max_fills = 1").await;
+    let cold = Cold::with(MIB, "max_fills_per_upstream = 1").await;
     cold.on_blob(1, [Fault::StallForever(1000)]);
     let first = crate::raw::Raw::ask(&cold.url, &[]).await;
     assert_eventually!(cold.asked().len() == 1);
@@ -156,20 +157,42 @@ async fn a_client_waits_only_so_long_for_a_byte_while_the_download_continues() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn downloads_that_drip_yield_to_one_of_another_upstream_that_waits() {
-    let (slow, quick) = (ChaosUpstream::start().await, ChaosUpstream::start().await);
+async fn eighty_downloads_that_drip_from_two_upstreams_leave_a_place_for_a_third() {
+    let (slow, quick) =
+        ([ChaosUpstream::start().await, ChaosUpstream::start().await], ChaosUpstream::start().await);
     let builder = TestWorld::builder()
-        .sections(&sections("max_fills = 2\nmax_fills_per_upstream = 2"))
-        .upstream("slow", &slow, "")
+        .sections(&sections(""))
+        .upstream("a", &slow[0], "")
+        .upstream("b", &slow[1], "")
         .upstream("up", &quick, "");
     let cold = Cold::build(MIB, quick, builder).await;
+    let mut drips = Vec::new();
+    for layer in 0..80u8 {
+        let upstream = usize::from(layer % 2);
+        let bytes = Bytes::from(vec![layer; 100_000]);
+        let digest = sha256(&bytes);
+        slow[upstream].put_blob(REPOSITORY, &digest, bytes);
+        slow[upstream].on(Rule::on("GET", &digest).then(Fault::Throttle { bytes_per_second: 1 }));
+        let url = cold.world.content_url(&format!("{}/library/x", ["a", "b"][upstream]), &digest).await;
+        drips.push(Raw::ask(&url, &[]).await);
+    }
+    assert_eventually!(cold.world.metric("tidegate_fills_active").await == 80.0);
+    let began = Instant::now();
+    cold.assert_served().await;
+    assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_that_drip_yield_to_one_that_waits() {
+    let cold = Cold::with(MIB, "max_fills_per_upstream = 2").await;
+    let slow = &cold.upstream;
     let mut drips = Vec::new();
     for layer in 0..2 {
         let bytes = Bytes::from(vec![layer; 100_000]);
         let digest = sha256(&bytes);
         slow.put_blob(REPOSITORY, &digest, bytes);
         slow.on(Rule::on("GET", &digest).then(Fault::Throttle { bytes_per_second: 100 }));
-        let url = cold.world.content_url("slow/library/x", &digest).await;
+        let url = cold.world.content_url(NAME, &digest).await;
         drips.push(crate::raw::Raw::get(&url, &[("range", "bytes=0-9999")]).await);
     }
     assert_eventually!(cold.world.metric("tidegate_fills_active").await == 2.0);
