@@ -12,6 +12,7 @@ use blob_store::{Partial, StoreError};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use upstream_client::UpstreamError;
 
 use super::{
     batches::Batches,
@@ -114,6 +115,13 @@ async fn open(
         mode,
     };
     let body = source.open(request).await?;
+    if body.ignores_range() {
+        fill.set_ignores_ranges();
+        if mode == ReadMode::Range {
+            // The bytes in order arrive sooner than the same bytes again up to the range.
+            return Err(UpstreamError::RangeNotSatisfiable.into());
+        }
+    }
     check_size(fill, start, &body)?;
     if let Some(size) = fill.size().filter(|size| body.size == Some(*size)) {
         let reserved = partial.spawn_blocking(move |file| file.reserve(size));

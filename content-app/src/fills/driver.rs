@@ -124,6 +124,7 @@ async fn with_sources(
     let mut scheduler = Scheduler::new(fill, state, sources, partial.clone());
     // `Sources` bounds the mismatches.
     let size = loop {
+        // A download yields at most once in ten seconds, while clients wait for it.
         let size = loop {
             match scheduler.download().await? {
                 Downloaded::All { size } => break size,

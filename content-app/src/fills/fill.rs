@@ -55,6 +55,8 @@ pub(super) struct FillState {
     contributors: Vec<usize>,
     /// Some bytes are from an earlier fill, whose source is unknown.
     is_resumed: bool,
+    /// A source has sent the blob from its beginning in place of a range.
+    ignores_ranges: bool,
     readers: usize,
     /// The number of readers that read to the end.
     readers_to_end: usize,
@@ -110,6 +112,7 @@ impl Fill {
             verifier: Arc::new(Verifier::new(digest.algorithm())),
             contributors: Vec::new(),
             is_resumed: false,
+            ignores_ranges: false,
             readers: 0,
             readers_to_end: 0,
             is_pinned: false,
@@ -297,11 +300,19 @@ impl Fill {
         self.read(|state| state.contributors.push(source));
     }
 
+    /// Records that a source has sent the blob from its beginning in place of a range.
+    pub(super) fn set_ignores_ranges(&self) {
+        self.read(|state| state.ignores_ranges = true);
+    }
+
     /// Claims the next bytes in order. While all readers read ranges, the claim is one segment, so that the rest is
-    /// unclaimed for later readers of ranges.
+    /// unclaimed for later readers of ranges. A source that ignores ranges would send all bytes again for each segment.
     pub(super) fn claim_next(&self) -> Option<Claim> {
         self.read(|state| {
-            let ranges_only = state.readers > 0 && state.readers_to_end == 0 && state.size.is_some();
+            let ranges_only = state.readers > 0
+                && state.readers_to_end == 0
+                && state.size.is_some()
+                && !state.ignores_ranges;
             let segment = ranges_only.then_some(self.policy.segment);
             state.plan.claim_next(state.size.unwrap_or(OPEN_END), segment)
         })

@@ -35,6 +35,11 @@ pub(crate) struct SourceBody {
 }
 
 impl SourceBody {
+    /// Whether the source sends the blob from its beginning in place of the requested range.
+    pub(crate) fn ignores_range(&self) -> bool {
+        self.skip > 0
+    }
+
     /// The bytes from the requested start on. `received` is called with the number of bytes of every piece, including
     /// those before the start.
     pub(crate) fn into_stream(

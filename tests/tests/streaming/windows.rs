@@ -237,3 +237,20 @@ async fn windows_that_break_together_are_one_failure() {
     futures::future::join_all(readers).await;
     cold.assert_served().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_a_source_that_ignores_them_do_not_cost_the_blob_for_each() {
+    let cold = Cold::with(40 * MIB, "segment = \"1MiB\"\njump_ahead = \"1MiB\"").await;
+    cold.on_blob(usize::MAX, [Fault::IgnoreRange]);
+    let readers = stream::iter(0..40).map(|index| {
+        let (cold, start) = (&cold, index * MIB);
+        async move {
+            let answer = cold.range(&format!("bytes={start}-{}", start + 999)).await;
+            assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
+            assert!(answer.body == cold.bytes[start..start + 1000], "{start}: other bytes");
+        }
+    });
+    readers.buffer_unordered(8).collect::<Vec<()>>().await;
+    let sent = cold.upstream_bytes();
+    assert!(sent < 4 * cold.size(), "{sent} bytes of {}", cold.size());
+}
