@@ -2,14 +2,14 @@
 
 use std::{
     error::Error,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustix::io::Errno;
 
-use crate::s3::RequestError;
+use crate::request_error::RequestError;
 
 /// Why an operation of the store failed. The texts contain paths and keys: they are for the operator, not for clients.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -82,6 +82,13 @@ pub enum StoreError {
     /// The runtime of the store was shut down, or the operation panicked.
     #[error("the runtime of the blob store has stopped")]
     Stopped,
+}
+
+impl RequestError {
+    /// Adds the operation and the key.
+    pub(crate) fn context(self, action: &'static str, key: impl fmt::Display) -> StoreError {
+        StoreError::Unavailable { action, key: key.to_string(), source: self }
+    }
 }
 
 impl StoreError {

@@ -58,6 +58,7 @@ mod error;
 mod layout;
 mod partial;
 mod read;
+mod request_error;
 mod s3;
 mod segments;
 mod store;
@@ -67,10 +68,8 @@ pub use blob::{BlobFile, BlobMeta, DiskUsage, StoredBlob};
 pub use error::{StoreError, is_damage};
 pub use partial::{HashedPrefix, Partial, PartialFile, PartialId, SegmentMap};
 pub use read::{ReadBuffer, read_nowait};
-pub use s3::{
-    AccessKeys, Addressing, BlobObject, Presigner, RequestError, RequestErrorKind, S3Config, S3Timeouts,
-    Upload,
-};
+pub use request_error::{RequestError, RequestErrorKind};
+pub use s3::{AccessKeys, Addressing, BlobObject, Presigner, S3Config, S3Timeouts, Upload};
 pub use segments::{Segments, SegmentsError};
 pub use store::BlobStore;
 

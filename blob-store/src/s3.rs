@@ -15,7 +15,6 @@ mod bucket;
 mod commit;
 mod config;
 mod connect;
-mod error;
 mod object;
 mod orphans;
 mod presign;
@@ -34,7 +33,6 @@ pub(crate) use self::connect::Customize;
 use self::{bucket::Bucket, upload::UploadContext, warm::CacheWarmer};
 pub use self::{
     config::{AccessKeys, Addressing, S3Config, S3Timeouts},
-    error::{RequestError, RequestErrorKind},
     object::BlobObject,
     presign::Presigner,
     upload::Upload,

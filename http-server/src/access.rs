@@ -23,16 +23,9 @@ use crate::{
     HttpMetrics,
     connection::{InFlight, Requests},
     metrics::{Counters, WorkerCounters},
-    server::explained,
+    route::{Route, UNMATCHED},
+    unserved::explained,
 };
-
-/// The route of a request in metrics. A service with its own routing sets it in the extensions of
-/// the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route(pub &'static str);
-
-/// The route in metrics of requests that match no route.
-pub(crate) const UNMATCHED: Route = Route("unmatched");
 
 /// Logs and counts the requests of a listener. `service` maps a path to the name of its service.
 pub(crate) struct Access {

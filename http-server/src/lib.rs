@@ -10,13 +10,16 @@ mod connection;
 pub mod health;
 pub mod metrics;
 pub mod oci;
+mod route;
 mod server;
+mod unserved;
 mod upstream;
 
-pub use access::Route;
 pub use conditional::if_none_match;
 pub use health::{Health, Readiness, Refresh};
 pub use metrics::HttpMetrics;
 pub use oci::{OciCode, OciError};
-pub use server::{Listen, Options, is_read, only_read, serve, unmatched};
+pub use route::Route;
+pub use server::{Listen, Options, serve};
+pub use unserved::{is_read, only_read, unmatched};
 pub use upstream::{DEFAULT_RETRY_AFTER, Resource};

@@ -18,11 +18,11 @@ use tokio::time::{Instant, timeout};
 use super::{
     config::{S3Config, S3Timeouts},
     connect::{self, Customize},
-    error::{RequestError, RequestErrorKind},
 };
 use crate::{
     BlobMeta, StoreError,
     layout::{key_segments, object_digest, object_directory},
+    request_error::{RequestError, RequestErrorKind},
 };
 
 /// Throughput below which an upload times out, in bytes per second.

@@ -8,8 +8,8 @@ use reqwest::Method;
 use tokio::{runtime::Handle, time::timeout};
 use url::Url;
 
-use super::{bucket::Bucket, config::S3Config, connect, error::RequestError};
-use crate::StoreError;
+use super::{bucket::Bucket, config::S3Config, connect};
+use crate::{StoreError, request_error::RequestError};
 
 /// Signs URLs to the objects of a bucket. Cheap to clone.
 #[derive(Clone)]

@@ -12,8 +12,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{bucket::Bucket, error::RequestError};
-use crate::{StoreError, stream::spawn_on_first_poll};
+use super::bucket::Bucket;
+use crate::{StoreError, request_error::RequestError, stream::spawn_on_first_poll};
 
 /// Chunks that are buffered for each reader. Two keep the connection busy; more cost memory for every reader.
 const CHUNK_BUFFER: usize = 2;

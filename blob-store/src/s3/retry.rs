@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use tokio::time::Instant;
 
-use super::error::RequestError;
+use crate::request_error::RequestError;
 
 /// Back-off between the attempts.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()

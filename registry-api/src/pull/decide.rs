@@ -32,6 +32,12 @@ pub(crate) enum Upstream<T> {
     Failed(UpstreamFailure),
 }
 
+/// Whether the upstream may deliver by tag what it does not deliver by digest. A cache in it may name a manifest that it no
+/// longer has, or that it does not have yet.
+pub(crate) fn is_of_digest(failure: UpstreamFailure) -> bool {
+    matches!(failure, UpstreamFailure::NotFound | UpstreamFailure::BadGateway)
+}
+
 /// Whether a repository may serve content by what its link proves. A claim suffices for bytes of the same upstream: it does
 /// not prove that the upstream has bytes that came from another one.
 fn is_proven(link: Option<Proof>) -> bool {

@@ -16,7 +16,6 @@ use upstream_client::{FetchedManifest, Priority, UpstreamError};
 use super::{
     complete,
     decide::{self, DigestFacts, DigestHeader, DigestPullDecision, DigestRequestDecision, Upstream},
-    tag::is_of_digest,
 };
 use crate::{
     answer::DigestResult,
@@ -192,7 +191,7 @@ async fn fetch_named(
 ) -> Result<Recorded, ApiError> {
     let fetched = fetch(state, target, &Reference::Digest(digest.clone()), naming, priority).await;
     let (Err(ApiError::Upstream { failure, .. }), Some(naming)) = (&fetched, naming) else { return fetched };
-    if !is_of_digest(*failure) {
+    if !decide::is_of_digest(*failure) {
         return fetched;
     }
     let check = TagCheck { tag: naming.tag.clone(), began: Millis::now() };

@@ -204,7 +204,7 @@ async fn check(
                     }
                     Err(error) => {
                         let failed = error.into_failure()?;
-                        facts.upstream = match is_of_digest(failed.class) {
+                        facts.upstream = match decide::is_of_digest(failed.class) {
                             true => Upstream::Has(UpstreamTag::NoUsableDigest),
                             false => Upstream::Failed(failed.class),
                         };
@@ -333,12 +333,6 @@ fn plausible_headers(
 async fn named(state: &AppState, target: &Target, tag: &Tag) -> Option<ManifestHeaders> {
     let (at, headers) = state.caches.named.get(&KeyRef(&target.key, tag)).await?;
     (at.elapsed() < target.upstream.policy.tag_ttl).then_some(headers)
-}
-
-/// Whether the upstream may deliver by tag what it does not deliver by digest. A cache in it may name a manifest that it no
-/// longer has, or that it does not have yet.
-pub(super) fn is_of_digest(class: UpstreamFailure) -> bool {
-    matches!(class, UpstreamFailure::NotFound | UpstreamFailure::BadGateway)
 }
 
 fn negative_key(target: &Target, tag: &Tag) -> NegativeKey {

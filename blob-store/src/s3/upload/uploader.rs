@@ -12,10 +12,7 @@ use super::{
     record::{MultipartId, UploadRecord},
     source::UploadSource,
 };
-use crate::{
-    Partial, StoreError,
-    s3::{error::RequestError, retry::retry_while_unavailable},
-};
+use crate::{Partial, StoreError, request_error::RequestError, s3::retry::retry_while_unavailable};
 
 /// Parts of one blob that are sent at the same time, and their bytes; one part is always sent.
 const MAX_CONCURRENT_PARTS: u64 = 4;

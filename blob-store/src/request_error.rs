@@ -4,8 +4,6 @@ use std::{error::Error, fmt, iter, sync::Arc};
 
 use object_store::client::HttpError;
 
-use crate::StoreError;
-
 /// A request to the object store that failed.
 ///
 /// The text is the status and the error code of the response, or the cause of the transport
@@ -35,29 +33,24 @@ impl RequestError {
     }
 
     /// Whether a retry may succeed.
-    pub(super) fn is_retryable(&self) -> bool {
+    pub(crate) fn is_retryable(&self) -> bool {
         self.kind == RequestErrorKind::Unavailable
     }
 
-    pub(super) fn timed_out() -> Self {
+    pub(crate) fn timed_out() -> Self {
         Self::unavailable("no response within the timeout")
     }
 
-    pub(super) fn circuit_open() -> Self {
+    pub(crate) fn circuit_open() -> Self {
         Self::unavailable("circuit is open after repeated failures")
     }
 
-    pub(super) fn truncated() -> Self {
+    pub(crate) fn truncated() -> Self {
         Self::unavailable("the response ended early")
     }
 
     fn unavailable(reason: &str) -> Self {
         Self { kind: RequestErrorKind::Unavailable, reason: reason.to_owned(), cause: None }
-    }
-
-    /// Adds the operation and the key.
-    pub(super) fn context(self, action: &'static str, key: impl fmt::Display) -> StoreError {
-        StoreError::Unavailable { action, key: key.to_string(), source: self }
     }
 }
 
