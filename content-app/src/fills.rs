@@ -9,6 +9,7 @@ mod fill;
 mod plan;
 mod prepare;
 mod reader;
+mod responses;
 mod scheduler;
 mod store;
 mod verifier;

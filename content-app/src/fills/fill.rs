@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     plan::{Claim, ClaimId, OPEN_END, Plan},
+    responses::Responses,
     verifier::Verifier,
 };
 use crate::{config::FillPolicy, error::FillError, read_mode::ReadMode, source::Contributors};
@@ -51,10 +52,7 @@ pub(super) struct FillState {
     /// Claims of readers that wait for a download.
     pub(super) requests: VecDeque<Claim>,
     verifier: Arc<Verifier>,
-    /// The sources of the present bytes, by index: one entry for each response.
-    contributors: Vec<usize>,
-    /// Some bytes are from an earlier fill, whose source is unknown.
-    is_resumed: bool,
+    responses: Responses,
     /// A source has sent the blob from its beginning in place of a range.
     ignores_ranges: bool,
     readers: usize,
@@ -110,8 +108,7 @@ impl Fill {
             plan: Plan::default(),
             requests: VecDeque::new(),
             verifier: Arc::new(Verifier::new(digest.algorithm())),
-            contributors: Vec::new(),
-            is_resumed: false,
+            responses: Responses::default(),
             ignores_ranges: false,
             readers: 0,
             readers_to_end: 0,
@@ -221,7 +218,7 @@ impl Fill {
     /// Sets the partial file, with the bytes that an earlier fill left in it.
     pub(super) fn prepared(&self, partial: Partial, present: Segments, size: Option<u64>) {
         self.update(|state| {
-            state.is_resumed = !present.is_empty();
+            state.responses = Responses::of_earlier_fill(!present.is_empty());
             state.plan = Plan::resume(present);
             state.size = size;
             state.partial = Some(partial);
@@ -281,23 +278,17 @@ impl Fill {
 
     /// Which sources the present bytes came from.
     pub(super) fn contributors(&self) -> Contributors {
-        self.read(|state| match state.contributors.as_slice() {
-            [] if !state.is_resumed => Contributors::None,
-            [first, rest @ ..] if !state.is_resumed && rest.iter().all(|source| source == first) => {
-                Contributors::One { source: *first, responses: state.contributors.len() }
-            }
-            _ => Contributors::Several,
-        })
+        self.read(|state| state.responses.contributors())
     }
 
     /// Whether a source of this fill has sent bytes.
     pub(super) fn has_downloaded(&self) -> bool {
-        self.read(|state| !state.contributors.is_empty())
+        self.read(|state| !state.responses.is_empty())
     }
 
     /// Records that a source sends bytes in a response.
     pub(super) fn add_contributor(&self, source: usize) {
-        self.read(|state| state.contributors.push(source));
+        self.read(|state| state.responses.push(source));
     }
 
     /// Records that a source has sent the blob from its beginning in place of a range.
@@ -362,8 +353,7 @@ impl Fill {
             state.plan.clear();
             state.requests.clear();
             state.verifier = Arc::new(Verifier::new(self.digest.algorithm()));
-            state.contributors.clear();
-            state.is_resumed = false;
+            state.responses = Responses::default();
             state.generation += 1;
         });
     }
