@@ -204,10 +204,13 @@ pub struct Namespace {
     pub prefix: String,
     /// The name of the upstream. `None`: a hosted namespace.
     pub upstream: Option<String>,
-    /// Repositories of the upstream that may be pulled. Empty: all.
+    /// The leading segments of all names at the upstream: a project or repository of a registry that is shared. Empty: none.
+    #[serde(default, deserialize_with = "prefix", skip_serializing_if = "String::is_empty")]
+    pub upstream_prefix: String,
+    /// Repositories that may be pulled, by their names below `upstream_prefix`. Empty: all.
     #[serde(default)]
     pub include: Rules,
-    /// Repositories of the upstream that may not be pulled.
+    /// Repositories that may not be pulled, by their names below `upstream_prefix`.
     #[serde(default)]
     pub exclude: Rules,
     /// The content that is fetched ahead of clients.
@@ -227,6 +230,7 @@ impl Namespace {
         Self {
             prefix: prefix.to_owned(),
             upstream: Some(upstream.to_owned()),
+            upstream_prefix: String::new(),
             include: Rules::default(),
             exclude: Rules::default(),
             prefetch: Prefetch::default(),

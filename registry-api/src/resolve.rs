@@ -1,5 +1,8 @@
 //! From a request to a repository and its upstream repository.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc};
 
 use oci_types::RepositoryName;
@@ -42,8 +45,8 @@ pub(crate) struct Resolver {
     upstreams: HashMap<String, Arc<ConfiguredUpstream>>,
     /// The namespace of each host that `?ns=` may name, in lower case.
     hosts: HashMap<String, Arc<Namespace>>,
-    /// The first namespace of each upstream that has a prefix; without one, its root namespace.
-    primary: HashMap<String, Arc<Namespace>>,
+    /// The first namespace of each destination that has a prefix; without one, its root namespace.
+    primary: Vec<Arc<Namespace>>,
     /// The longest prefix first.
     namespaces: Vec<Arc<Namespace>>,
     /// The targets of names without `?ns=`. They never change; the number of names is bounded.
@@ -65,22 +68,23 @@ impl Resolver {
         max_cached: usize,
     ) -> Self {
         let mut namespaces: Vec<_> = namespaces.into_iter().map(Arc::new).collect();
-        let mut primary: HashMap<String, Arc<Namespace>> = HashMap::new();
+        let mut primary: Vec<Arc<Namespace>> = Vec::new();
         for namespace in &namespaces {
-            let first =
-                primary.entry(namespace.upstream_name().to_owned()).or_insert_with(|| Arc::clone(namespace));
-            if first.prefix.is_empty() {
-                *first = Arc::clone(namespace);
+            match primary.iter_mut().find(|first| first.has_destination_of(namespace)) {
+                Some(first) if first.prefix.is_empty() => *first = Arc::clone(namespace),
+                Some(_) => {}
+                None => primary.push(Arc::clone(namespace)),
+            }
+        }
+        let mut hosts = HashMap::new();
+        for upstream in &upstreams {
+            for host in &upstream.policy.hosts {
+                if let Some(namespace) = of_host(host, upstream.client.name(), &namespaces, &primary) {
+                    hosts.insert(host.to_ascii_lowercase(), Arc::clone(namespace));
+                }
             }
         }
         namespaces.sort_by_key(|namespace| std::cmp::Reverse(namespace.prefix.len()));
-        let mut hosts = HashMap::new();
-        for upstream in &upstreams {
-            let Some(namespace) = primary.get(upstream.client.name()) else { continue };
-            for host in &upstream.policy.hosts {
-                hosts.insert(host.to_ascii_lowercase(), Arc::clone(namespace));
-            }
-        }
         let upstreams = upstreams
             .into_iter()
             .map(|upstream| (upstream.client.name().to_owned(), Arc::new(upstream)))
@@ -129,12 +133,12 @@ impl Resolver {
         }
         .ok_or(ApiError::UnknownRepository)?;
         let upstream = self.upstreams.get(namespace.upstream_name()).ok_or(ApiError::UnknownRepository)?;
-        let upstream_name = if is_docker_hub(upstream) && rest.segments().count() == 1 {
+        let name = if self.is_docker_hub(namespace) && rest.segments().count() == 1 {
             rest.below("library")?
         } else {
             rest
         };
-        self.admit(namespace, upstream, upstream_name)
+        self.admit(namespace, upstream, &name)
     }
 
     /// The namespace with the longest prefix of a name, among those that are `admitted`, and the rest of the name.
@@ -168,26 +172,30 @@ impl Resolver {
         upstream: &str,
         upstream_name: RepositoryName,
     ) -> Result<Target, ApiError> {
-        let mut namespaces = self.namespaces.iter().filter(|namespace| namespace.upstream_name() == upstream);
-        let namespace = namespaces
+        let mut names =
+            self.namespaces.iter().filter(|namespace| namespace.upstream_name() == upstream).filter_map(
+                |namespace| Some((namespace, upstream_name.strip_prefix(&namespace.upstream_prefix)?)),
+            );
+        let (namespace, name) = names
             .clone()
-            .find(|namespace| namespace.prefix == prefix)
-            .or_else(|| namespaces.next())
+            .find(|(namespace, _)| namespace.prefix == prefix)
+            .or_else(|| names.next())
             .ok_or(ApiError::UnknownRepository)?;
         let upstream = self.upstreams.get(upstream).ok_or(ApiError::UnknownRepository)?;
-        self.admit(namespace, upstream, upstream_name)
+        self.admit(namespace, upstream, &name)
     }
 
-    /// The target, if the rules of the namespace admit the repository.
+    /// The target of a name below the prefixes of the namespace, if the rules of the namespace admit it.
     fn admit(
         &self,
         namespace: &Arc<Namespace>,
         upstream: &Arc<ConfiguredUpstream>,
-        upstream_name: RepositoryName,
+        name: &RepositoryName,
     ) -> Result<Target, ApiError> {
-        check_rules(namespace, &upstream_name)?;
+        check_rules(namespace, name)?;
+        let upstream_name = name.below(&namespace.upstream_prefix)?;
         Ok(Target {
-            repository: upstream_name.below(self.prefix_of(namespace))?,
+            repository: name.below(self.prefix_of(namespace))?,
             key: proxy(upstream, &upstream_name).key(),
             namespace: Arc::clone(namespace),
             upstream: Arc::clone(upstream),
@@ -195,28 +203,52 @@ impl Resolver {
         })
     }
 
-    /// The prefix of the repositories of a namespace: its own; for the root namespace, that of the upstream's primary one,
-    /// so that both spellings share a repository.
+    /// Whether a namespace leads to Docker Hub, or to what mirrors it.
+    fn is_docker_hub(&self, namespace: &Namespace) -> bool {
+        let mut hosts = DOCKER_HUB_HOSTS.iter().filter_map(|host| self.hosts.get(*host));
+        hosts.any(|of_host| of_host.has_destination_of(namespace))
+    }
+
+    /// The prefix of the repositories of a namespace: its own; for the root namespace, that of the primary one with its
+    /// destination, so that both spellings share a repository.
     fn prefix_of<'a>(&'a self, namespace: &'a Namespace) -> &'a str {
         if !namespace.prefix.is_empty() {
             return &namespace.prefix;
         }
-        self.primary.get(namespace.upstream_name()).map_or("", |primary| &primary.prefix)
+        let mut primary = self.primary.iter();
+        primary.find(|primary| primary.has_destination_of(namespace)).map_or("", |primary| &primary.prefix)
     }
 }
 
 impl Namespace {
-    /// Whether this namespace has a prefix, and the upstream of `other`.
+    /// Whether this namespace has a prefix, and the destination of `other`.
     fn is_explicit_for(&self, other: &Self) -> bool {
-        !self.prefix.is_empty() && self.upstream == other.upstream
+        !self.prefix.is_empty() && self.has_destination_of(other)
+    }
+
+    /// Whether equal names in this namespace and in `other` are one repository: upstream and `upstream_prefix` are equal.
+    fn has_destination_of(&self, other: &Self) -> bool {
+        self.upstream == other.upstream && self.upstream_prefix == other.upstream_prefix
     }
 }
 
-fn is_docker_hub(upstream: &ConfiguredUpstream) -> bool {
-    upstream.policy.hosts.iter().any(|host| DOCKER_HUB_HOSTS.contains(&host.as_str()))
+/// The namespace of a host that selects an upstream: the one with the host as its prefix, else the first of the upstream.
+fn of_host<'a>(
+    host: &str,
+    upstream: &str,
+    namespaces: &'a [Arc<Namespace>],
+    primary: &'a [Arc<Namespace>],
+) -> Option<&'a Arc<Namespace>> {
+    let is_of_upstream = |namespace: &&Arc<Namespace>| namespace.upstream_name() == upstream;
+    let is_docker_hub = |host: &str| DOCKER_HUB_HOSTS.contains(&host);
+    let has_prefix = |namespace: &&Arc<Namespace>| {
+        namespace.prefix == host || (is_docker_hub(&namespace.prefix) && is_docker_hub(host))
+    };
+    let named = namespaces.iter().filter(is_of_upstream).find(has_prefix);
+    named.or_else(|| primary.iter().find(is_of_upstream))
 }
 
-/// Whether the rules of the namespace admit an upstream repository.
+/// Whether the rules of the namespace admit a repository, by its name without the prefixes of the namespace.
 fn check_rules(namespace: &Namespace, name: &RepositoryName) -> Result<(), ApiError> {
     if let Some(rule) = namespace.exclude.matching(name.as_str()) {
         return Err(ApiError::Excluded { rule: format!("exclude {rule}") });
@@ -225,140 +257,4 @@ fn check_rules(namespace: &Namespace, name: &RepositoryName) -> Result<(), ApiEr
         return Err(ApiError::Excluded { rule: "include (no pattern matches)".to_owned() });
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use upstream_client::{Unobserved, Upstream, UpstreamConfig};
-
-    use super::*;
-    use crate::config::{Prefetch, Rules, UpstreamPolicy};
-
-    fn upstream(name: &str, hosts: &[&str]) -> ConfiguredUpstream {
-        let url = format!("http://{name}.test").parse().unwrap();
-        ConfiguredUpstream {
-            client: Upstream::new(UpstreamConfig::new(name, url), Arc::new(Unobserved)).unwrap(),
-            policy: UpstreamPolicy {
-                hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-                ..UpstreamPolicy::default()
-            },
-        }
-    }
-
-    fn namespace(prefix: &str, upstream: &str, include: &[&str], exclude: &[&str]) -> Namespace {
-        let rules = |globs: &[&str]| {
-            Rules::new(&globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>()).unwrap()
-        };
-        Namespace {
-            include: rules(include),
-            exclude: rules(exclude),
-            prefetch: Prefetch::None,
-            ..Namespace::new(prefix, upstream)
-        }
-    }
-
-    fn resolver(max_cached: usize) -> Resolver {
-        Resolver::with_max_cached(
-            vec![
-                upstream("docker.io", &["docker.io", "registry-1.docker.io"]),
-                upstream("other", &["other.test:5000"]),
-            ],
-            vec![
-                namespace("", "docker.io", &[], &[]),
-                namespace("docker.io", "docker.io", &[], &[]),
-                namespace("cache", "other", &[], &["secret/**"]),
-                namespace("cache/deep", "other", &["team/*"], &["team/no"]),
-            ],
-            max_cached,
-        )
-    }
-
-    fn resolved(name: &str, ns: Option<&str>) -> Result<(String, String), ApiError> {
-        let target = resolver(1).resolve(&RepositoryName::parse(name).unwrap(), ns)?;
-        Ok((
-            target.repository.to_string(),
-            format!("{}!{}", target.upstream.client.name(), target.upstream_name),
-        ))
-    }
-
-    #[test]
-    fn a_name_has_the_same_target_each_time() {
-        let resolver = resolver(100);
-        let target =
-            |name: &str, ns| resolver.target(name, ns).map(|target| target.repository.to_string()).ok();
-        for _ in 0..2 {
-            assert_eq!(target("alpine", None).as_deref(), Some("docker.io/library/alpine"));
-            assert_eq!(target("alpine", Some("other.test:5000")).as_deref(), Some("cache/alpine"));
-            assert_eq!(target("cache/secret/x", None), None);
-            assert_eq!(target("X", None), None);
-        }
-    }
-
-    #[test]
-    fn the_number_of_cached_names_is_bounded_and_an_evicted_name_resolves_again() {
-        let resolver = resolver(3);
-        let target = |name: &str| resolver.target(name, None).map(|target| target.repository.to_string());
-        for name in ["a", "b", "c", "d", "e", "a"] {
-            assert_eq!(target(name).unwrap(), format!("docker.io/library/{name}"));
-            assert!(resolver.cached.read().len() <= 3);
-        }
-    }
-
-    fn assert_target(name: &str, ns: Option<&str>, repository: &str, upstream: &str) {
-        let found = resolved(name, ns).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(found, (repository.to_owned(), upstream.to_owned()), "{name} {ns:?}");
-    }
-
-    #[test]
-    fn every_spelling_of_a_docker_hub_repository_is_one_repository() {
-        for (name, ns) in [
-            ("alpine", None),
-            ("library/alpine", None),
-            ("docker.io/alpine", None),
-            ("docker.io/library/alpine", None),
-            ("library/alpine", Some("docker.io")),
-            ("alpine", Some("REGISTRY-1.docker.io")),
-        ] {
-            assert_target(name, ns, "docker.io/library/alpine", "docker.io!library/alpine");
-        }
-        assert_target("team/app", None, "docker.io/team/app", "docker.io!team/app");
-    }
-
-    #[test]
-    fn the_longest_prefix_of_whole_segments_wins() {
-        assert_target("cache/x/y", None, "cache/x/y", "other!x/y");
-        assert_target("cache/deep/team/x", None, "cache/deep/team/x", "other!team/x");
-        assert_target("cache2/x", None, "docker.io/cache2/x", "docker.io!cache2/x");
-        assert_target("cache", None, "docker.io/library/cache", "docker.io!library/cache");
-    }
-
-    #[test]
-    fn ns_selects_a_configured_upstream() {
-        assert_target("x", Some("other.test:5000"), "cache/x", "other!x");
-        // The prefix of a namespace of that upstream may come before the name.
-        assert_target("cache/x", Some("other.test:5000"), "cache/x", "other!x");
-        assert_target("cache/deep/team/x", Some("other.test:5000"), "cache/deep/team/x", "other!team/x");
-        assert_target("docker.io/library/x", Some("docker.io"), "docker.io/library/x", "docker.io!library/x");
-        assert_target("cache/x", Some("docker.io"), "docker.io/cache/x", "docker.io!cache/x");
-    }
-
-    #[test]
-    fn an_unknown_ns_leaves_the_choice_to_a_prefix_that_is_written() {
-        assert_target("cache/x", Some("registry.example.com"), "cache/x", "other!x");
-        assert!(matches!(resolved("x", Some("registry.example.com")), Err(ApiError::UnknownRepository)));
-    }
-
-    #[test]
-    fn unknown_hosts_and_excluded_names_are_refused() {
-        for host in ["other.test", "127.0.0.1:80", "", "docker.io:443"] {
-            assert!(matches!(resolved("x", Some(host)), Err(ApiError::UnknownRepository)), "{host}");
-        }
-        let rule = |name| match resolved(name, None) {
-            Err(ApiError::Excluded { rule }) => rule,
-            other => panic!("{name}: {other:?}"),
-        };
-        assert_eq!(rule("cache/secret/x"), "exclude secret/**");
-        assert_eq!(rule("cache/deep/team/no"), "exclude team/no");
-        assert_eq!(rule("cache/deep/elsewhere/x"), "include (no pattern matches)");
-    }
 }

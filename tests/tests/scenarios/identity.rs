@@ -80,6 +80,37 @@ async fn a_prefix_named_library_does_not_share_repositories_with_docker_hub() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_name_below_two_prefixes_of_an_upstream_is_two_repositories() {
+    let upstream = ChaosUpstream::start().await;
+    let images = [Image::random(1, &[500]), Image::random(2, &[600])];
+    for (project, image) in ["hub", "ghcr"].iter().zip(&images) {
+        upstream.put_image(&format!("{project}/app/x"), "1", image);
+    }
+    let world = TestWorld::builder()
+        .bare_upstream("harbor", &upstream.url(), "")
+        .namespace("docker.io", "harbor", "upstream_prefix = \"hub\"\nprefetch = \"none\"")
+        .namespace("ghcr.io", "harbor", "upstream_prefix = \"ghcr\"\nprefetch = \"none\"")
+        .start()
+        .await;
+    for _ in 0..2 {
+        for (prefix, own, other) in
+            [("docker.io", &images[0], &images[1]), ("ghcr.io", &images[1], &images[0])]
+        {
+            let name = format!("{prefix}/app/x");
+            for method in &METHODS {
+                assert_image(method, &world.ask(method, &manifest_of(&name, "1")).await, own);
+                let of_other = world.ask(method, &manifest_of(&name, &other.digest)).await;
+                assert_error(method, &of_other, 404, "MANIFEST_UNKNOWN");
+                let of_other = world.ask(method, &blob_of(&name, &other.config.0)).await;
+                assert_error(method, &of_other, 404, "BLOB_UNKNOWN");
+            }
+            assert_eq!(world.blob(&name, &own.config.0).await.body, own.config.1);
+        }
+    }
+    assert_eq!(world.rows("repositories"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cached_404_and_a_tag_list_of_one_repository_say_nothing_of_the_other() {
     let upstreams = Upstreams::start("internal/app", "app").await;
     upstreams.hub.put_image("internal/app", "only-hub", &upstreams.hub_image);

@@ -201,3 +201,40 @@ async fn filters_keep_repositories_out_and_name_the_rule() {
     assert!(upstream.requests().is_empty());
     assert_eq!(world.rows("repositories"), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_prefix_leads_to_a_project_that_mirrors_docker_hub() {
+    let upstream = ChaosUpstream::builder().bearer("robot", "secret").start().await;
+    let image = Image::random(1, &[1_000]);
+    upstream.put_image("hub-proxy/library/x", "1", &image);
+    let keys = "hosts = [\"docker.io\"]\nusername = \"robot\"\npassword_file = \"FILE\"";
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(password.path(), "secret\n").unwrap();
+    let keys = keys.replace("FILE", password.path().to_str().unwrap());
+    let world = TestWorld::builder()
+        .bare_upstream("harbor", &upstream.url(), &keys)
+        .namespace("", "harbor", "upstream_prefix = \"hub-proxy\"\nexclude = [\"library/secret\"]")
+        .namespace("docker.io", "harbor", "upstream_prefix = \"hub-proxy\"\nprefetch = \"none\"")
+        .start()
+        .await;
+    for name in ["x", "library/x", "docker.io/x", "docker.io/library/x"] {
+        for method in &METHODS {
+            assert_image(method, &world.ask(method, &manifest_of(name, "1")).await, &image);
+        }
+        let tags = world.json(&format!("/v2/{name}/tags/list")).await;
+        assert_eq!(tags["tags"], serde_json::json!(["1"]), "{name}");
+        assert_eq!(world.blob(name, &image.config.0).await.body, image.config.1);
+    }
+    assert_image(&Method::GET, &world.get(&format!("{}?ns=docker.io", manifest_of("x", "1"))).await, &image);
+    assert_eq!(world.json("/v2/_catalog").await["repositories"], serde_json::json!(["docker.io/library/x"]));
+    assert_eq!(world.rows("repositories"), 1);
+    // The job finds its way, too.
+    for (digest, bytes) in image.blobs() {
+        world.assert_stored(digest, bytes).await;
+    }
+    let outside = |path: &str| path.starts_with("/v2/") && !path.starts_with("/v2/hub-proxy/library/x/");
+    assert!(!upstream.requests().iter().any(|seen| outside(&seen.path)), "{:?}", upstream.requests());
+    let excluded = world.get(&manifest_of("secret", "1")).await;
+    assert_error(&Method::GET, &excluded, 403, "DENIED");
+    assert!(message(&excluded).contains("exclude library/secret"), "{excluded:?}");
+}

@@ -180,8 +180,8 @@ fn entries<T: Section>(root: &Table, list: &str) -> Result<Option<Vec<Entry<T>>>
 ///   it leaves out or excludes cannot be pulled in another way.
 /// - A flag adds an upstream and a namespace of its name, replacing those of the same name.
 /// - An upstream without a namespace gets one of its name.
-/// - An upstream whose hosts are not set gets the host of its URL, and its name if that is a host name, unless another
-///   upstream has them.
+/// - An upstream whose hosts are not set gets the host of its URL, unless one of its namespaces leads to names below a
+///   prefix only, and its name if that is a host name, unless another upstream has them.
 pub(super) fn read(
     root: &Table,
     flags: &[UpstreamFlag],
@@ -216,7 +216,7 @@ pub(super) fn read(
         .map(|upstream| namespace(&upstream.item.client.name, upstream.location("name")))
         .collect::<Result<_, _>>()?;
     namespaces.extend(implied);
-    add_hosts(&mut upstreams);
+    add_hosts(&mut upstreams, &namespaces);
     refuse_duplicates(&upstreams, &namespaces)?;
     for Entry { item: upstream, table } in &mut upstreams {
         upstream.client.credentials = upstream.credentials(&Keys::of(table, "upstream")?, variables)?;
@@ -270,13 +270,18 @@ fn refuse_unknown_upstreams(
     Ok(())
 }
 
-fn add_hosts(upstreams: &mut [Entry<Upstream>]) {
+fn add_hosts(upstreams: &mut [Entry<Upstream>], namespaces: &[Entry<Namespace>]) {
     let set = upstreams.iter().flat_map(|upstream| &upstream.item.policy.hosts);
     let mut claimed: BTreeSet<String> = set.cloned().collect();
     for upstream in upstreams.iter_mut().filter(|upstream| !upstream.has("hosts")) {
         let UpstreamConfig { name, url, .. } = &upstream.item.client;
+        // `?ns=` with the host of the URL means whole names at the upstream.
+        let has_whole_names = namespaces.iter().all(|namespace| {
+            namespace.item.upstream.as_ref() != Some(name) || namespace.item.upstream_prefix.is_empty()
+        });
+        let host_of_url = authority(url).filter(|_| has_whole_names);
         let name = Some(name).filter(|name| name.contains('.') && !name.contains('/')).cloned();
-        let implied = authority(url).into_iter().chain(name);
+        let implied = host_of_url.into_iter().chain(name);
         upstream.item.policy.hosts.extend(implied.filter(|host| claimed.insert(host.clone())));
     }
 }

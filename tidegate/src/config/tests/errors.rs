@@ -186,6 +186,11 @@ fn invalid_names_globs_platforms_and_hosts_are_refused() {
         error("[[namespace]]\nprefix = \"A/\"\n"),
         "FILE:2: `prefix` is \"A/\", but must be lower-case letters and digits, separated by '.', '_' or '-', in segments separated by '/'"
     );
+    for prefix in ["Hub", "hub/", "/hub", "https://hub", "v2//hub"] {
+        let error = namespace(&format!("upstream_prefix = {prefix:?}"));
+        let expected = format!("FILE:4: `upstream_prefix` is {prefix:?}, but must be lower-case letters");
+        assert!(error.starts_with(&expected), "{error}");
+    }
     assert!(namespace("include = [\"[a\"]").starts_with("FILE:4: `include` is \"[a\", but must be a glob: "));
     assert!(namespace("immutable_tags = [\"{v\"]").starts_with("FILE:4: `immutable_tags` is \"{v\""));
     assert!(

@@ -108,3 +108,18 @@ fn a_list_in_a_variable_replaces_that_of_the_file() {
     let env = [("TIDEGATE_UPSTREAM", r#"[{ name = "b", url = "https://b.example.com" }]"#)];
     assert_eq!(namespaces(&written.load(&env).unwrap()), [("b", "b")]);
 }
+
+#[test]
+fn an_upstream_with_an_upstream_prefix_does_not_get_the_host_of_its_url() {
+    let document = |upstream: &str| {
+        format!(
+            "[[upstream]]\nname = \"{upstream}\"\nurl = \"https://harbor.example.com\"\n
+             [[namespace]]\nprefix = \"\"\nupstream = \"{upstream}\"\nupstream_prefix = \"hub\"\n"
+        )
+    };
+    let settings = Written::new(&document("harbor")).load(&[]).unwrap();
+    assert_eq!(hosts(&settings), [("harbor", vec![])]);
+    assert_eq!(settings.namespaces[0].upstream_prefix, "hub");
+    let settings = Written::new(&document("docker.io")).load(&[]).unwrap();
+    assert_eq!(hosts(&settings), [("docker.io", vec!["docker.io"])]);
+}
