@@ -38,6 +38,7 @@ pub struct ChaosUpstream {
 #[derive(Debug, Default)]
 pub struct ChaosBuilder {
     auth: Auth,
+    below: String,
 }
 
 impl ChaosBuilder {
@@ -82,9 +83,15 @@ impl ChaosBuilder {
         self
     }
 
+    /// Serves the API below a path, such as `/some/path`, as behind a proxy that removes it: links lack it.
+    pub fn below(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.below);
+        self
+    }
+
     /// Starts it on a free port.
     pub async fn start(self) -> ChaosUpstream {
-        let state = Arc::new(State { auth: self.auth, ..State::default() });
+        let state = Arc::new(State { auth: self.auth, below: self.below, ..State::default() });
         let server = Server::start(Arc::clone(&state));
         ChaosUpstream { state, server }
     }

@@ -21,8 +21,8 @@ pub(crate) fn next_page(page: &Url, headers: &HeaderMap) -> Result<Option<Url>, 
     });
     match next {
         None => Ok(None),
-        // A proxy in front of the upstream may have changed the scheme or the host, and not the path.
-        Some(next) if next.path() == page.path() => {
+        // A proxy in front of the upstream may have changed the scheme or the host, and removed the path that it is below.
+        Some(next) if is_path_of(page, &next) => {
             let mut url = page.clone();
             url.set_query(next.query());
             Ok(Some(url))
@@ -33,6 +33,12 @@ pub(crate) fn next_page(page: &Url, headers: &HeaderMap) -> Result<Option<Url>, 
             Err(UpstreamError::invalid_response(format!("link to the next page at another host: {host}")))
         }
     }
+}
+
+/// Whether the path of a link is that of the page, as the upstream itself knows it.
+fn is_path_of(page: &Url, next: &Url) -> bool {
+    let removed = page.path().strip_suffix(next.path());
+    removed.is_some_and(|removed| removed.is_empty() || next.path().starts_with("/v2/"))
 }
 
 #[cfg(test)]
@@ -58,6 +64,15 @@ mod tests {
             ("nonsense", Ok(None)),
         ] {
             assert_eq!(next(link), expected, "{link}");
+        }
+        let below = Url::parse("https://host/some/path/v2/a/tags/list?n=5").unwrap();
+        for (link, rest) in [
+            ("</some/path/v2/a/tags/list?last=b>; rel=next", "/some/path/v2/a/tags/list?last=b"),
+            ("</v2/a/tags/list?last=b>; rel=next", "/some/path/v2/a/tags/list?last=b"),
+            ("</list?last=b>; rel=next", "/list?last=b"),
+        ] {
+            let next = next_page(&below, &HeaderMap::from_iter([(header::LINK, link.parse().unwrap())]));
+            assert_eq!(next.map(|next| next.map(String::from)), url(rest), "{link}");
         }
         assert_eq!(next_page(&Url::parse("https://host/").unwrap(), &HeaderMap::new()), Ok(None));
         assert!(matches!(next("<https://elsewhere/list>; rel=next"), Err(UpstreamError::InvalidResponse(_))));

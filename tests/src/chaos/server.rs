@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) rules: Rules,
     pub(super) log: Log,
     pub(super) auth: Auth,
+    /// The path that the API is below.
+    pub(super) below: String,
     pub(super) quota: Quota,
     pub(super) connections: AtomicUsize,
     pub(super) serial: AtomicU64,
@@ -179,17 +181,18 @@ async fn serve(stream: TcpStream, address: SocketAddr, state: Arc<State>) {
 fn respond(state: &State, request: &Request, host: &str) -> super::http::Answer {
     let serial = state.serial.fetch_add(1, Ordering::Relaxed);
     let path = percent_decode_str(&request.path).decode_utf8_lossy();
+    let path = path.strip_prefix(&state.below).unwrap_or(&path);
     if path.starts_with("/v2/")
-        && let Some(refusal) = state.auth.refusal(request, &path, host)
+        && let Some(refusal) = state.auth.refusal(request, path, host)
     {
         return answer(request, refusal, Vec::new(), serial);
     }
-    let resource = match &*path {
+    let resource = match path {
         "/token" => state.auth.token(request),
         _ if !matches!(request.method.as_str(), "GET" | "HEAD") => {
             Resource::error(405, "UNSUPPORTED", "this upstream is for reading")
         }
-        _ => state.quota.count(request, &path, state.content.find(request, &path)),
+        _ => state.quota.count(request, path, state.content.find(request, path)),
     };
     let faults = state.rules.take(&request.method, &request.target());
     answer(request, resource, faults, serial)

@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use tidegate_tests::{
-    chaos::ChaosUpstream,
+    chaos::{ChaosUpstream, Fault, Rule},
     image::Image,
     world::{Answer, TestWorld},
 };
@@ -237,4 +237,29 @@ async fn upstream_prefix_leads_to_a_project_that_mirrors_docker_hub() {
     let excluded = world.get(&manifest_of("secret", "1")).await;
     assert_error(&Method::GET, &excluded, 403, "DENIED");
     assert!(message(&excluded).contains("exclude library/secret"), "{excluded:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_below_a_path_is_an_upstream() {
+    let upstream = ChaosUpstream::builder().anonymous_bearer().below("/api/docker/remote").start().await;
+    let image = Image::random(1, &[1_000]);
+    upstream.put_image(UPSTREAM_NAME, "1", &image);
+    upstream.put_image(UPSTREAM_NAME, "2", &image);
+    let link = format!("</v2/{UPSTREAM_NAME}/tags/list?n=10000&last=1>; rel=\"next\"");
+    let first_page = Fault::Status(200, vec![("Link".to_owned(), link)], r#"{"tags":["1"]}"#.into());
+    upstream.on(Rule::on("GET", "/tags/list").times(1).then(first_page));
+    let world = TestWorld::builder()
+        .bare_upstream("up", &format!("{}/api/docker/remote/", upstream.url()), "")
+        .namespace("up", "up", "prefetch = \"none\"")
+        .start()
+        .await;
+    for method in &METHODS {
+        assert_image(method, &world.ask(method, &manifest("1")).await, &image);
+    }
+    assert_eq!(world.blob(NAME, &image.config.0).await.body, image.config.1);
+    let tags = world.json(&format!("/v2/{NAME}/tags/list")).await;
+    assert_eq!(tags["tags"], serde_json::json!(["1", "2"]));
+    let paths: Vec<String> = upstream.requests().into_iter().map(|seen| seen.path).collect();
+    let below = |path: &String| path == "/token" || path.starts_with("/api/docker/remote/v2/library/x/");
+    assert!(paths.iter().all(below), "{paths:?}");
 }
