@@ -19,7 +19,7 @@ pub struct UpstreamConfig {
     #[serde(deserialize_with = "upstream_name")]
     pub name: String,
     /// `http(s)://host[:port][/prefix]`; requests append `/v2/…`.
-    #[serde(with = "settings::http_url")]
+    #[serde(serialize_with = "settings::http_url::serialize", deserialize_with = "registry_url")]
     pub url: Url,
     /// `None`: anonymous.
     #[serde(skip)]
@@ -125,6 +125,30 @@ fn upstream_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
     })
 }
 
+/// The URL of a registry, which may be below a path.
+fn registry_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let url = settings::http_url::deserialize(deserializer)?;
+    match api_path(&url) {
+        Some(message) => Err(D::Error::custom(message)),
+        None => Ok(url),
+    }
+}
+
+/// The message that a URL contains the path of the API, which requests append, and what to write in its place.
+fn api_path(url: &Url) -> Option<String> {
+    let segments: Vec<&str> = url.path_segments()?.filter(|segment| !segment.is_empty()).collect();
+    let (base, rest) = segments.split_at(segments.iter().position(|segment| *segment == "v2")?);
+    let name = rest.get(1..).unwrap_or_default().join("/");
+    let mut registry = url.clone();
+    registry.set_path(&base.join("/"));
+    let registry = registry.as_str().trim_end_matches('/');
+    let hint = match name.as_str() {
+        "" => String::new(),
+        name => format!(", and `upstream_prefix = \"{name}\"` in its namespaces"),
+    };
+    Some(format!("the URL of a registry does not contain /v2: write \"{registry}\"{hint}"))
+}
+
 fn manifest_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let bytes = settings::size::positive::deserialize(deserializer)?;
     if bytes > MAX_MANIFEST_BYTES {
@@ -175,6 +199,9 @@ impl UpstreamConfig {
         if settings::http_url::parse(self.url.as_str()).is_none() {
             return Err(UpstreamConfigError::Url);
         }
+        if let Some(message) = api_path(&self.url) {
+            return Err(UpstreamConfigError::ApiPath(message));
+        }
         let username = self.credentials.as_ref().and_then(Credentials::username);
         if username.is_some_and(|username| username.contains(':')) {
             return Err(UpstreamConfigError::Username);
@@ -189,6 +216,9 @@ pub enum UpstreamConfigError {
     /// Not http(s), or with a login, a query or a fragment.
     #[error("the URL must be http(s)://host[:port][/prefix], without user, password, query or fragment")]
     Url,
+    /// The URL contains the path of the API: what to write in its place.
+    #[error("{0}")]
+    ApiPath(String),
     /// An entry of `realms` is neither `host` nor `host:port`.
     #[error("`realms` must be a list of host or host:port")]
     Realm,

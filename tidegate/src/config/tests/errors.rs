@@ -82,6 +82,31 @@ fn an_invalid_url_is_refused_and_its_password_is_not_repeated() {
 }
 
 #[test]
+fn a_url_with_the_path_of_the_api_is_refused_with_what_to_write() {
+    let without = "the URL of a registry does not contain /v2: write";
+    for (url, instead) in [
+        ("https://host/v2", "\"https://host\""),
+        ("http://host:5000/v2/", "\"http://host:5000\""),
+        (
+            "https://host/v2/team/project/",
+            "\"https://host\", and `upstream_prefix = \"team/project\"` in its namespaces",
+        ),
+        (
+            "https://host/api/docker/remote/v2/library",
+            "\"https://host/api/docker/remote\", and `upstream_prefix = \"library\"` in its namespaces",
+        ),
+    ] {
+        let document = format!("[[upstream]]\nname = \"a\"\nurl = \"{url}\"\n");
+        assert_eq!(error(&document), format!("FILE:3: `url`: {without} {instead}"));
+    }
+    let upstream = vec![UpstreamFlag { name: "a".to_owned(), url: "http://a/v2".parse().unwrap() }];
+    let error = load_with(Flags { upstream, ..Flags::default() }, &[]).unwrap_err().to_string();
+    assert_eq!(error, format!("--upstream: `url`: {without} \"http://a\""));
+    let below = "[[upstream]]\nname = \"a\"\nurl = \"https://host/api/docker/v2.1\"\n";
+    assert_eq!(Written::new(below).load(&[]).unwrap().upstreams[0].client.url.path(), "/api/docker/v2.1");
+}
+
+#[test]
 fn invalid_toml_is_refused_with_its_line() {
     let error = error("data_dir = \"a\"\n[api\nlisten = 1\n");
     assert!(error.starts_with("FILE:2: not valid TOML: ") && !error.contains('\n'), "{error}");
