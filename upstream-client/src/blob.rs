@@ -30,6 +30,15 @@ pub struct BlobRange {
     pub end: Option<u64>,
 }
 
+/// The time limit until the response with a blob begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstByteLimit {
+    /// `first_byte_timeout`: the upstream may store the blob before it sends it.
+    Full,
+    /// `read_timeout`: the caller has another source.
+    Short,
+}
+
 /// The bytes of a blob, or of a part of one, as the upstream sends them. They are not verified.
 pub struct BlobBody {
     /// Offset of the first byte in the blob. 0 in place of the requested start when the upstream ignores the range.
@@ -66,8 +75,8 @@ impl Upstream {
     ) -> Result<BlobHead, UpstreamError> {
         let head = self.blob_request(RequestKind::HeadBlob(digest.clone()), repository, digest);
         let first_byte = self.blob_request(RequestKind::GetFirstByte(digest.clone()), repository, digest);
-        let limit = self.transport.config.answer_timeout;
-        self.transport.call(priority, limit, || self.try_head_blob(&head, &first_byte)).await
+        let limits = self.transport.metadata_limits();
+        self.transport.call(priority, limits, || self.try_head_blob(&head, &first_byte)).await
     }
 
     /// Opens a blob, or a range of it. Requests are retried until a response begins; a stream that breaks is the
@@ -80,12 +89,13 @@ impl Upstream {
         repository: &RepositoryName,
         digest: &Digest,
         range: BlobRange,
+        first_byte: FirstByteLimit,
         priority: Priority,
     ) -> Result<BlobBody, UpstreamError> {
         let byte_range = byte_range(range)?;
         let request = self.blob_request(RequestKind::GetBlob(byte_range), repository, digest);
-        let limit = self.transport.config.read_timeout;
-        self.transport.call(priority, limit, || self.try_open_blob(&request)).await
+        let limits = self.transport.blob_limits(first_byte);
+        self.transport.call(priority, limits, || self.try_open_blob(&request)).await
     }
 
     fn blob_request(

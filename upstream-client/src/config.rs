@@ -43,9 +43,13 @@ pub struct UpstreamConfig {
     /// The time limit of connecting, TLS included.
     #[serde(default = "default::connect_timeout", with = "settings::duration::positive")]
     pub connect_timeout: Duration,
-    /// The time limit between two pieces of a body, and until the response to a blob request begins.
+    /// The time limit between two pieces of a body.
     #[serde(default = "default::read_timeout", with = "settings::duration::positive")]
     pub read_timeout: Duration,
+    /// The time limit of the `GET` of a blob until its response begins: redirects and retries. A registry may store a blob
+    /// before it sends it.
+    #[serde(default = "default::first_byte_timeout", with = "settings::duration::positive")]
+    pub first_byte_timeout: Duration,
     /// The time limit of a metadata request: token, redirects, retries and, for manifests and lists, the body.
     #[serde(default = "default::answer_timeout", with = "settings::duration::positive")]
     pub answer_timeout: Duration,
@@ -86,6 +90,10 @@ mod default {
 
     pub(super) fn read_timeout() -> Duration {
         Duration::from_secs(30)
+    }
+
+    pub(super) fn first_byte_timeout() -> Duration {
+        Duration::from_mins(5)
     }
 
     pub(super) fn answer_timeout() -> Duration {
@@ -184,6 +192,7 @@ impl UpstreamConfig {
             offline: false,
             connect_timeout: default::connect_timeout(),
             read_timeout: default::read_timeout(),
+            first_byte_timeout: default::first_byte_timeout(),
             answer_timeout: default::answer_timeout(),
             max_manifest_bytes: default::max_manifest_bytes(),
             max_requests: default::max_requests(),

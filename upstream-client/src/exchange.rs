@@ -4,9 +4,11 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, Method, header};
 use reqwest::Response;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::{
+    UpstreamError,
     authorization::{Authorization, Renewal},
     clock,
     error::{AttemptError, host_and_port},
@@ -44,7 +46,10 @@ impl Transport {
         loop {
             let mut response = self.follow(request, &renewal.authorization).await?;
             let url = response.response.url();
-            if !self.renew(request, &mut renewal, &response.verdict, url).await? {
+            // The limit of a call may be longer, for a registry that stores a blob first. A token service has nothing to store.
+            let limit = self.config.read_timeout.max(self.config.answer_timeout);
+            let renewing = timeout(limit, self.renew(request, &mut renewal, &response.verdict, url));
+            if !renewing.await.map_err(|_elapsed| UpstreamError::Timeout)?? {
                 if response.verdict == Verdict::AskChallenge {
                     let head_is_refused = request.kind.is_head() && !self.head_works.contains(&request.kind);
                     response.verdict = if head_is_refused { Verdict::TryGet } else { Verdict::Refused };

@@ -49,7 +49,7 @@ mod upstream;
 mod verdict;
 
 pub use admission::{ListPermit, MemoryPermit};
-pub use blob::{BlobBody, BlobHead, BlobRange};
+pub use blob::{BlobBody, BlobHead, BlobRange, FirstByteLimit};
 pub use config::{UpstreamConfig, UpstreamConfigError};
 pub use credentials::Credentials;
 pub use docker_hub::DOCKER_HUB_HOSTS;

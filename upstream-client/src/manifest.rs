@@ -49,8 +49,8 @@ impl Upstream {
     ) -> Result<ManifestHead, UpstreamError> {
         let kind = RequestKind::HeadManifest(reference.clone());
         let request = self.request(kind, repository, &format!("manifests/{reference}"));
-        let limit = self.transport.config.answer_timeout;
-        self.transport.call(priority, limit, || self.try_head_manifest(&request)).await
+        let limits = self.transport.metadata_limits();
+        self.transport.call(priority, limits, || self.try_head_manifest(&request)).await
     }
 
     /// Fetches a manifest and verifies it against the requested and the declared digest.
@@ -65,8 +65,8 @@ impl Upstream {
         priority: Priority,
     ) -> Result<FetchedManifest, UpstreamError> {
         let request = self.request(RequestKind::GetManifest, repository, &format!("manifests/{reference}"));
-        let limit = self.transport.config.answer_timeout;
-        self.transport.call(priority, limit, || self.try_get_manifest(&request, reference)).await
+        let limits = self.transport.metadata_limits();
+        self.transport.call(priority, limits, || self.try_get_manifest(&request, reference)).await
     }
 
     async fn try_head_manifest(&self, request: &UpstreamRequest) -> Result<ManifestHead, AttemptError> {

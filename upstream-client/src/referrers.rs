@@ -55,13 +55,13 @@ impl Upstream {
         subject: &Digest,
         priority: Priority,
     ) -> Result<Vec<Referrer>, UpstreamError> {
-        let limit = self.transport.config.answer_timeout;
+        let limits = self.transport.metadata_limits();
         let path = format!("referrers/{subject}");
         let mut request = self.request(RequestKind::ListReferrers, repository, &path);
         let (mut referrers, mut bytes, mut memory) = (Vec::new(), 0, Vec::new());
         for _ in 0..MAX_PAGES {
             let page =
-                self.transport.call(priority, limit, || self.try_list_referrers(&request, bytes)).await?;
+                self.transport.call(priority, limits, || self.try_list_referrers(&request, bytes)).await?;
             bytes += page.bytes;
             referrers.extend(page.referrers);
             memory.push(page.memory);

@@ -124,11 +124,11 @@ impl Upstream {
         cursor: Option<&TagCursor>,
         priority: Priority,
     ) -> Result<TagPage, UpstreamError> {
-        let limit = self.transport.config.answer_timeout;
+        let limits = self.transport.metadata_limits();
         let first = self.request(RequestKind::ListTags, repository, "tags/list");
         if let Some(TagCursor(url)) = cursor {
             let request = UpstreamRequest::new(RequestKind::ListTags, url.clone(), first.scope);
-            return self.transport.call(priority, limit, || self.try_list_tags(&request)).await;
+            return self.transport.call(priority, limits, || self.try_list_tags(&request)).await;
         }
         let page_size = &self.transport.page_size.0;
         // At most one request for each size.
@@ -140,7 +140,7 @@ impl Upstream {
                 url.query_pairs_mut().append_pair("n", &size.to_string());
             }
             let request = UpstreamRequest::new(RequestKind::ListTags, url, first.scope.clone());
-            match self.transport.call(priority, limit, || self.try_list_tags(&request)).await {
+            match self.transport.call(priority, limits, || self.try_list_tags(&request)).await {
                 Err(error) if size.is_some() && error.is_refused_request() => {
                     page_size.fetch_max(index + 1, Ordering::Relaxed);
                 }

@@ -1,12 +1,13 @@
 //! What all requests to one upstream share, and the conditions under which a call is made.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{cell::Cell, pin::pin, sync::Arc, time::Duration};
 
 use circuit_breaker::{CircuitBreaker, Transition};
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use crate::{
-    Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
+    FirstByteLimit, Observer, Priority, UpstreamConfig, UpstreamConfigError, UpstreamError,
     admission::Admission,
     challenge::Challenge,
     clock,
@@ -26,6 +27,16 @@ use crate::{
 tokio::task_local! {
     /// The host of the last exchange of a call: the one that failed, when the call fails.
     static LAST_HOST: Cell<HopHost>;
+}
+
+/// The time limits of a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallLimits {
+    /// For all attempts.
+    total: Duration,
+    /// While the call counts as a request in flight, and as the probe of a half-open circuit. Others do not wait longer for a
+    /// registry that stores a blob before it sends it.
+    counted: Duration,
 }
 
 /// Records that the call of this task begins an exchange with `host`.
@@ -74,12 +85,28 @@ impl Transport {
         })
     }
 
-    /// Makes attempts until one succeeds or fails for good, within `limit`. Sends nothing while the upstream is
+    /// The limits of a call about metadata.
+    pub(crate) fn metadata_limits(&self) -> CallLimits {
+        CallLimits { total: self.config.answer_timeout, counted: Duration::MAX }
+    }
+
+    /// The limits of a call that opens a blob.
+    pub(crate) fn blob_limits(&self, first_byte: FirstByteLimit) -> CallLimits {
+        let (first_byte_timeout, read_timeout) = (self.config.first_byte_timeout, self.config.read_timeout);
+        match first_byte {
+            FirstByteLimit::Full => CallLimits { total: first_byte_timeout, counted: read_timeout },
+            FirstByteLimit::Short => {
+                CallLimits { total: read_timeout.min(first_byte_timeout), counted: Duration::MAX }
+            }
+        }
+    }
+
+    /// Makes attempts until one succeeds or fails for good, within `limits`. Sends nothing while the upstream is
     /// offline or its circuit is open, and no background request while the quota is low.
     pub(crate) async fn call<T, F>(
         &self,
         priority: Priority,
-        limit: Duration,
+        limits: CallLimits,
         attempt: impl Fn() -> F,
     ) -> Result<T, UpstreamError>
     where
@@ -97,16 +124,27 @@ impl Transport {
         if let Some(retry_after) = self.breaker.remaining(clock::now()) {
             return Err(UpstreamError::CircuitOpen { retry_after });
         }
-        let _admitted = self.admission.request(limit).await?;
+        let admitted = self.admission.request(limits.total.min(limits.counted)).await?;
         let permit = self.breaker.admit(clock::now())?;
-        let (result, host) = LAST_HOST
-            .scope(Cell::new(HopHost::Upstream), async {
-                let result = retry(limit, attempt).await;
-                (result, LAST_HOST.with(Cell::get))
-            })
-            .await;
+        let mut counted = Some((admitted, permit));
+        let mut attempts = pin!(LAST_HOST.scope(Cell::new(HopHost::Upstream), async {
+            let result = retry(limits.total, attempt).await;
+            (result, LAST_HOST.with(Cell::get))
+        }));
+        let (result, host) = match timeout(limits.counted, &mut attempts).await {
+            Ok(ended) => ended,
+            Err(_elapsed) => {
+                counted = None;
+                attempts.await
+            }
+        };
         self.failure_log.record(&self.config.name, &result);
-        match permit.record(outcome(&result, host), clock::now()) {
+        let (outcome, now) = (outcome(&result, host), clock::now());
+        let transition = match counted {
+            Some((_, permit)) => permit.record(outcome, now),
+            None => self.breaker.record(outcome, now),
+        };
+        match transition {
             Some(Transition::Opened) => {
                 self.last_change.set();
                 tracing::warn!(upstream = self.config.name, "circuit opened after repeated failures");

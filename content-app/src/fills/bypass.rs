@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream::BoxStream};
 use oci_types::{Digest, Hasher, Millis, RepositoryName};
 use shared_models::db::blobs;
 use tokio::sync::OwnedSemaphorePermit;
-use upstream_client::UpstreamError;
+use upstream_client::{FirstByteLimit, UpstreamError};
 
 use super::checkpoint::MIN_PROGRESS;
 use crate::{
@@ -211,6 +211,10 @@ impl Bypass {
                 end: Some(self.rest.end),
                 size: Some(self.size),
                 mode: ReadMode::Rest,
+                first_byte: match self.choice.has_alternative(index) {
+                    true => FirstByteLimit::Short,
+                    false => FirstByteLimit::Full,
+                },
             };
             match source.open(request).await {
                 Ok(body) if body.size.is_none_or(|size| size == self.size) => {

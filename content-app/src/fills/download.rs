@@ -12,7 +12,7 @@ use blob_store::{Partial, StoreError};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use upstream_client::UpstreamError;
+use upstream_client::{FirstByteLimit, UpstreamError};
 
 use super::{
     batches::Batches,
@@ -42,15 +42,16 @@ pub(super) struct Download {
     pub(super) mode: ReadMode,
     /// The minimum rate in bytes per second, below which the download fails; 0 for no limit.
     pub(super) min_rate: u64,
+    pub(super) first_byte: FirstByteLimit,
     pub(super) cancel: CancellationToken,
 }
 
 /// Downloads a claim, and releases it at the end. Returns early when cancelled, with no write left running.
 pub(super) async fn download(download: Download) -> Result<(), DownloadError> {
-    let Download { fill, partial, source, index, claim, mode, min_rate, cancel } = download;
+    let Download { fill, partial, source, index, claim, mode, min_rate, first_byte, cancel } = download;
     let _release = ReleaseOnDrop { fill: &fill, id: claim.id };
     let body = tokio::select! {
-        body = open(&fill, &partial, &source, index, &claim, mode) => body?,
+        body = open(&fill, &partial, &source, index, &claim, mode, first_byte) => body?,
         () = cancel.cancelled() => return Ok(()),
     };
     let position = claim.range.start;
@@ -105,6 +106,7 @@ async fn open(
     index: usize,
     claim: &Claim,
     mode: ReadMode,
+    first_byte: FirstByteLimit,
 ) -> Result<SourceBody, DownloadError> {
     let (start, end) = (claim.range.start, claim.range.end);
     let request = SourceRequest {
@@ -113,6 +115,7 @@ async fn open(
         end: (end != OPEN_END).then_some(end),
         size: fill.size(),
         mode,
+        first_byte,
     };
     let body = source.open(request).await?;
     if body.ignores_range() {

@@ -8,6 +8,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use upstream_client::FirstByteLimit;
 
 use super::{
     checkpoint::Checkpoint,
@@ -184,6 +185,10 @@ impl<'a, 's> Scheduler<'a, 's> {
             self.count_resume(&source);
         }
         let (round, cancel) = (self.round, self.cancel.clone());
+        let (min_rate, first_byte) = match self.sources.has_alternative(index) {
+            true => (self.fill.policy.min_rate, FirstByteLimit::Short),
+            false => (0, FirstByteLimit::Full),
+        };
         let download = download(Download {
             fill: Arc::clone(self.fill),
             partial: self.partial.clone(),
@@ -191,7 +196,8 @@ impl<'a, 's> Scheduler<'a, 's> {
             index,
             claim,
             mode,
-            min_rate: if self.sources.has_alternative(index) { self.fill.policy.min_rate } else { 0 },
+            min_rate,
+            first_byte,
             cancel,
         });
         let task = self.running.spawn(async move { Ended { source: index, round, result: download.await } });

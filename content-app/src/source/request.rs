@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use oci_types::Digest;
-use upstream_client::UpstreamError;
+use upstream_client::{FirstByteLimit, UpstreamError};
 
 use super::byte_length;
 use crate::read_mode::ReadMode;
@@ -19,6 +19,8 @@ pub(crate) struct SourceRequest<'a> {
     /// The size of the blob, where it is known.
     pub(crate) size: Option<u64>,
     pub(crate) mode: ReadMode,
+    /// The time limit of the response of an upstream.
+    pub(crate) first_byte: FirstByteLimit,
 }
 
 /// The answer of a source. Its bytes are not verified.

@@ -45,9 +45,10 @@ impl UpstreamSource {
     }
 
     pub(super) async fn open(&self, request: SourceRequest<'_>) -> Result<BlobBody, UpstreamError> {
-        let SourceRequest { digest, start, end, size, mode } = request;
+        let SourceRequest { digest, start, end, size, mode, first_byte } = request;
         let end = end.filter(|end| Some(*end) != size);
-        let open = |range| self.upstream.open_blob(&self.repository, digest, range, Priority::Client);
+        let open =
+            |range| self.upstream.open_blob(&self.repository, digest, range, first_byte, Priority::Client);
         match open(BlobRange { start, end }).await {
             // The source may serve the blob, but not its ranges.
             Err(error) if start > 0 && mode != ReadMode::Range && is_refusal(&error) => {

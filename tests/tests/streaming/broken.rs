@@ -238,12 +238,22 @@ async fn what_upstream_answers_is_told_as_what_it_means() {
 
 /// A blob that several upstreams have: those with the names before `last` and their faults, and `last` with none.
 async fn several(size: usize, first: &[(&str, Fault)], last: &str) -> (Vec<ChaosUpstream>, Cold) {
+    several_with(size, first, last, "").await
+}
+
+/// The same, where those before `last` have these keys of `[[upstream]]`.
+async fn several_with(
+    size: usize,
+    first: &[(&str, Fault)],
+    last: &str,
+    keys: &str,
+) -> (Vec<ChaosUpstream>, Cold) {
     let mut builder = TestWorld::builder().sections(&sections("fill_min_rate = \"1MiB\""));
     let mut upstreams = Vec::new();
     for (name, _) in first {
         let upstream = ChaosUpstream::start().await;
         upstream.put_image(REPOSITORY, "1", &image(size));
-        builder = builder.upstream(name, &upstream, "");
+        builder = builder.upstream(name, &upstream, keys);
         upstreams.push(upstream);
     }
     let cold = {
@@ -286,6 +296,18 @@ async fn a_source_that_drips_is_replaced_by_one_that_does_not() {
     let (_slow, cold) = several(SIZE, &[("a-slow", drip)], "b-quick").await;
     cold.assert_served().await;
     cold.assert_stored().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_does_not_answer_in_time_is_replaced_by_another() {
+    let silence = Fault::Delay(Duration::MAX);
+    let keys = "read_timeout = \"200ms\"";
+    let (silent, cold) = several_with(SIZE, &[("a-silent", silence)], "b-quick", keys).await;
+    // The repository that the client requests is the silent one.
+    let url = cold.world.content_url(&format!("a-silent/{REPOSITORY}"), &cold.digest).await;
+    let answer = cold.world.send(cold.world.client().get(url)).await;
+    assert!(answer.body == cold.bytes, "{:?}", answer.status);
+    assert_eq!(silent[0].count("GET", &cold.digest), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,29 @@ async fn a_download_that_stands_still_is_taken_up_after_the_read_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_stores_a_blob_before_it_sends_it_is_not_asked_again() {
+    let upstream = ChaosUpstream::start().await;
+    let builder =
+        TestWorld::builder().sections(&sections("")).upstream("up", &upstream, "read_timeout = \"200ms\"");
+    let cold = Cold::build(MIB, upstream, builder).await;
+    cold.on_blob(usize::MAX, [Fault::Delay(Duration::from_secs(2))]);
+    cold.assert_served().await;
+    cold.assert_stored().await;
+    assert_eq!(cold.asked_ranges(), [""]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_does_not_begin_in_time_is_a_timeout() {
+    let upstream = ChaosUpstream::start().await;
+    let keys = "first_byte_timeout = \"100ms\"";
+    let builder = TestWorld::builder().sections(&sections("")).upstream("up", &upstream, keys);
+    let cold = Cold::build(1000, upstream, builder).await;
+    cold.on_blob(usize::MAX, [Fault::Delay(Duration::MAX)]);
+    let answer = cold.get(&[]).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_stands_still_takes_no_place_from_another() {
     let (still, lively) = (ChaosUpstream::start().await, ChaosUpstream::start().await);
     let sizes = [100_000, 200_000, 300_000, 400_000, 500_000, 600_000];

@@ -1,7 +1,12 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use futures::StreamExt;
-use upstream_client::{BlobBody, BlobHead, BlobRange, Priority::Client, Upstream, UpstreamError};
+use upstream_client::{
+    BlobBody, BlobHead, BlobRange,
+    FirstByteLimit::{Full, Short},
+    Priority::Client,
+    Upstream, UpstreamError,
+};
 
 use crate::support::{
     Counts, Reply, Request, Server, advance, collect, digest, reply, repository, silence, time_out,
@@ -26,7 +31,7 @@ fn ranged(request: &Request) -> Reply {
 
 async fn open(upstream: &Upstream, start: u64, end: Option<u64>) -> Result<BlobBody, UpstreamError> {
     let range = BlobRange { start, end };
-    upstream.open_blob(&repository("a"), &digest(BLOB), range, Client).await
+    upstream.open_blob(&repository("a"), &digest(BLOB), range, Full, Client).await
 }
 
 #[tokio::test]
@@ -76,7 +81,7 @@ async fn a_broken_download_is_resumed_by_range() {
     assert_eq!(first, b"012345");
     assert!(matches!(error, Some(UpstreamError::Unreachable(_))), "{error:?}");
     let from_6 = BlobRange { start: 6, end: None };
-    let rest = upstream.open_blob(&a, &digest(BLOB), from_6, Client).await.unwrap();
+    let rest = upstream.open_blob(&a, &digest(BLOB), from_6, Full, Client).await.unwrap();
     assert_eq!(rest.start, 6);
     assert_eq!(collect(rest).await.0, b"6789");
     // An entity tag may differ between the servers of one name: the digest decides.
@@ -152,12 +157,34 @@ async fn a_slow_reader_is_not_a_timeout() {
 
 #[tokio::test]
 async fn no_response_for_a_blob_is_a_timeout() {
-    let server = Server::start(|_| silence()).await;
+    for first_byte in [Full, Short] {
+        let server = Server::start(|_| silence()).await;
+        let (upstream, name, blob) = (server.upstream(), repository("a"), digest(BLOB));
+        let opening = upstream.open_blob(&name, &blob, BlobRange::default(), first_byte, Client);
+        let (opened, elapsed) = time_out(&server, 1, opening).await;
+        assert_eq!(opened.unwrap_err(), UpstreamError::Timeout);
+        let (first_byte_timeout, read_timeout) =
+            (server.config().first_byte_timeout, server.config().read_timeout);
+        let limit = if first_byte == Full { first_byte_timeout } else { read_timeout };
+        assert!(elapsed > limit / 2 && elapsed < limit * 2, "{elapsed:?}");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn no_response_of_the_token_service_for_a_blob_is_an_early_timeout() {
+    let server = Server::start(|request| {
+        let realm = format!("http://{}/token", request.header("host").unwrap());
+        match request.target.as_str() {
+            target if target.starts_with("/token") => silence(),
+            _ => reply(401).header("www-authenticate", format!("Bearer realm=\"{realm}\"")),
+        }
+    })
+    .await;
     let upstream = server.upstream();
-    let (opened, elapsed) = time_out(&server, 1, open(&upstream, 0, None)).await;
+    let (opened, elapsed) = time_out(&server, 2, open(&upstream, 0, None)).await;
     assert_eq!(opened.unwrap_err(), UpstreamError::Timeout);
     assert!(elapsed < 2 * server.config().read_timeout, "{elapsed:?}");
-    assert_eq!(server.requests().len(), 1);
 }
 
 #[tokio::test]

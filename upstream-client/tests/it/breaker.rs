@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use upstream_client::{Priority::Client, Upstream, UpstreamConfig, UpstreamError};
+use upstream_client::{
+    BlobRange, FirstByteLimit::Full, Priority::Client, Upstream, UpstreamConfig, UpstreamError,
+};
 
 use crate::support::{
-    Server, advance, hang_up, in_turn, reference, reply, repository, silence, unavailable, upstream,
+    Server, advance, digest, hang_up, in_turn, reference, reply, repository, silence, unavailable, upstream,
 };
 
 const OPEN_DURATION: Duration = Duration::from_secs(3600);
@@ -94,6 +96,30 @@ async fn a_cancelled_probe_is_followed_by_another() {
         _ = get(&upstream) => panic!("there is no response"),
     }
     get(&upstream).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_probe_whose_blob_is_stored_first_is_followed_by_another() {
+    let replies = [unavailable(), unavailable(), unavailable(), silence(), reply(200).body("{}")];
+    let server = in_turn(replies.to_vec()).await;
+    let upstream = upstream(config(&server));
+    for _ in 0..3 {
+        get(&upstream).await.unwrap_err();
+    }
+    advance(OPEN_DURATION).await;
+    let probe = tokio::spawn({
+        let upstream = upstream.clone();
+        async move { upstream.open_blob(&repository("a"), &digest(b""), BlobRange::default(), Full, Client).await }
+    });
+    server.received(4).await;
+    assert!(matches!(get(&upstream).await, Err(UpstreamError::CircuitOpen { .. })));
+    advance(server.config().read_timeout).await;
+    while let Err(error) = get(&upstream).await {
+        assert!(matches!(error, UpstreamError::CircuitOpen { .. }), "{error}");
+        tokio::task::yield_now().await;
+    }
+    assert!(!probe.is_finished());
+    assert_eq!(upstream.status().circuit_open_for, None);
 }
 
 #[tokio::test]

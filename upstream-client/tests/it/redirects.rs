@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use upstream_client::{BlobHead, BlobRange, Priority::Client, UpstreamError};
+use upstream_client::{BlobHead, BlobRange, FirstByteLimit::Full, Priority::Client, UpstreamError};
 
 use crate::support::{Server, collect, digest, login, reference, reply, repository, upstream};
 
@@ -31,8 +31,10 @@ async fn authorization_does_not_follow_to_another_host() {
     let mut config = registry.config();
     (config.credentials, config.allow_private) = (login("user", "hidden"), true);
     let upstream = upstream(config);
-    let body =
-        upstream.open_blob(&repository("a"), &digest(BLOB), BlobRange::default(), Client).await.unwrap();
+    let body = upstream
+        .open_blob(&repository("a"), &digest(BLOB), BlobRange::default(), Full, Client)
+        .await
+        .unwrap();
     assert_eq!(collect(body).await, (BLOB.to_vec(), None));
     assert_eq!(registry.requests().last().unwrap().authorization(), Some("Basic dXNlcjpoaWRkZW4="));
     let at_storage = storage.requests();
@@ -98,7 +100,8 @@ async fn a_redirect_into_the_internal_network_is_refused() {
         assert!(matches!(refused, UpstreamError::InvalidResponse(_)), "{host}: {refused:?}");
         let reason = refused.to_string();
         assert!(reason.contains("allow_private") && !reason.contains("token"), "{reason}");
-        let opened = upstream.open_blob(&repository("a"), &digest(BLOB), BlobRange::default(), Client).await;
+        let opened =
+            upstream.open_blob(&repository("a"), &digest(BLOB), BlobRange::default(), Full, Client).await;
         assert!(matches!(opened, Err(UpstreamError::InvalidResponse(_))), "{host}");
     }
     assert_eq!(inside.requests().len(), 0);
@@ -162,7 +165,8 @@ async fn a_link_that_is_refused_is_replaced_by_a_new_one() {
         config.allow_private = true;
         let upstream = upstream(config);
         let blob = digest(b"blob");
-        let body = upstream.open_blob(&repository("a"), &blob, BlobRange::default(), Client).await.unwrap();
+        let body =
+            upstream.open_blob(&repository("a"), &blob, BlobRange::default(), Full, Client).await.unwrap();
         assert_eq!(collect(body).await, (b"blob".to_vec(), None), "{status}");
         assert_eq!(server.requests().len(), 4);
     }

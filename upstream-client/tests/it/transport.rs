@@ -3,14 +3,15 @@ use std::{sync::Arc, time::Duration};
 use futures::future::join_all;
 use upstream_client::{
     BlobRange,
+    FirstByteLimit::Full,
     Priority::{Background, Client},
     Upstream, UpstreamError,
 };
 use url::Url;
 
 use crate::support::{
-    Counts, Reply, Server, digest, hang_up, in_turn, login, reference, reply, repository, silence, time_out,
-    upstream,
+    Counts, Reply, Server, advance, digest, hang_up, in_turn, login, reference, reply, repository, silence,
+    time_out, upstream,
 };
 
 /// Tokio rounds the end of a sleep up to a millisecond.
@@ -40,7 +41,7 @@ async fn the_third_failure_is_final() {
     assert!(matches!(get(&server.upstream()).await, Err(UpstreamError::Unreachable(_))));
     let server = in_turn(vec![hang_up()]).await;
     let opened =
-        server.upstream().open_blob(&repository("a"), &digest(b""), BlobRange::default(), Client).await;
+        server.upstream().open_blob(&repository("a"), &digest(b""), BlobRange::default(), Full, Client).await;
     assert!(matches!(opened, Err(UpstreamError::Unreachable(_))), "{opened:?}");
     assert_eq!(server.requests().len(), 3);
 }
@@ -105,7 +106,7 @@ async fn an_offline_upstream_receives_no_request() {
     assert_eq!(upstream.get_manifest(&a, &t, Client).await.unwrap_err(), UpstreamError::Offline);
     assert_eq!(upstream.head_manifest(&a, &t, Client).await.unwrap_err(), UpstreamError::Offline);
     assert_eq!(upstream.head_blob(&a, &blob, Client).await.unwrap_err(), UpstreamError::Offline);
-    let opened = upstream.open_blob(&a, &blob, BlobRange::default(), Client).await;
+    let opened = upstream.open_blob(&a, &blob, BlobRange::default(), Full, Client).await;
     assert_eq!(opened.unwrap_err(), UpstreamError::Offline);
     assert_eq!(upstream.list_tags(&a, None, Client).await.unwrap_err(), UpstreamError::Offline);
     assert_eq!(server.requests().len(), 0);
@@ -153,4 +154,25 @@ async fn requests_go_through_a_configured_proxy() {
     config.proxy = Some(proxy.url.clone());
     get(&upstream(config)).await.unwrap();
     assert_eq!(proxy.requests()[0].target, "http://registry.invalid/v2/a/manifests/t");
+}
+
+#[tokio::test]
+async fn a_blob_that_is_stored_first_does_not_hold_up_other_requests() {
+    let server = Server::start(|request| match request.target.contains("/blobs/") {
+        true => silence(),
+        false => reply(200).body("{}"),
+    })
+    .await;
+    let mut config = server.config();
+    config.max_requests = 1;
+    let read_timeout = config.read_timeout;
+    let upstream = upstream(config);
+    let blob = tokio::spawn({
+        let upstream = upstream.clone();
+        async move { upstream.open_blob(&repository("a"), &digest(b""), BlobRange::default(), Full, Client).await }
+    });
+    server.received(1).await;
+    advance(read_timeout).await;
+    get(&upstream).await.unwrap();
+    assert!(!blob.is_finished());
 }
