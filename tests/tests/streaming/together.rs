@@ -71,7 +71,7 @@ async fn who_joins_says_so_in_cache_status() {
         ("docker-content-digest", cold.digest.clone()),
         ("etag", format!("\"{}\"", cold.digest)),
         ("accept-ranges", "bytes".to_owned()),
-        ("cache-control", "private, max-age=31536000, immutable".to_owned()),
+        ("cache-control", "private, max-age=31536000, immutable, no-transform".to_owned()),
         ("content-type", "application/octet-stream".to_owned()),
     ] {
         assert_eq!(second.header(name), value, "{name}");
