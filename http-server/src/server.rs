@@ -36,6 +36,8 @@ pub struct Options {
     pub workers: usize,
     /// Maximum time for requests in flight to complete after shutdown begins.
     pub shutdown_timeout: Duration,
+    /// Time after which an idle connection is closed.
+    pub keep_alive: Duration,
     /// Maximum time for a client to send a request head.
     pub head_timeout: Duration,
     /// Maximum time without progress of a response. The kernel then closes the connection.
@@ -43,9 +45,6 @@ pub struct Options {
     /// Number of response bytes that are buffered before a write to the socket.
     pub write_buffer: usize,
 }
-
-/// Time after which an idle connection is closed.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Serves until `shutdown` resolves, then waits for requests in flight, up to the limit. From `draining` on, each response
 /// closes its connection, so that clients do not send a request on a connection that is about to be closed.
@@ -63,7 +62,7 @@ where
     C: Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
 {
     let Listen { listener, configure, service } = listen;
-    let Options { head_timeout, write_timeout, write_buffer, .. } = *options;
+    let Options { keep_alive, head_timeout, write_timeout, write_buffer, .. } = *options;
     let server = Server::build()
         .workers(options.workers)
         .shutdown_timeout(options.shutdown_timeout.as_secs())
@@ -83,7 +82,7 @@ where
                     let stopping = stopping.clone();
                     async move { stopping.notified().await }
                 })
-                .keep_alive(KEEP_ALIVE)
+                .keep_alive(keep_alive)
                 .client_request_timeout(head_timeout)
                 .h1_allow_half_closed(false)
                 .h1_write_buffer_size(write_buffer)

@@ -61,6 +61,7 @@ fn start(head_timeout: Duration, write_timeout: Duration, ended: mpsc::Sender<()
     let options = Options {
         workers: 1,
         shutdown_timeout: Duration::from_secs(1),
+        keep_alive: LONG,
         head_timeout,
         write_timeout,
         write_buffer: 16 * 1024,

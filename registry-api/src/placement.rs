@@ -26,6 +26,18 @@ const NODES_TTL: Duration = Duration::from_secs(2);
 /// A node is deleted from the database after this many times the interval after which it counts as dead.
 const PRUNE_AFTER_MISSED: u32 = 4;
 
+/// The rate in bytes per second at which a blob can be read within the lifetime of a link: clients use one link for all
+/// ranges of a blob.
+const MIN_READ_RATE: u64 = 1_000_000;
+
+/// The maximum by which the size of a blob extends the lifetime of a link.
+const MAX_READ_TIME: Duration = Duration::from_hours(24);
+
+/// The lifetime of a link to a blob of `size` bytes.
+pub(crate) fn lifetime(min: Duration, size: Option<u64>) -> Duration {
+    min.max(Duration::from_secs(size.unwrap_or(0) / MIN_READ_RATE).min(MAX_READ_TIME))
+}
+
 /// Selects content nodes and makes URLs for them.
 pub(crate) struct NodeSelector {
     placement: Placement,
@@ -53,7 +65,8 @@ impl NodeSelector {
         }
     }
 
-    /// The content link of a blob. It begins with `own_base` if the blob is served by the public listener of this service.
+    /// The content link of a blob of `size` bytes. It begins with `own_base` if the blob is served by the public listener of
+    /// this service.
     ///
     /// # Errors
     /// [`ApiError::NoContentNode`]; the database fails.
@@ -61,9 +74,10 @@ impl NodeSelector {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        size: Option<u64>,
         own_base: &str,
     ) -> Result<String, ApiError> {
-        let expires = Millis::now().after(self.link_lifetime);
+        let expires = Millis::now().after(lifetime(self.link_lifetime, size));
         let path = self.link_keys.sign(repository, digest, expires);
         let base = match &self.placement {
             Placement::Fixed { public_base, .. } => public_base.clone(),
@@ -173,5 +187,21 @@ mod tests {
         }
         assert!((60..140).contains(&owned_by_b), "{owned_by_b} of 300");
         assert!(owner(&[], &digests[0]).is_none());
+    }
+
+    #[test]
+    fn the_lifetime_of_a_link_grows_with_the_blob() {
+        let minute = Duration::from_mins(1);
+        for (size, expected) in [
+            (None, minute),
+            (Some(0), minute),
+            (Some(60_000_000), minute),
+            (Some(3_600_000_000), Duration::from_hours(1)),
+            (Some(u64::MAX), Duration::from_hours(24)),
+        ] {
+            assert_eq!(lifetime(minute, size), expected, "{size:?}");
+        }
+        let week = Duration::from_hours(7 * 24);
+        assert_eq!(lifetime(week, Some(u64::MAX)), week);
     }
 }

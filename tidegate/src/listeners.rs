@@ -37,6 +37,11 @@ impl Listeners {
             let location = location("internal_listen");
             bail!("{location}: {internal} is not the address of one node: set `content.internal_url`");
         }
+        if mode == Mode::ContentApp && public.ip().is_unspecified() && content.public_url.is_none() {
+            // registry-api redirects clients to it.
+            let location = location("listen");
+            bail!("{location}: {public} is not an address for clients: set `content.public_url`");
+        }
         let public = bind(public, &location("listen"))?;
         let internal = bind(internal, &location("internal_listen"))?;
         let listening = Listening { public: public.local_addr()?, internal: internal.local_addr()? };

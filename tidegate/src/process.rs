@@ -94,6 +94,7 @@ impl Process {
             options: Options {
                 workers: services::workers(mode, settings).unwrap_or_else(cpus),
                 shutdown_timeout: services::shutdown_timeout(mode, settings),
+                keep_alive: services::keep_alive(mode, settings),
                 head_timeout: HEAD_TIMEOUT,
                 write_timeout: WRITE_TIMEOUT,
                 write_buffer: WRITE_BUFFER_SIZE,

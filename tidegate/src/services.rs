@@ -110,6 +110,14 @@ pub(crate) fn shutdown_timeout(mode: Mode, settings: &Settings) -> Duration {
     }
 }
 
+/// The time after which an idle connection is closed.
+pub(crate) fn keep_alive(mode: Mode, settings: &Settings) -> Duration {
+    match mode {
+        Mode::ContentApp => settings.content.server.keep_alive,
+        _ => settings.api.server.keep_alive,
+    }
+}
+
 /// How long the process accepts requests after SIGTERM, so that load balancers and registry-api observe that it is not
 /// ready, and clients with open connections that these are being closed.
 pub(crate) fn drain_grace(mode: Mode, settings: &Settings) -> Duration {

@@ -17,6 +17,7 @@ use crate::{
     cache_status::Outcome,
     caches::{KeyRef, NegativeKey},
     error::{ApiError, Failure},
+    placement::lifetime,
     record,
     resolve::Target,
     state::AppState,
@@ -54,16 +55,17 @@ pub(crate) async fn pull(
         } else {
             Outcome::Forwarded
         };
+        let size = linked.as_ref().and_then(|linked| linked.blob.size);
         match decide::blob(&facts) {
             BlobDecision::Constant => {
                 return Ok((BlobAnswer::Constant(constant.unwrap_or_default()), outcome));
             }
             BlobDecision::Describe => {
-                return Ok((BlobAnswer::Described(linked.and_then(|linked| linked.blob.size)), outcome));
+                return Ok((BlobAnswer::Described(size), outcome));
             }
             BlobDecision::Presign => {
-                let size = linked.as_ref().and_then(|linked| linked.blob.size);
-                match state.presigned.url(digest, size, state.config.link_lifetime).await {
+                let lifetime = lifetime(state.config.link_lifetime, size);
+                match state.presigned.url(digest, size, lifetime).await {
                     Some(location) => {
                         state.last_reads.touch(digest);
                         return Ok((BlobAnswer::Redirect(location), outcome));
@@ -72,7 +74,7 @@ pub(crate) async fn pull(
                 }
             }
             BlobDecision::Redirect => {
-                let location = state.nodes.content_url(&target.repository, digest, own_base).await?;
+                let location = state.nodes.content_url(&target.repository, digest, size, own_base).await?;
                 return Ok((BlobAnswer::Redirect(location), outcome));
             }
             BlobDecision::RefuseKnown => {

@@ -30,6 +30,16 @@ async fn an_unknown_key_is_named_with_its_line() {
 }
 
 #[tokio::test]
+async fn an_unspecified_address_is_no_url_for_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.toml");
+    let toml = "[content]\nlisten = '0.0.0.0:0'\ninternal_listen = '127.0.0.1:0'\n";
+    let error = refusal(&file, toml, "content-app").await;
+    assert!(error.starts_with(&format!("{}:2: ", file.display())), "{error}");
+    assert!(error.contains("set `content.public_url`"), "{error}");
+}
+
+#[tokio::test]
 async fn a_database_of_a_newer_version_is_refused_with_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -83,7 +83,10 @@ pub struct ApiServer {
     pub internal_listen: SocketAddr,
     /// The number of HTTP worker threads. `None`: one per CPU.
     pub workers: Option<NonZeroUsize>,
-    /// How long requests are still accepted after SIGTERM while `/readyz` fails. Not in serve mode.
+    /// The time after which an idle connection is closed: longer than load balancers keep theirs.
+    #[serde(with = "settings::duration::positive")]
+    pub keep_alive: Duration,
+    /// How long requests are still accepted after SIGTERM while `/readyz` fails.
     #[serde(with = "settings::duration")]
     pub drain_grace: Duration,
     /// The time limit of running requests after that.
@@ -97,6 +100,7 @@ impl Default for ApiServer {
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
             internal_listen: SocketAddr::from(([127, 0, 0, 1], 5100)),
             workers: None,
+            keep_alive: Duration::from_secs(75),
             drain_grace: Duration::from_secs(5),
             shutdown_timeout: Duration::from_secs(30),
         }
@@ -149,7 +153,10 @@ pub struct ContentServer {
     pub node_id: Option<String>,
     /// The number of HTTP worker threads. `None`: one per CPU.
     pub workers: Option<NonZeroUsize>,
-    /// How long requests are still accepted after SIGTERM while `/readyz` fails. Not in serve mode.
+    /// The time after which an idle connection is closed: longer than load balancers keep theirs.
+    #[serde(with = "settings::duration::positive")]
+    pub keep_alive: Duration,
+    /// How long requests are still accepted after SIGTERM while `/readyz` fails.
     #[serde(with = "settings::duration")]
     pub drain_grace: Duration,
     /// The time limit of streams after that. In serve mode, `api.shutdown_timeout` applies.
@@ -166,6 +173,7 @@ impl Default for ContentServer {
             internal_url: None,
             node_id: None,
             workers: None,
+            keep_alive: Duration::from_secs(75),
             drain_grace: Duration::from_secs(5),
             drain_timeout: Duration::from_mins(5),
         }
