@@ -4,6 +4,7 @@ use std::{
     future::{Future, ready},
     io,
     net::TcpListener,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -46,8 +47,12 @@ pub struct Options {
     pub write_buffer: usize,
 }
 
+/// How long connections that have been established are accepted before the listener closes.
+const ACCEPT_GRACE: Duration = Duration::from_millis(100);
+
 /// Serves until `shutdown` resolves, then waits for requests in flight, up to the limit. From `draining` on, each response
-/// closes its connection, so that clients do not send a request on a connection that is about to be closed.
+/// closes its connection, so that clients do not send a request on a connection that is about to be closed. `shutdown`
+/// returns how long open connections without a request remain: a request may be on its way.
 ///
 /// # Errors
 /// The server cannot run on the listener.
@@ -56,18 +61,21 @@ pub async fn serve<C>(
     options: &Options,
     metrics: HttpMetrics,
     draining: CancellationToken,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Duration>,
 ) -> io::Result<()>
 where
     C: Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
 {
     let Listen { listener, configure, service } = listen;
+    let backlog = listener.try_clone()?;
     let Options { keep_alive, head_timeout, write_timeout, write_buffer, .. } = *options;
     let server = Server::build()
         .workers(options.workers)
         .shutdown_timeout(options.shutdown_timeout.as_secs())
         .disable_signals();
     let stopping = server.graceful_shutdown_signal();
+    let idle_grace = Arc::new(OnceLock::new());
+    let idle_grace_of_connections = Arc::clone(&idle_grace);
     let server = server
         .listen("http", listener, move || {
             let app = App::new()
@@ -76,11 +84,14 @@ where
                 .default_service(web::to(async |request: HttpRequest| unmatched(&request)))
                 .into_factory()
                 .map_err(|error| error.error_response());
-            let stopping = stopping.clone();
+            let (stopping, idle_grace) = (stopping.clone(), Arc::clone(&idle_grace_of_connections));
             let http = HttpService::build()
                 .graceful_shutdown_signal(move || {
-                    let stopping = stopping.clone();
-                    async move { stopping.notified().await }
+                    let (stopping, idle_grace) = (stopping.clone(), Arc::clone(&idle_grace));
+                    async move {
+                        stopping.notified().await;
+                        tokio::time::sleep(idle_grace.get().copied().unwrap_or_default()).await;
+                    }
                 })
                 .keep_alive(keep_alive)
                 .client_request_timeout(head_timeout)
@@ -99,7 +110,15 @@ where
         .run();
     let handle = server.handle();
     let running = tokio::spawn(server);
-    shutdown.await;
+    let grace = shutdown.await;
+    if !grace.is_zero() {
+        // New connections wait, so that none is in the queue when the listener closes: the kernel would reset it.
+        rustix::net::listen(&backlog, 0)?;
+        tokio::time::sleep(ACCEPT_GRACE).await;
+    }
+    drop(backlog);
+    // Set before the server is told to stop.
+    let _ = idle_grace.set(grace);
     handle.stop(true).await;
     running.await.map_err(io::Error::other)?
 }

@@ -70,7 +70,10 @@ fn start(head_timeout: Duration, write_timeout: Duration, ended: mpsc::Sender<()
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let listen = Listen { listener, configure, service: |_| "test" };
-        let stopped = async { drop(stopped.await) };
+        let stopped = async {
+            drop(stopped.await);
+            Duration::ZERO
+        };
         runtime.block_on(serve(listen, &options, metrics, CancellationToken::new(), stopped)).unwrap();
     });
     Server { address, _stop: stop }

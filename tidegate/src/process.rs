@@ -138,10 +138,11 @@ impl Process {
         // Health checks and other processes keep their connections until the end.
         let draining = stages.stopping.clone();
         tasks.spawn(async move {
-            let served =
-                serve(internal, &internal_options, internal_metrics, draining, stopped.cancelled_owned())
-                    .await;
-            Ok(served?)
+            let stopped = async move {
+                stopped.cancelled().await;
+                Duration::ZERO
+            };
+            Ok(serve(internal, &internal_options, internal_metrics, draining, stopped).await?)
         });
 
         let public = Listen {
@@ -150,7 +151,7 @@ impl Process {
             service: |path| if path.starts_with("/content/") { "content-app" } else { "registry-api" },
         };
         let draining = stages.draining.clone();
-        let mut serving = pin!(serve(public, &options, metrics, draining, stages.stopping.cancelled()));
+        let mut serving = pin!(serve(public, &options, metrics, draining, stages.stopping()));
         let mut stopping = pin!(stages.stop(shutdown, drain_grace));
         let served = loop {
             tokio::select! {

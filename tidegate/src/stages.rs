@@ -1,6 +1,14 @@
 //! The stages of a shutdown.
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +24,12 @@ pub(crate) struct Stages {
     pub(crate) stopping: CancellationToken,
     /// All requests have finished, and the state of fills is saved. The internal listener closes.
     pub(crate) stopped: CancellationToken,
+    /// The grace period has passed before the second stage.
+    is_graceful: Arc<AtomicBool>,
 }
+
+/// How long open connections without a request remain after a grace period.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 impl Stages {
     /// Starts the first stage when `shutdown` resolves, and the second one after `drain_grace`, or at once. The third begins
@@ -30,11 +43,20 @@ impl Stages {
         tracing::info!("shutting down");
         self.draining.cancel();
         match shutdown {
-            Shutdown::Graceful => tokio::time::sleep(drain_grace).await,
+            Shutdown::Graceful => {
+                tokio::time::sleep(drain_grace).await;
+                self.is_graceful.store(!drain_grace.is_zero(), Ordering::Relaxed);
+            }
             Shutdown::Immediate => {}
         }
         self.stopping.cancel();
         std::future::pending().await
+    }
+
+    /// Waits for the second stage. Returns how long open connections without a request remain.
+    pub(crate) async fn stopping(&self) -> Duration {
+        self.stopping.cancelled().await;
+        if self.is_graceful.load(Ordering::Relaxed) { IDLE_GRACE } else { Duration::ZERO }
     }
 
     /// Starts all stages that have not begun.
