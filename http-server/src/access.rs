@@ -4,6 +4,7 @@
 use std::{
     borrow::Cow,
     future::{Future, Ready, ready},
+    net::IpAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -14,7 +15,10 @@ use actix_web::{
     Error, HttpMessage as _, HttpRequest,
     body::{BodySize, BoxBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
-    http::{ConnectionType, Method},
+    http::{
+        ConnectionType, Method,
+        header::{HeaderValue, USER_AGENT},
+    },
     web::Bytes,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,9 +27,13 @@ use crate::{
     HttpMetrics,
     connection::{InFlight, Requests},
     metrics::{Counters, WorkerCounters},
+    request_id::{RequestId, TRACEPARENT, X_REQUEST_ID, trace_id},
     route::{Route, UNMATCHED},
     unserved::explained,
 };
+
+/// The maximum length of a logged user agent, in characters.
+const MAX_USER_AGENT: usize = 200;
 
 /// Logs and counts the requests of a listener. `service` maps a path to the name of its service.
 pub(crate) struct Access {
@@ -72,9 +80,11 @@ where
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
         let (started, service) = (Instant::now(), (self.service)(request.path()));
+        let id = RequestId::of_headers(request.headers());
+        request.extensions_mut().insert(id.clone());
         let in_flight = request.conn_data::<Rc<Requests>>().cloned().map(Requests::begin);
         let (counters, draining) = (Rc::clone(&self.counters), self.draining.clone());
-        Recording { answer: self.next.call(request), in_flight, started, service, counters, draining }
+        Recording { answer: self.next.call(request), in_flight, started, service, counters, draining, id }
     }
 }
 
@@ -86,6 +96,7 @@ pub(crate) struct Recording<F> {
     service: &'static str,
     counters: Rc<WorkerCounters>,
     draining: CancellationToken,
+    id: RequestId,
 }
 
 impl<F> Future for Recording<F>
@@ -99,6 +110,14 @@ where
         if self.draining.is_cancelled() {
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
         }
+        if let Some(id) = self.id.header() {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        if let Some(trace) =
+            response.request().headers().get(TRACEPARENT).filter(|trace| is_trace(trace)).cloned()
+        {
+            response.headers_mut().insert(TRACEPARENT, trace);
+        }
         let request = response.request();
         let code = response.status().as_u16();
         let counters = self.counters.of(self.service, &route(request), code);
@@ -106,6 +125,7 @@ where
         counters.seconds.observe(self.started.elapsed().as_secs_f64());
         let line = Line {
             service: self.service,
+            request: RequestFields::of(request, &self.id),
             method: request.method().clone(),
             path: request.path().to_owned(),
             code,
@@ -126,7 +146,32 @@ fn route(request: &HttpRequest) -> Cow<'static, str> {
     request.match_pattern().map_or(Cow::Borrowed(UNMATCHED.0), Cow::Owned)
 }
 
+/// Who sent a request, and its identity.
+struct RequestFields {
+    id: RequestId,
+    trace_id: Option<String>,
+    client: Option<IpAddr>,
+    user_agent: Option<String>,
+}
+
+impl RequestFields {
+    fn of(request: &HttpRequest, id: &RequestId) -> Self {
+        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        Self {
+            id: id.clone(),
+            trace_id: text(TRACEPARENT).and_then(trace_id).map(str::to_owned),
+            client: request.peer_addr().map(|address| address.ip()),
+            user_agent: text(USER_AGENT).map(|agent| agent.chars().take(MAX_USER_AGENT).collect()),
+        }
+    }
+}
+
+fn is_trace(value: &HeaderValue) -> bool {
+    value.to_str().is_ok_and(|text| trace_id(text).is_some())
+}
+
 struct Line {
+    request: RequestFields,
     service: &'static str,
     method: Method,
     /// Without the query, which may contain a signature.
@@ -147,8 +192,23 @@ impl Drop for Line {
             self.method == Method::HEAD || self.expected.is_none_or(|expected| expected == self.bytes);
         let elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (service, code, bytes) = (self.service, self.code, self.bytes);
+        let RequestFields { id, trace_id, client, user_agent } = &self.request;
+        let (client, user_agent) = (client.as_ref().map(tracing::field::display), user_agent.as_deref());
+        let trace_id = trace_id.as_deref();
         if complete {
-            tracing::info!(service, code, bytes, elapsed_ms, "{} {} {code}", self.method, self.path);
+            tracing::info!(
+                service,
+                code,
+                bytes,
+                elapsed_ms,
+                client,
+                user_agent,
+                request_id = %id,
+                trace_id,
+                "{} {} {code}",
+                self.method,
+                self.path
+            );
         } else {
             tracing::info!(
                 service,
@@ -156,6 +216,10 @@ impl Drop for Line {
                 bytes,
                 elapsed_ms,
                 expected = self.expected,
+                client,
+                user_agent,
+                request_id = %id,
+                trace_id,
                 "{} {} {code}, cut short",
                 self.method,
                 self.path

@@ -1,6 +1,6 @@
 //! Who requests what: the one check that every route passes.
 
-use std::fmt;
+use http_server::RequestId;
 
 use crate::{error::ApiError, resolve::Target};
 
@@ -26,23 +26,6 @@ pub(crate) enum Action {
     ReadUpstreams,
     /// Read the state of jobs.
     ReadJobs,
-}
-
-/// Identifies a request in logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RequestId(u64);
-
-impl RequestId {
-    /// A random id.
-    pub(crate) fn random() -> Self {
-        Self(rand::random())
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:016x}", self.0)
-    }
 }
 
 /// What authorization depends on.

@@ -16,11 +16,11 @@ use actix_web::{
     HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError as _,
     dev::{AppService, HttpServiceFactory, ResourceDef, ServiceRequest, ServiceResponse, fn_service},
 };
-use http_server::{Route, only_read, unmatched};
+use http_server::{RequestId, Route, only_read, unmatched};
 
 use self::endpoint::{Api, Endpoint};
 use crate::{
-    access::{Action, Principal, RequestContext, RequestId},
+    access::{Action, Principal, RequestContext},
     error::ApiError,
     resolve::Target,
     state::AppState,
@@ -92,7 +92,7 @@ async fn authorize_and_answer(
         principal: Principal::Anonymous,
         action,
         repository: endpoint.repository().map(|repository| &*repository.target),
-        request_id: RequestId::random(),
+        request_id: RequestId::of(request),
     })?;
     match endpoint {
         Endpoint::Base => Ok(v2::base::get()),

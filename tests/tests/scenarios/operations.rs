@@ -16,7 +16,9 @@ use crate::support::*;
 /// Status, headers but `date`, and body, as a client sees them.
 fn shown(what: &str, answer: &Answer) -> String {
     let mut text = format!("{what}\n{}\n", answer.status.as_u16());
-    let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| *name != "date").collect();
+    let varying = ["date", "x-request-id"];
+    let mut headers: Vec<_> =
+        answer.headers.iter().filter(|(name, _)| !varying.contains(&name.as_str())).collect();
     headers.sort_by_key(|(name, _)| name.as_str());
     for (name, value) in headers {
         writeln!(text, "{name}: {}", value.to_str().unwrap()).unwrap();
@@ -85,6 +87,23 @@ async fn answers_and_their_headers_are_these() {
     unsigned.headers.remove("location");
     text += &shown("GET a blob", &unsigned);
     insta::assert_snapshot!(text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ids_of_a_request_are_in_its_answer() {
+    let (upstream, _) = with_image().await;
+    let world = TestWorld::start(&upstream).await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for path in ["/v2/", &manifest("1"), &manifest("unknown"), "/no/route"] {
+        let request =
+            world.request(Method::GET, path).header("x-request-id", "a-1").header("traceparent", trace);
+        let answer = world.send(request).await;
+        assert_eq!((answer.header("x-request-id"), answer.header("traceparent")), ("a-1", trace), "{path}");
+        let request =
+            world.request(Method::GET, path).header("x-request-id", "a b").header("traceparent", "x");
+        let answer = world.send(request).await;
+        assert_eq!((answer.header("x-request-id").len(), answer.header("traceparent")), (16, ""), "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
