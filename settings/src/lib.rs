@@ -1,4 +1,4 @@
-//! Formats of configuration values: durations, sizes, URLs, hosts.
+//! Formats of configuration values: durations, sizes, URLs, hosts, proxies.
 //!
 //! The modules are for `#[serde(with = "…")]`. A setting has a plain type in code, and one format in the configuration
 //! file, in environment variables, in flags and in the output of `tidegate check-config`. An error states the value and
@@ -7,6 +7,7 @@
 pub mod duration;
 pub mod host;
 pub mod http_url;
+pub mod proxy;
 pub mod secret_url;
 pub mod size;
 mod units;

@@ -6,7 +6,7 @@ use url::Url;
 const MASK: &str = "***";
 
 /// The URL with its passwords masked, those in the query included.
-fn mask(mut url: Url) -> String {
+pub(crate) fn mask(mut url: Url) -> String {
     if url.password().is_some() {
         // Fails only for URLs that cannot have a password.
         let _ = url.set_password(Some(MASK));
@@ -18,35 +18,6 @@ fn mask(mut url: Url) -> String {
         url.query_pairs_mut().clear().extend_pairs(masked);
     }
     url.to_string()
-}
-
-/// The URL of an HTTP proxy, optional.
-pub mod proxy {
-    use serde::{Deserializer, Serializer};
-    use url::Url;
-
-    /// Deserializes a URL that is present.
-    ///
-    /// # Errors
-    /// Not an http or https URL.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
-        crate::from_text(deserializer, "a URL that begins with http:// or https://", |text| {
-            let url = Url::parse(text).ok()?;
-            (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(Some(url))
-        })
-    }
-
-    /// Serializes a URL, if present, with its password masked.
-    ///
-    /// # Errors
-    /// Those of the serializer.
-    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
-    pub fn serialize<S: Serializer>(url: &Option<Url>, serializer: S) -> Result<S::Ok, S::Error> {
-        match url {
-            Some(url) => serializer.serialize_str(&super::mask(url.clone())),
-            None => serializer.serialize_none(),
-        }
-    }
 }
 
 /// The URL of a database: `sqlite://PATH` or `postgres://…`.

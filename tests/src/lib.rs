@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod cluster;
 pub mod eventually;
 pub mod http_client;
+pub mod http_proxy;
 pub mod image;
 pub mod load;
 pub mod process;

@@ -33,6 +33,7 @@ pub struct WorldBuilder {
     upstreams: String,
     namespaces: String,
     sections: String,
+    variables: Vec<(String, String)>,
     dir: Option<TempDir>,
 }
 
@@ -63,6 +64,12 @@ impl WorldBuilder {
         self
     }
 
+    /// A variable of the environment. Those of the test are not visible.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Uses the data of an earlier world.
     pub fn in_dir(mut self, dir: TempDir) -> Self {
         self.dir = Some(dir);
@@ -82,7 +89,7 @@ impl WorldBuilder {
             internal_listen: any_port,
             ..Flags::default()
         };
-        let settings = config::load(&flags.overrides(Mode::Serve), std::iter::empty())
+        let settings = config::load(&flags.overrides(Mode::Serve), self.variables.into_iter())
             .unwrap_or_else(|error| panic!("{error}"));
         let process =
             Process::start(Mode::Serve, &settings).await.unwrap_or_else(|error| panic!("{error:#}"));

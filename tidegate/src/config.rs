@@ -128,7 +128,13 @@ pub fn load(
     for Override { flag, section, key, value } in &overrides.values {
         value::set(&mut root, *section, key, Value::untyped(Location::Flag(flag), value));
     }
-    let (upstreams, namespaces) = registries::read(&root, &overrides.upstreams, &variables)?;
+    let (mut upstreams, namespaces) = registries::read(&root, &overrides.upstreams, &variables)?;
+    let mut storage: Storage = section(&root, "storage")?;
+    let proxies = environment::proxies(&variables)?;
+    for upstream in &mut upstreams {
+        upstream.client.env_proxies = proxies.clone();
+    }
+    storage.s3.env_proxies = proxies;
     let TopLevel { data_dir } = TopLevel::deserialize(&Keys::root(&root))?;
     let mut database: DbConfig = section(&root, "database")?;
     if database.url.is_empty() {
@@ -140,7 +146,7 @@ pub fn load(
         api: section(&root, "api")?,
         content: section(&root, "content")?,
         database,
-        storage: section(&root, "storage")?,
+        storage,
         jobs: section(&root, "jobs")?,
         upstreams,
         namespaces,

@@ -7,6 +7,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, Unexpected},
 };
+use settings::proxy::{Proxies, ProxySetting};
 use url::Url;
 
 use crate::Credentials;
@@ -27,10 +28,13 @@ pub struct UpstreamConfig {
     /// Additional trusted certificate authorities, in PEM format.
     #[serde(skip)]
     pub ca_pem: Option<Vec<u8>>,
-    /// The HTTP proxy for all requests to this upstream. Proxies of the environment are ignored. The proxy resolves
-    /// the names in redirects, so only hosts written as addresses are checked by this process.
-    #[serde(default, with = "settings::secret_url::proxy")]
-    pub proxy: Option<Url>,
+    /// The HTTP proxy of requests to this upstream, to its token service, and of redirects. It resolves the names in
+    /// redirects, so that only hosts written as addresses are checked by this process.
+    #[serde(default, with = "settings::proxy")]
+    pub proxy: ProxySetting,
+    /// The proxies of the environment, for [`ProxySetting::Environment`].
+    #[serde(skip)]
+    pub env_proxies: Proxies,
     /// Whether redirects and token realms may lead to loopback, link-local and private addresses.
     #[serde(default)]
     pub allow_private: bool,
@@ -186,7 +190,8 @@ impl UpstreamConfig {
             url,
             credentials: None,
             ca_pem: None,
-            proxy: None,
+            proxy: ProxySetting::default(),
+            env_proxies: Proxies::default(),
             allow_private: false,
             realms: Vec::new(),
             offline: false,

@@ -13,7 +13,7 @@ use crate::{
     clock,
     error::{AttemptError, host_and_port},
     grant::Grant,
-    http_clients::AddressPolicy,
+    http_clients::Route,
     redirect::same_origin,
     request::{RequestKind, UpstreamRequest},
     ssrf_guard,
@@ -93,19 +93,18 @@ impl Transport {
         begin_exchange(if request.kind == RequestKind::GetToken { HopHost::Upstream } else { hop.host });
         // The operator chose the host of the upstream, wherever it is. It stays exempt when its address changes: over
         // https its certificate proves its identity.
-        let policy = match hop.host {
-            HopHost::Upstream => AddressPolicy::Any,
-            HopHost::Other if self.config.allow_private => AddressPolicy::Any,
-            HopHost::Other => AddressPolicy::PublicOnly,
-        };
-        let proxied = self.config.proxy.is_some();
-        let blocked = ssrf_guard::is_blocked_address(url) || (proxied && ssrf_guard::is_local_name(url));
-        if policy == AddressPolicy::PublicOnly && blocked {
+        let is_exempt = hop.host == HopHost::Upstream || self.config.allow_private;
+        let proxy = self.proxies.of(url);
+        let blocked =
+            ssrf_guard::is_blocked_address(url) || (proxy.is_some() && ssrf_guard::is_local_name(url));
+        if !is_exempt && blocked {
             return Err(ssrf_guard::blocked(&host_and_port(url)).into());
         }
+        // A proxy resolves the name of the host, and its own name the operator chose.
+        let route = if is_exempt || proxy.is_some() { Route::Any } else { Route::Guarded };
         let method = request.kind.method();
         let mut observed = ObservedExchange { transport: self, method: &method, code: 0 };
-        let client = self.clients.get(request.kind.traffic_class(), policy);
+        let client = self.clients.get(request.kind.traffic_class(), route);
         let mut outgoing = client.request(method.clone(), url.clone()).headers(request.headers.clone());
         if let Some(grant) = grant {
             outgoing = outgoing.header(header::AUTHORIZATION, grant.authorization.clone());

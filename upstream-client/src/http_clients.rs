@@ -1,7 +1,8 @@
 //! The HTTP clients of one upstream.
 
-use reqwest::{Client, ClientBuilder, Proxy, redirect, retry};
+use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect, retry};
 use rustls::ClientConfig;
+use settings::proxy::Proxies;
 
 use crate::{UpstreamConfig, UpstreamConfigError, ssrf_guard::PublicResolver, tls};
 
@@ -15,18 +16,19 @@ pub(crate) enum TrafficClass {
     Blob,
 }
 
-/// The addresses that a request may connect to.
+/// How a request reaches its host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AddressPolicy {
-    /// The SSRF guard applies.
-    PublicOnly,
+pub(crate) enum Route {
+    /// Directly; the SSRF guard resolves the name.
+    Guarded,
+    /// To any address, through a proxy where one is configured for the host.
     Any,
 }
 
-/// The clients by address policy and traffic class.
+/// The clients by route and traffic class.
 #[derive(Debug)]
 pub(crate) struct HttpClients {
-    public_only: ByTrafficClass,
+    guarded: ByTrafficClass,
     any: ByTrafficClass,
 }
 
@@ -37,27 +39,22 @@ struct ByTrafficClass {
 }
 
 impl HttpClients {
-    pub(crate) fn new(config: &UpstreamConfig) -> Result<Self, UpstreamConfigError> {
+    pub(crate) fn new(config: &UpstreamConfig, proxies: &Proxies) -> Result<Self, UpstreamConfigError> {
         let tls = tls::client_config(config.ca_pem.as_deref())?;
-        let metadata = || builder(config, &tls, TrafficClass::Metadata);
-        let blob = || builder(config, &tls, TrafficClass::Blob);
-        // A client with a proxy resolves the name of the proxy only, which the operator chose.
-        let guard = |builder: ClientBuilder| {
-            if config.proxy.is_none() { builder.dns_resolver(PublicResolver) } else { builder }
+        let clients = |route| {
+            let client = |class| build(builder(config, &tls, class, proxies, route)?);
+            Ok(ByTrafficClass {
+                metadata: client(TrafficClass::Metadata)?,
+                blob: client(TrafficClass::Blob)?,
+            })
         };
-        Ok(Self {
-            public_only: ByTrafficClass {
-                metadata: build(guard(metadata()?))?,
-                blob: build(guard(blob()?))?,
-            },
-            any: ByTrafficClass { metadata: build(metadata()?)?, blob: build(blob()?)? },
-        })
+        Ok(Self { guarded: clients(Route::Guarded)?, any: clients(Route::Any)? })
     }
 
-    pub(crate) fn get(&self, traffic_class: TrafficClass, policy: AddressPolicy) -> &Client {
-        let clients = match policy {
-            AddressPolicy::PublicOnly => &self.public_only,
-            AddressPolicy::Any => &self.any,
+    pub(crate) fn get(&self, traffic_class: TrafficClass, route: Route) -> &Client {
+        let clients = match route {
+            Route::Guarded => &self.guarded,
+            Route::Any => &self.any,
         };
         match traffic_class {
             TrafficClass::Metadata => &clients.metadata,
@@ -70,6 +67,8 @@ fn builder(
     config: &UpstreamConfig,
     tls: &ClientConfig,
     traffic_class: TrafficClass,
+    proxies: &Proxies,
+    route: Route,
 ) -> Result<ClientBuilder, UpstreamConfigError> {
     let mut tls = tls.clone();
     tls.alpn_protocols = match traffic_class {
@@ -85,10 +84,21 @@ fn builder(
         .connect_timeout(config.connect_timeout)
         .tls_backend_preconfigured(tls);
     let builder = if traffic_class == TrafficClass::Blob { builder.http1_only() } else { builder };
-    match &config.proxy {
-        Some(proxy) => Ok(builder.proxy(Proxy::all(proxy.clone()).map_err(|_| UpstreamConfigError::Proxy)?)),
-        None => Ok(builder),
+    match route {
+        Route::Guarded => Ok(builder.dns_resolver(PublicResolver)),
+        Route::Any => with_proxies(builder, proxies).map_err(|_| UpstreamConfigError::Proxy),
     }
+}
+
+fn with_proxies(mut builder: ClientBuilder, proxies: &Proxies) -> Result<ClientBuilder, reqwest::Error> {
+    let no_proxy = || NoProxy::from_string(proxies.no_proxy());
+    if let Some(url) = proxies.http() {
+        builder = builder.proxy(Proxy::http(url)?.no_proxy(no_proxy()));
+    }
+    if let Some(url) = proxies.https() {
+        builder = builder.proxy(Proxy::https(url)?.no_proxy(no_proxy()));
+    }
+    Ok(builder)
 }
 
 fn build(builder: ClientBuilder) -> Result<Client, UpstreamConfigError> {

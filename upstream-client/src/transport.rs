@@ -4,6 +4,7 @@ use std::{cell::Cell, pin::pin, sync::Arc, time::Duration};
 
 use circuit_breaker::{CircuitBreaker, Transition};
 use parking_lot::Mutex;
+use settings::proxy::Proxies;
 use tokio::time::timeout;
 
 use crate::{
@@ -47,6 +48,7 @@ pub(crate) fn begin_exchange(host: HopHost) {
 /// What all requests to one upstream share.
 pub(crate) struct Transport {
     pub(crate) config: UpstreamConfig,
+    pub(crate) proxies: Proxies,
     pub(crate) clients: HttpClients,
     pub(crate) token_realms: TokenRealms,
     pub(crate) grants: Grants,
@@ -68,8 +70,10 @@ impl Transport {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, UpstreamConfigError> {
         config.check()?;
+        let proxies = config.proxy.proxies(&config.env_proxies);
         Ok(Self {
-            clients: HttpClients::new(&config)?,
+            clients: HttpClients::new(&config, &proxies)?,
+            proxies,
             token_realms: TokenRealms::new(config.url.clone(), &config.realms)?,
             grants: Grants::new(),
             base_challenge: Mutex::default(),

@@ -7,6 +7,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error as _, Unexpected},
 };
+use settings::proxy::{Proxies, ProxySetting};
 use url::Url;
 
 use crate::StoreError;
@@ -42,6 +43,12 @@ pub struct S3Config {
     /// Additional trusted certificate authorities, in PEM format.
     #[serde(skip)]
     pub ca_pem: Option<Vec<u8>>,
+    /// The HTTP proxy of requests.
+    #[serde(with = "settings::proxy")]
+    pub proxy: ProxySetting,
+    /// The proxies of the environment, for [`ProxySetting::Environment`].
+    #[serde(skip)]
+    pub env_proxies: Proxies,
     /// The size of an uploaded part, in bytes; larger for blobs that would have more than 10,000 parts. Up to four
     /// parts of each upload are in memory, and 256 MiB of all uploads.
     #[serde(serialize_with = "settings::size::serialize", deserialize_with = "part_size")]
@@ -62,6 +69,8 @@ impl Default for S3Config {
             prefix: String::new(),
             keys: None,
             ca_pem: None,
+            proxy: ProxySetting::default(),
+            env_proxies: Proxies::default(),
             part_size: 16 * 1024 * 1024,
             timeouts: S3Timeouts::default(),
         }

@@ -7,6 +7,7 @@ use object_store::{
     aws::{AmazonS3, AmazonS3Builder, AwsCredential},
 };
 use secrecy::{ExposeSecret, SecretString};
+use settings::proxy::ProxyAddress;
 use url::Url;
 
 use super::config::{Addressing, S3Config};
@@ -49,6 +50,14 @@ pub(super) fn signing_client(config: &S3Config) -> Result<AmazonS3, StoreError> 
     build(builder(config, endpoint, client_options(config)?.with_timeout(answer), retry)?)
 }
 
+impl S3Config {
+    /// The proxy of requests to the object store.
+    pub fn proxy_of_endpoint(&self) -> Option<ProxyAddress> {
+        let aws = || Url::parse(AWS_ENDPOINT).ok();
+        self.proxy.proxies(&self.env_proxies).of(&self.endpoint.clone().or_else(aws)?)
+    }
+}
+
 fn build(builder: AmazonS3Builder) -> Result<AmazonS3, StoreError> {
     // Clients also set up TLS for http endpoints. An error means that a provider is installed
     // already.
@@ -67,7 +76,28 @@ fn client_options(config: &S3Config) -> Result<ClientOptions, StoreError> {
             options = options.with_root_certificate(authority);
         }
     }
-    Ok(options)
+    Ok(with_proxy(options, config))
+}
+
+/// The URL of the object store without an endpoint, but for its region.
+const AWS_ENDPOINT: &str = "https://s3.amazonaws.com";
+
+/// Destinations without a proxy in any case: the addresses of clouds for the credentials of an instance or a container.
+const METADATA_SERVICES: &str = "169.254.0.0/16,fd00:ec2::/32";
+
+/// All destinations.
+const EVERYWHERE: &str = "*,0.0.0.0/0,::/0";
+
+/// Sets the proxy. The HTTP client would else use those of the environment, by rules that differ.
+fn with_proxy(options: ClientOptions, config: &S3Config) -> ClientOptions {
+    let proxies = config.proxy.proxies(&config.env_proxies);
+    let is_http = config.endpoint.as_ref().is_some_and(|endpoint| endpoint.scheme() == "http");
+    match if is_http { proxies.http() } else { proxies.https() } {
+        Some(url) => options
+            .with_proxy_url(url)
+            .with_proxy_excludes(format!("{METADATA_SERVICES},{}", proxies.no_proxy())),
+        None => options.with_proxy_url("http://none.invalid").with_proxy_excludes(EVERYWHERE),
+    }
 }
 
 fn builder(

@@ -22,6 +22,7 @@ mod listing;
 mod operations;
 mod presigned;
 mod proofs;
+mod proxies;
 mod pulls;
 mod referrers;
 mod resolve;

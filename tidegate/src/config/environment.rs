@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use settings::proxy::Proxies;
+
 use super::{
     error::{ConfigError, Location},
     value::{Table, Value, set},
@@ -53,6 +55,16 @@ pub(super) fn apply(
         }
     }
     Ok(())
+}
+
+/// The proxies that variables name, as for other programs.
+///
+/// # Errors
+/// A variable that applies does not name an HTTP proxy.
+pub(super) fn proxies(variables: &Variables) -> Result<Proxies, ConfigError> {
+    let proxies = Proxies::of_environment(|name| variables.get(name).map(String::as_str));
+    proxies
+        .map_err(|error| ConfigError::new(&Location::Variable(error.variable.to_owned()), error.to_string()))
 }
 
 /// The variable of a key.

@@ -77,7 +77,7 @@ pub(super) struct S3Files {
 
 /// The keys of `[storage]` without a default. They are refused if `kind` is `local`: a configuration that names a bucket
 /// is not meant for the local disk.
-const S3_ONLY: [&str; 10] = [
+const S3_ONLY: [&str; 11] = [
     "bucket",
     "region",
     "endpoint",
@@ -86,6 +86,7 @@ const S3_ONLY: [&str; 10] = [
     "access_key_file",
     "secret_key_file",
     "ca_file",
+    "proxy",
     "cache_dir",
     "cache_size",
 ];

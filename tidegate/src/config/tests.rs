@@ -8,6 +8,7 @@ use crate::cli::{Flags, Mode};
 mod errors;
 mod layers;
 mod lists;
+mod proxies;
 mod reference;
 mod storage;
 

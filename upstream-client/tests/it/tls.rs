@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use settings::proxy::ProxySetting;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer},
@@ -91,6 +92,6 @@ fn an_invalid_configuration_names_the_setting() {
     assert_eq!(checked(|config| config.credentials = login("a:b", "c")), Err(UpstreamConfigError::Username));
     let authorities = checked(|config| config.ca_pem = Some(b"nothing".to_vec()));
     assert!(matches!(authorities, Err(UpstreamConfigError::Authorities(_))), "{authorities:?}");
-    let proxy = checked(|config| config.proxy = Some(Url::parse("data:x").unwrap()));
+    let proxy = checked(|config| config.proxy = ProxySetting::Url(Url::parse("data:x").unwrap()));
     assert!(proxy.is_err(), "{proxy:?}");
 }

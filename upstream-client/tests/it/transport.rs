@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use settings::proxy::ProxySetting;
 use upstream_client::{
     BlobRange,
     FirstByteLimit::Full,
@@ -151,7 +152,7 @@ async fn requests_go_through_a_configured_proxy() {
     let proxy = Server::start(|_| reply(200).body("{}")).await;
     let url = Url::parse("http://registry.invalid").unwrap();
     let mut config = upstream_client::UpstreamConfig::new("test", url);
-    config.proxy = Some(proxy.url.clone());
+    config.proxy = ProxySetting::Url(proxy.url.clone());
     get(&upstream(config)).await.unwrap();
     assert_eq!(proxy.requests()[0].target, "http://registry.invalid/v2/a/manifests/t");
 }

@@ -77,7 +77,7 @@ fn an_invalid_url_is_refused_and_its_password_is_not_repeated() {
     );
     assert_eq!(
         upstream("proxy = \"socks5://p:1\""),
-        "FILE:4: `proxy` is \"socks5://p:1\", but must be a URL that begins with http:// or https://"
+        "FILE:4: `proxy` is \"socks5://p:1\", but must be a URL that begins with http:// or https://, or \"none\""
     );
 }
 
