@@ -41,7 +41,7 @@ impl Transport {
     /// The next chunk of a body, within the read timeout. The timeout does not run between two calls.
     async fn next_chunk(&self, response: &mut Response) -> Result<Option<Bytes>, AttemptError> {
         let chunk = match timeout(self.config.read_timeout, response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| AttemptError::from_transport(error, response.url()))?,
+            Ok(chunk) => chunk.map_err(|error| AttemptError::from_transport(error, response.url(), None))?,
             Err(_) => return Err(UpstreamError::Timeout.into()),
         };
         if let Some(chunk) = &chunk {

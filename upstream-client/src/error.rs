@@ -65,6 +65,14 @@ pub enum UpstreamError {
     /// The name does not resolve, the connection was refused or broke, or TLS failed.
     #[error(transparent)]
     Unreachable(Unreachable),
+    /// The proxy did not forward the request: its rules, or its login.
+    #[error("the proxy {proxy} {refusal}")]
+    ProxyRefused {
+        /// Host and port of the proxy.
+        proxy: String,
+        /// What it refused.
+        refusal: ProxyRefusal,
+    },
     /// Too many consecutive failures: no request was sent.
     #[error("upstream circuit is open after repeated failures")]
     CircuitOpen {
@@ -77,6 +85,20 @@ pub enum UpstreamError {
     /// The upstream is configured as offline: no request was sent.
     #[error("upstream is configured as offline")]
     Offline,
+}
+
+/// What a proxy refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyRefusal {
+    /// 407: the login, which is missing or not accepted.
+    #[error("requires a login, or refused the configured one")]
+    Login,
+    /// The connection to a host, with any other status.
+    #[error("refused the connection to {host}")]
+    Connection {
+        /// Host and port.
+        host: String,
+    },
 }
 
 /// An underlying error, shared by the clones of an [`UpstreamError`].
@@ -169,6 +191,7 @@ impl UpstreamError {
             | Self::InvalidResponse(_)
             | Self::DigestMismatch
             | Self::TooLarge
+            | Self::ProxyRefused { .. }
             | Self::Unreachable(_) => Some(self.to_string()),
             Self::LoginUnreadable { .. } => Some("failed to read the configured login".to_owned()),
             Self::NotFound
@@ -191,6 +214,7 @@ impl UpstreamError {
             | Self::Server { .. }
             | Self::InvalidResponse(_)
             | Self::Timeout
+            | Self::ProxyRefused { .. }
             | Self::Unreachable(_) => true,
             Self::NotFound
             | Self::Denied

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use reqwest::Response;
 use tokio::time::timeout;
 use url::Url;
 
 use crate::{
-    UpstreamError,
+    ProxyRefusal, UpstreamError,
     authorization::{Authorization, Renewal},
     clock,
     error::{AttemptError, host_and_port},
@@ -95,9 +95,9 @@ impl Transport {
         // https its certificate proves its identity.
         let is_exempt = hop.host == HopHost::Upstream || self.config.allow_private;
         let proxy = self.proxies.of(url);
-        let blocked =
-            ssrf_guard::is_blocked_address(url) || (proxy.is_some() && ssrf_guard::is_local_name(url));
-        if !is_exempt && blocked {
+        let is_blocked = ssrf_guard::is_blocked_address(url)
+            || (proxy.is_some() && ssrf_guard::is_private_name(url) && url.host() != self.config.url.host());
+        if !is_exempt && is_blocked {
             return Err(ssrf_guard::blocked(&host_and_port(url)).into());
         }
         // A proxy resolves the name of the host, and its own name the operator chose.
@@ -109,8 +109,17 @@ impl Transport {
         if let Some(grant) = grant {
             outgoing = outgoing.header(header::AUTHORIZATION, grant.authorization.clone());
         }
-        let response = outgoing.send().await.map_err(|error| AttemptError::from_transport(error, url))?;
+        let sent = outgoing.send().await;
+        let response = sent.map_err(|error| AttemptError::from_transport(error, url, proxy.as_ref()))?;
         observed.code = response.status().as_u16();
+        // The proxy itself answers requests to http URLs.
+        if let Some(proxy) = proxy
+            && url.scheme() == "http"
+            && response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        {
+            let proxy = proxy.host().to_owned();
+            return Err(UpstreamError::ProxyRefused { proxy, refusal: ProxyRefusal::Login }.into());
+        }
         if response.status().is_server_error() && is_forwarded(response.headers()) {
             begin_exchange(HopHost::Other);
         }

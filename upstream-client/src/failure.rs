@@ -24,6 +24,7 @@ impl From<&UpstreamError> for UpstreamFailure {
             | UpstreamError::DigestMismatch
             | UpstreamError::RangeNotSatisfiable
             | UpstreamError::LoginUnreadable { .. }
+            | UpstreamError::ProxyRefused { .. }
             | UpstreamError::Unreachable(_) => Self::BadGateway,
         }
     }

@@ -53,7 +53,7 @@ pub use blob::{BlobBody, BlobHead, BlobRange, FirstByteLimit};
 pub use config::{UpstreamConfig, UpstreamConfigError};
 pub use credentials::Credentials;
 pub use docker_hub::DOCKER_HUB_HOSTS;
-pub use error::{InvalidResponse, Unreachable, UpstreamError};
+pub use error::{InvalidResponse, ProxyRefusal, Unreachable, UpstreamError};
 pub use manifest::{FetchedManifest, ManifestHead};
 pub use observer::{Observer, Unobserved};
 pub use rate_limit::RateLimit;

@@ -44,10 +44,16 @@ pub(crate) fn is_blocked_address(url: &Url) -> bool {
     }
 }
 
-/// Whether the host of a URL is a name of the local machine. A proxy would resolve it to its own.
-pub(crate) fn is_local_name(url: &Url) -> bool {
-    let name = url.domain().unwrap_or_default().trim_end_matches('.');
-    name == "localhost" || name.ends_with(".localhost")
+/// The domains of internal networks (RFC 6761, RFC 6762, RFC 8375, and those in common use that are not delegated).
+const PRIVATE_DOMAINS: [&str; 6] = ["localhost", "local", "internal", "corp", "lan", "home.arpa"];
+
+/// Whether the host of a URL is a name that no public host has. A proxy would resolve it in its own network.
+pub(crate) fn is_private_name(url: &Url) -> bool {
+    let Some(name) = url.domain() else { return false };
+    let name = name.trim_end_matches('.');
+    let is_below =
+        |domain: &&str| name.strip_suffix(*domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    !name.contains('.') || PRIVATE_DOMAINS.iter().any(is_below)
 }
 
 /// Whether the resolver of this guard is the cause of an error.
@@ -57,7 +63,7 @@ pub(crate) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
 
 /// The error for a host that is blocked.
 pub(crate) fn blocked(host: &str) -> UpstreamError {
-    UpstreamError::invalid_response(format!("{host} is not a public address (allow_private would permit it)"))
+    UpstreamError::invalid_response(format!("{host} is not a public host (allow_private would permit it)"))
 }
 
 #[cfg(test)]
@@ -80,11 +86,24 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_local_machine_is_recognized() {
-        for url in ["http://localhost/", "http://LOCALHOST./", "http://a.localhost/"] {
-            assert!(is_local_name(&Url::parse(url).unwrap()), "{url}");
+    fn a_name_that_no_public_host_has_is_recognized() {
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "intranet",
+            "printer.local",
+            "metadata.google.internal",
+            "git.corp",
+            "nas.lan.",
+            "router.home.arpa",
+        ] {
+            assert!(is_private_name(&Url::parse(&format!("http://{host}/")).unwrap()), "{host}");
         }
-        assert!(!is_local_name(&Url::parse("https://notlocalhost/").unwrap()));
+        for host in ["notlocalhost.com", "corp.example.com", "local.example", "xlan.com", "8.8.8.8", "[::1]"]
+        {
+            assert!(!is_private_name(&Url::parse(&format!("https://{host}/")).unwrap()), "{host}");
+        }
     }
 
     #[tokio::test]

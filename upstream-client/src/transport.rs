@@ -143,10 +143,10 @@ impl Transport {
             }
         };
         self.failure_log.record(&self.config.name, &result);
-        let (outcome, now) = (outcome(&result, host), clock::now());
+        let Some(outcome) = outcome(&result, host) else { return result };
         let transition = match counted {
-            Some((_, permit)) => permit.record(outcome, now),
-            None => self.breaker.record(outcome, now),
+            Some((_, permit)) => permit.record(outcome, clock::now()),
+            None => self.breaker.record(outcome, clock::now()),
         };
         match transition {
             Some(Transition::Opened) => {

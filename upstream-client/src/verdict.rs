@@ -265,15 +265,17 @@ impl GrantInHand {
 /// The outcome that the circuit breaker records for a call whose last exchange was with `host`. Only what concerns
 /// every request to the upstream is a failure of it: a connection that fails, a timeout, and a gateway that is
 /// unavailable. Other statuses may concern one repository, and other hosts one blob; they prove that the upstream answers.
-pub(crate) fn outcome<T>(result: &Result<T, UpstreamError>, host: HopHost) -> Outcome {
-    match result {
+/// The refusal of a proxy proves nothing of the upstream: `None`.
+pub(crate) fn outcome<T>(result: &Result<T, UpstreamError>, host: HopHost) -> Option<Outcome> {
+    Some(match result {
+        Err(UpstreamError::ProxyRefused { .. }) => return None,
         Err(
             UpstreamError::Timeout
             | UpstreamError::Unreachable(_)
             | UpstreamError::Server { status: 503 | 504 },
         ) if host == HopHost::Upstream => Outcome::Failure,
         _ => Outcome::Success,
-    }
+    })
 }
 
 impl Verdict {

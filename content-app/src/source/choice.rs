@@ -4,7 +4,7 @@
 //! refused connection, ends the round for all its sources. When every source has failed, the next round begins after a
 //! delay. Rounds without progress are limited.
 
-use upstream_client::UpstreamError;
+use upstream_client::{ProxyRefusal, UpstreamError};
 
 use crate::error::{DownloadError, FillError};
 
@@ -326,9 +326,14 @@ fn scope(error: &UpstreamError, has_bytes: bool) -> Scope {
         | UpstreamError::Offline
         | UpstreamError::LoginRefused { .. }
         | UpstreamError::LoginUnreadable { .. } => Scope::OriginForGood,
-        // The readers of a fill with bytes wait for the circuit; others get an early error.
-        UpstreamError::CircuitOpen { .. } if !has_bytes => Scope::OriginForGood,
+        // A wrong login that is sent again may lock its account.
+        UpstreamError::ProxyRefused { refusal: ProxyRefusal::Login, .. } => Scope::OriginForGood,
+        // The readers of a fill with bytes wait for the circuit, or the proxy; others get an early error.
+        UpstreamError::CircuitOpen { .. } | UpstreamError::ProxyRefused { .. } if !has_bytes => {
+            Scope::OriginForGood
+        }
         UpstreamError::CircuitOpen { .. }
+        | UpstreamError::ProxyRefused { .. }
         | UpstreamError::Busy
         | UpstreamError::Timeout
         | UpstreamError::Unreachable(_)

@@ -112,3 +112,43 @@ async fn the_object_store_has_the_proxy_of_the_environment_unless_it_has_its_own
         assert_eq!(used, expected, "{own}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_the_proxy_is_a_502_that_names_it_and_is_not_repeated() {
+    for (status, reason) in [
+        (407, "requires a login, or refused the configured one"),
+        (403, "refused the connection to registry.example.com"),
+        (503, "refused the connection to registry.example.com"),
+    ] {
+        let proxy = HttpProxy::start().await;
+        proxy.refuse(status);
+        let login = proxy.url().replace("http://", "http://robot:secret@");
+        let keys = format!("proxy = \"{login}\"\nbreaker_failures = 1");
+        let world = TestWorld::builder()
+            .bare_upstream("up", "https://registry.example.com", &keys)
+            .namespace("up", "up", "")
+            .start()
+            .await;
+        for tag in ["1", "2", "3"] {
+            let answer = world.get(&manifest(tag)).await;
+            assert_error(&Method::GET, &answer, 502, "UNKNOWN");
+            let body = String::from_utf8(answer.body.to_vec()).unwrap();
+            assert!(body.contains(&format!("the proxy {} {reason}", proxy.host())), "{body}");
+            assert!(!body.contains("secret"), "{body}");
+        }
+        assert_eq!(targets(&proxy), ["registry.example.com:443"; 3]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_sends_a_login_that_the_proxy_refuses_once() {
+    let (upstream, image) = with_image().await;
+    let (proxy, builder) = behind(&upstream, "proxy = \"PROXY\"").await;
+    let world = builder.namespace("up", "up", "prefetch = \"none\"").start().await;
+    world.get(&manifest("1")).await;
+    proxy.refuse(407);
+    let before = proxy.requests().len();
+    let answer = world.blob(NAME, &image.config.0).await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{answer:?}");
+    assert_eq!(proxy.requests().len(), before + 1);
+}

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use oci_types::{Algorithm, Digest, MediaType};
 
 use super::*;
-use crate::{challenge::BearerChallenge, request::ByteRange};
+use crate::{ProxyRefusal, challenge::BearerChallenge, request::ByteRange};
 
 mod content;
 
@@ -346,8 +346,12 @@ fn only_failures_of_the_upstream_count_towards_opening_the_circuit() {
         (UpstreamError::TooLarge, Success),
         (UpstreamError::RangeNotSatisfiable, Success),
     ] {
-        assert_eq!(outcome::<()>(&Err(error.clone()), HopHost::Upstream), expected, "{error}");
-        assert_eq!(outcome::<()>(&Err(error.clone()), HopHost::Other), Success, "{error} of another host");
+        let of = |host| outcome::<()>(&Err(error.clone()), host);
+        assert_eq!(of(HopHost::Upstream), Some(expected), "{error}");
+        assert_eq!(of(HopHost::Other), Some(Success), "{error} of another host");
     }
-    assert_eq!(outcome(&Ok(()), HopHost::Upstream), Success);
+    assert_eq!(outcome(&Ok(()), HopHost::Upstream), Some(Success));
+    let refused =
+        UpstreamError::ProxyRefused { proxy: "proxy.test".to_owned(), refusal: ProxyRefusal::Login };
+    assert_eq!(outcome::<()>(&Err(refused), HopHost::Upstream), None);
 }

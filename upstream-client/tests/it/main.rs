@@ -8,6 +8,7 @@
 mod blobs;
 mod breaker;
 mod manifests;
+mod proxies;
 mod redirects;
 mod snapshot;
 mod support;

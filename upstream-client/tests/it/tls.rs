@@ -14,7 +14,7 @@ use url::Url;
 use crate::support::{Server, login, reference, reply, repository, upstream};
 
 /// A TLS acceptor for 127.0.0.1, and its certificate authority in PEM.
-fn acceptor() -> (TlsAcceptor, String) {
+pub(crate) fn acceptor() -> (TlsAcceptor, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
