@@ -95,7 +95,7 @@ impl Transport {
         // https its certificate proves its identity.
         let is_exempt = hop.host == HopHost::Upstream || self.config.allow_private;
         let proxy = self.proxies.of(url);
-        let is_blocked = ssrf_guard::is_blocked_address(url)
+        let is_blocked = self.guard.blocks_address(url)
             || (proxy.is_some() && ssrf_guard::is_private_name(url) && url.host() != self.config.url.host());
         if !is_exempt && is_blocked {
             return Err(ssrf_guard::blocked(&host_and_port(url)).into());
@@ -112,6 +112,12 @@ impl Transport {
         let sent = outgoing.send().await;
         let response = sent.map_err(|error| AttemptError::from_transport(error, url, proxy.as_ref()))?;
         observed.code = response.status().as_u16();
+        if hop.host == HopHost::Upstream
+            && proxy.is_none()
+            && let Some(address) = response.remote_addr()
+        {
+            self.guard.observe(address.ip());
+        }
         // The proxy itself answers requests to http URLs.
         if let Some(proxy) = proxy
             && url.scheme() == "http"

@@ -4,7 +4,7 @@ use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect, retry};
 use rustls::ClientConfig;
 use settings::proxy::Proxies;
 
-use crate::{UpstreamConfig, UpstreamConfigError, ssrf_guard::PublicResolver, tls};
+use crate::{UpstreamConfig, UpstreamConfigError, ssrf_guard::SsrfGuard, tls};
 
 /// The connections that a request uses. Metadata and blobs have separate ones: the body of a blob that is read slowly
 /// would fill the flow-control window of an HTTP/2 connection and stall the other requests on it.
@@ -39,16 +39,25 @@ struct ByTrafficClass {
 }
 
 impl HttpClients {
-    pub(crate) fn new(config: &UpstreamConfig, proxies: &Proxies) -> Result<Self, UpstreamConfigError> {
+    pub(crate) fn new(
+        config: &UpstreamConfig,
+        proxies: &Proxies,
+        guard: &SsrfGuard,
+    ) -> Result<Self, UpstreamConfigError> {
         let tls = tls::client_config(config.ca_pem.as_deref())?;
-        let clients = |route| {
-            let client = |class| build(builder(config, &tls, class, proxies, route)?);
+        let clients = |to_route: &dyn Fn(ClientBuilder) -> Result<ClientBuilder, reqwest::Error>| {
+            let client = |class| {
+                build(to_route(builder(config, &tls, class)).map_err(|_| UpstreamConfigError::Proxy)?)
+            };
             Ok(ByTrafficClass {
                 metadata: client(TrafficClass::Metadata)?,
                 blob: client(TrafficClass::Blob)?,
             })
         };
-        Ok(Self { guarded: clients(Route::Guarded)?, any: clients(Route::Any)? })
+        Ok(Self {
+            guarded: clients(&|builder| Ok(builder.dns_resolver(guard.clone())))?,
+            any: clients(&|builder| with_proxies(builder, proxies))?,
+        })
     }
 
     pub(crate) fn get(&self, traffic_class: TrafficClass, route: Route) -> &Client {
@@ -63,13 +72,7 @@ impl HttpClients {
     }
 }
 
-fn builder(
-    config: &UpstreamConfig,
-    tls: &ClientConfig,
-    traffic_class: TrafficClass,
-    proxies: &Proxies,
-    route: Route,
-) -> Result<ClientBuilder, UpstreamConfigError> {
+fn builder(config: &UpstreamConfig, tls: &ClientConfig, traffic_class: TrafficClass) -> ClientBuilder {
     let mut tls = tls.clone();
     tls.alpn_protocols = match traffic_class {
         TrafficClass::Metadata => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -83,11 +86,7 @@ fn builder(
         .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(config.connect_timeout)
         .tls_backend_preconfigured(tls);
-    let builder = if traffic_class == TrafficClass::Blob { builder.http1_only() } else { builder };
-    match route {
-        Route::Guarded => Ok(builder.dns_resolver(PublicResolver)),
-        Route::Any => with_proxies(builder, proxies).map_err(|_| UpstreamConfigError::Proxy),
-    }
+    if traffic_class == TrafficClass::Blob { builder.http1_only() } else { builder }
 }
 
 fn with_proxies(mut builder: ClientBuilder, proxies: &Proxies) -> Result<ClientBuilder, reqwest::Error> {

@@ -20,6 +20,7 @@ use crate::{
     request::HeadWorks,
     retry::retry,
     snapshot::LastChange,
+    ssrf_guard::SsrfGuard,
     tags::PageSize,
     token_realms::TokenRealms,
     verdict::{HopHost, outcome},
@@ -49,6 +50,7 @@ pub(crate) fn begin_exchange(host: HopHost) {
 pub(crate) struct Transport {
     pub(crate) config: UpstreamConfig,
     pub(crate) proxies: Proxies,
+    pub(crate) guard: SsrfGuard,
     pub(crate) clients: HttpClients,
     pub(crate) token_realms: TokenRealms,
     pub(crate) grants: Grants,
@@ -71,9 +73,11 @@ impl Transport {
     ) -> Result<Self, UpstreamConfigError> {
         config.check()?;
         let proxies = config.proxy.proxies(&config.env_proxies);
+        let guard = SsrfGuard::new(&config.url);
         Ok(Self {
-            clients: HttpClients::new(&config, &proxies)?,
+            clients: HttpClients::new(&config, &proxies, &guard)?,
             proxies,
+            guard,
             token_realms: TokenRealms::new(config.url.clone(), &config.realms)?,
             grants: Grants::new(),
             base_challenge: Mutex::default(),

@@ -7,6 +7,7 @@ use reqwest::Method;
 use tempfile::TempDir;
 use tidegate_tests::{
     chaos::{ChaosBuilder, ChaosUpstream, Fault, Rule, Seen},
+    http_proxy::HttpProxy,
     image::Image,
     world::{TestWorld, WorldBuilder},
 };
@@ -38,6 +39,18 @@ fn world(dir: TempDir) -> WorldBuilder {
 fn shows(seen: &[Seen], secrets: &[&str]) -> bool {
     let shown = |text: &str| secrets.iter().any(|secret| text.contains(secret));
     seen.iter().any(|seen| shown(&seen.query) || seen.headers.iter().any(|(_, value)| shown(value)))
+}
+
+/// The URL of an upstream as one of the internet, and the proxy that it is reached through: no address shows where it is.
+async fn public(upstream: &ChaosUpstream) -> (HttpProxy, String) {
+    let proxy = HttpProxy::start().await;
+    proxy.resolve("registry.example.com:80", upstream.host().parse().unwrap());
+    (proxy, "http://registry.example.com".to_owned())
+}
+
+/// The key of an upstream behind a proxy.
+fn key(proxy: &HttpProxy) -> String {
+    format!("proxy = \"{}\"", proxy.url())
 }
 
 async fn pull_all(world: &TestWorld, name: &str, image: &Image) {
@@ -138,17 +151,18 @@ async fn a_realm_on_another_host_gets_no_request_unless_it_is_allowed() {
     let builder = ChaosUpstream::builder().bearer("alice", "right").realm_override(&realm).tokens_of(&issuer);
     let upstream = filled(builder, &image).await;
     let dir = dir();
-    let right = login(&dir, "alice", "right");
+    let (proxy, url) = public(&upstream).await;
+    let right = format!("{}\n{}", login(&dir, "alice", "right"), key(&proxy));
     let private = format!("{right}\nallow_private = true");
     let listed = format!("{right}\nrealms = [\"{}\"]", issuer.host());
     let both = format!("{private}\nrealms = [\"{}\"]", issuer.host());
-    let world = world(dir)
-        .upstream("not-listed", &upstream, &right)
-        .upstream("private", &upstream, &private)
-        .upstream("listed", &upstream, &listed)
-        .upstream("allowed", &upstream, &both)
-        .start()
-        .await;
+    let mut builder = world(dir);
+    for (name, keys) in
+        [("not-listed", &right), ("private", &private), ("listed", &listed), ("allowed", &both)]
+    {
+        builder = builder.bare_upstream(name, &url, keys).namespace(name, name, "prefetch = \"none\"");
+    }
+    let world = builder.start().await;
     for name in ["not-listed", "private", "listed"] {
         for method in &METHODS {
             let answer = world.ask(method, &manifest_of(&format!("{name}/library/x"), "1")).await;
@@ -180,7 +194,8 @@ async fn a_redirect_to_another_host_carries_no_authorization() {
             upstream.on(Rule::on("*", &format!("/blobs/{digest}")).then(Fault::RedirectTo(there)));
         }
         let dir = dir();
-        let right = format!("{}\nallow_private = true", login(&dir, "alice", "right"));
+        // Both are at a loopback address: without `allow_private`.
+        let right = login(&dir, "alice", "right");
         let world = world(dir).upstream("up", &upstream, &right).start().await;
         pull_all(&world, NAME, &image).await;
         assert_eq!(cdn.requests().len(), 2);
@@ -193,11 +208,17 @@ async fn a_redirect_to_another_host_carries_no_authorization() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_to_a_private_address_is_refused_and_not_followed() {
+async fn a_redirect_of_a_public_upstream_to_a_private_address_is_refused_and_not_followed() {
     let (upstream, image) = with_image().await;
     let inside = ChaosUpstream::start().await;
     inside.put_file("/latest/meta-data", image.config.1.clone());
-    let world = TestWorld::builder().upstream("up", &upstream, ALWAYS_CHECKED).start().await;
+    let (proxy, url) = public(&upstream).await;
+    let keys = format!("{ALWAYS_CHECKED}\n{}", key(&proxy));
+    let world = TestWorld::builder()
+        .bare_upstream("up", &url, &keys)
+        .namespace("up", "up", "prefetch = \"none\"")
+        .start()
+        .await;
     let port = inside.host().split_once(':').unwrap().1.to_owned();
     for host in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433"] {
         upstream.clear_rules();

@@ -1,6 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use upstream_client::{BlobHead, BlobRange, FirstByteLimit::Full, Priority::Client, UpstreamError};
+use settings::proxy::ProxySetting;
+use upstream_client::{
+    BlobHead, BlobRange, FirstByteLimit::Full, Priority::Client, UpstreamConfig, UpstreamError,
+};
 
 use crate::support::{Server, collect, digest, login, reference, reply, repository, upstream};
 
@@ -94,8 +97,11 @@ async fn a_redirect_into_the_internal_network_is_refused() {
     let port = inside.url.port().unwrap();
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"] {
         let target = format!("http://{host}:{port}/latest/meta-data?token=x");
+        // The server is the proxy of an upstream whose address is not known.
         let server = Server::start(move |_| reply(307).header("location", &target)).await;
-        let upstream = server.upstream();
+        let mut config = UpstreamConfig::new("test", "http://registry.example.com".parse().unwrap());
+        config.proxy = ProxySetting::Url(server.url.clone());
+        let upstream = upstream(config);
         let refused = upstream.get_manifest(&repository("a"), &reference("t"), Client).await.unwrap_err();
         assert!(matches!(refused, UpstreamError::InvalidResponse(_)), "{host}: {refused:?}");
         let reason = refused.to_string();
@@ -105,6 +111,37 @@ async fn a_redirect_into_the_internal_network_is_refused() {
         assert!(matches!(opened, Err(UpstreamError::InvalidResponse(_))), "{host}");
     }
     assert_eq!(inside.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn an_upstream_in_the_internal_network_may_redirect_within_it() {
+    let inside = Server::start(|_| reply(200).body("{}")).await;
+    let port = inside.url.port().unwrap();
+    for (host, is_followed) in [
+        ("127.0.0.1", true),
+        ("localhost", true),
+        ("2130706433", true),
+        ("0.0.0.0", false),
+        ("[::ffff:127.0.0.1]", false),
+        ("169.254.169.254", false),
+        ("[fd00:ec2::254]", false),
+        ("100.100.100.200", false),
+    ] {
+        let target = format!("http://{host}:{port}/x");
+        let server = Server::start(move |_| reply(307).header("location", &target)).await;
+        let before = inside.requests().len();
+        // By its address, and by a name that leads to it.
+        for own in ["127.0.0.1", "localhost"] {
+            let mut config = server.config();
+            config.url.set_host(Some(own)).unwrap();
+            let followed = upstream(config).get_manifest(&repository("a"), &reference("t"), Client).await;
+            assert_eq!(followed.is_ok(), is_followed, "{own} {host}: {followed:?}");
+            if let Err(refused) = followed {
+                assert!(refused.to_string().contains("allow_private"), "{refused}");
+            }
+        }
+        assert_eq!(inside.requests().len() - before, if is_followed { 2 } else { 0 }, "{host}");
+    }
 }
 
 #[tokio::test]

@@ -13,13 +13,13 @@ use url::Url;
 
 use crate::support::{Server, login, reference, reply, repository, upstream};
 
-/// A TLS acceptor for 127.0.0.1, and its certificate authority in PEM.
+/// A TLS acceptor for 127.0.0.1 and localhost, and its certificate authority in PEM.
 pub(crate) fn acceptor() -> (TlsAcceptor, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
     let certificate = params.signed_by(&key, &authority).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -67,6 +67,19 @@ async fn a_redirect_or_a_realm_without_tls_is_refused() {
         assert!(matches!(refused, Err(UpstreamError::InvalidResponse(_))), "{name} {refused:?}");
     }
     assert_eq!(plain.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn the_address_of_an_upstream_is_known_with_tls_too() {
+    let (acceptor, authority) = acceptor();
+    let other = Server::start_with(Some(acceptor.clone()), |_| reply(200).body("{}")).await;
+    let location = other.at("/x");
+    let server = Server::start_with(Some(acceptor), move |_| reply(307).header("location", &location)).await;
+    let mut config = server.config();
+    config.url.set_host(Some("localhost")).unwrap();
+    config.ca_pem = Some(authority.into_bytes());
+    get(config).await.unwrap();
+    assert_eq!(other.requests().len(), 1);
 }
 
 #[test]

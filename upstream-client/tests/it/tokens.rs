@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use settings::proxy::ProxySetting;
 use tokio::sync::watch;
 use upstream_client::{Credentials, Priority::Client, Upstream, UpstreamError};
 
@@ -197,7 +198,7 @@ async fn a_realm_of_another_party_receives_no_request() {
     })
     .await;
     let mut config = server.config();
-    (config.credentials, config.allow_private) = (login("user", "hidden"), true);
+    config.credentials = login("user", "hidden");
     let refused = get(&upstream(config.clone()), "a").await.unwrap_err();
     assert!(matches!(refused, UpstreamError::InvalidResponse(_)), "{refused:?}");
     let reason = refused.to_string();
@@ -209,8 +210,11 @@ async fn a_realm_of_another_party_receives_no_request() {
     assert_eq!(get(&upstream(config.clone()), "a").await, Err(UpstreamError::Denied));
     assert_eq!(elsewhere.requests()[0].authorization(), Some(BASIC));
 
-    config.allow_private = false;
-    assert!(matches!(get(&upstream(config), "a").await, Err(UpstreamError::InvalidResponse(_))));
+    // An upstream that is not in the internal network itself: the server is its proxy.
+    config.url = "http://registry.example.com".parse().unwrap();
+    config.proxy = ProxySetting::Url(server.url.clone());
+    let refused = get(&upstream(config), "a").await.unwrap_err().to_string();
+    assert!(refused.contains("allow_private"), "{refused}");
     assert_eq!(elsewhere.requests().len(), 1);
 }
 
