@@ -103,8 +103,9 @@ impl BlobLookup {
     /// file or object remains, the blob stays recorded as stored with its right size: so each lookup rejects what remains
     /// until the blob is stored anew.
     async fn quarantine(&self, digest: &Digest, reason: &str) {
+        let moved = self.store.quarantine(digest).await;
         self.found.invalidate(digest).await;
-        match self.store.quarantine(digest).await {
+        match moved {
             Ok(Some(path)) => {
                 let path = path.display();
                 tracing::error!(%digest, reason, %path, "moved a damaged blob to quarantine");

@@ -103,6 +103,9 @@ pub(crate) enum DownloadError {
     /// The body ended before the end of the blob; another download may resume there.
     #[error("the body ended before the end of the blob")]
     Interrupted,
+    /// The source sends the blob from its beginning in place of the range of a reader.
+    #[error("the source ignores ranges")]
+    RangeIgnored,
     /// The source sent fewer bytes per second than
     /// [`FillPolicy::min_rate`](crate::config::FillPolicy::min_rate).
     #[error("the source sends too slowly")]

@@ -113,8 +113,10 @@ where
     let grace = shutdown.await;
     if !grace.is_zero() {
         // New connections wait, so that none is in the queue when the listener closes: the kernel would reset it.
-        rustix::net::listen(&backlog, 0)?;
-        tokio::time::sleep(ACCEPT_GRACE).await;
+        match rustix::net::listen(&backlog, 0) {
+            Ok(()) => tokio::time::sleep(ACCEPT_GRACE).await,
+            Err(error) => tracing::warn!(%error, "failed to close the queue of a listener"),
+        }
     }
     drop(backlog);
     // Set before the server is told to stop.

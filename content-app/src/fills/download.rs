@@ -12,7 +12,7 @@ use blob_store::{Partial, StoreError};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use upstream_client::{FirstByteLimit, UpstreamError};
+use upstream_client::FirstByteLimit;
 
 use super::{
     batches::Batches,
@@ -122,7 +122,7 @@ async fn open(
         fill.set_ignores_ranges();
         if mode == ReadMode::Range {
             // The bytes in order arrive sooner than the same bytes again up to the range.
-            return Err(UpstreamError::RangeNotSatisfiable.into());
+            return Err(DownloadError::RangeIgnored);
         }
     }
     check_size(fill, start, &body)?;

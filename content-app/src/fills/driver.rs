@@ -100,16 +100,22 @@ async fn acquire(fill: &Fill, state: &State, recorded: &[BlobSource]) -> Result<
     let permit = state.limits.acquire_fill(recorded);
     tokio::pin!(permit);
     let mut version = fill.subscribe();
-    // A fill whose last reader leaves does not wait any longer.
-    while !fill.stop_if_unused() {
+    fill.set_waiting(true);
+    // Until the last reader leaves.
+    loop {
         version.borrow_and_update();
+        if fill.stop_if_unused() {
+            return Err(FillError::Stopped);
+        }
         tokio::select! {
-            permit = &mut permit => return permit,
+            permit = &mut permit => {
+                fill.set_waiting(false);
+                return permit;
+            }
             () = fill.stop.cancelled() => {}
             changed = version.changed() => changed.map_err(|_| FillError::Stopped)?,
         }
     }
-    Err(FillError::Stopped)
 }
 
 async fn with_sources(

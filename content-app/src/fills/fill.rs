@@ -54,7 +54,8 @@ pub(super) struct FillState {
     verifier: Arc<Verifier>,
     responses: Responses,
     /// A source has sent the blob from its beginning in place of a range.
-    ignores_ranges: bool,
+    pub(super) ignores_ranges: bool,
+    is_waiting: bool,
     readers: usize,
     /// The number of readers that read to the end.
     readers_to_end: usize,
@@ -110,6 +111,7 @@ impl Fill {
             verifier: Arc::new(Verifier::new(digest.algorithm())),
             responses: Responses::default(),
             ignores_ranges: false,
+            is_waiting: false,
             readers: 0,
             readers_to_end: 0,
             is_pinned: false,
@@ -291,9 +293,25 @@ impl Fill {
         self.read(|state| state.responses.push(source));
     }
 
-    /// Records that a source has sent the blob from its beginning in place of a range.
+    /// Records that a source has sent the blob from its beginning in place of a range. Claims of readers are left to the
+    /// download in order.
     pub(super) fn set_ignores_ranges(&self) {
-        self.read(|state| state.ignores_ranges = true);
+        self.update(|state| {
+            state.ignores_ranges = true;
+            for claim in state.requests.drain(..) {
+                state.plan.release(claim.id);
+            }
+        });
+    }
+
+    /// Sets whether the fill waits for a permit.
+    pub(super) fn set_waiting(&self, is_waiting: bool) {
+        self.update(|state| state.is_waiting = is_waiting);
+    }
+
+    /// Whether bytes are being received: the fill runs, and does not wait for a permit.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.read(|state| matches!(state.phase, Phase::Running) && !state.is_waiting)
     }
 
     /// Claims the next bytes in order. While all readers read ranges, the claim is one segment, so that the rest is

@@ -168,7 +168,7 @@ fn unverified_limit(fill: &Fill, state: &FillState, rest: &Range<u64>, mode: Rea
 
 /// Requests a download for a range, unless a running one is about to bring it.
 fn request(fill: &Fill, state: &mut FillState, range: &Range<u64>) -> bool {
-    let Some(size) = state.size else { return false };
+    let Some(size) = state.size.filter(|_| !state.ignores_ranges) else { return false };
     let policy = RangePolicy { jump_ahead: fill.policy.jump_ahead, segment: fill.policy.segment };
     let Some(claim) = state.plan.claim_range(range, size, policy) else { return false };
     if state.requests.len() >= MAX_REQUESTS {

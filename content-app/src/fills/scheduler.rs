@@ -222,6 +222,10 @@ impl<'a, 's> Scheduler<'a, 's> {
             self.sources.progressed();
             return Ok(());
         };
+        if matches!(error, DownloadError::RangeIgnored) {
+            // The bytes arrive in order, and no further range is requested.
+            return Ok(());
+        }
         let present = self.fill.present_bytes();
         if self.checkpoint.has_advanced(present) {
             self.sources.progressed();

@@ -26,6 +26,10 @@ pub(super) async fn read(
     }
     let request = BlobRequest::of_peer(request, digest);
     match content.fills.get(&request.digest) {
+        // Followers of a fill that waits do not wait with it.
+        Some(fill) if request.is_head && fill.is_running() && !fill.is_receiving() => {
+            Err(ContentError::NotHere)
+        }
         Some(fill) if request.is_head => {
             let mut response = HttpResponse::Ok();
             if fill.is_running() {

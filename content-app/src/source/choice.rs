@@ -307,7 +307,7 @@ fn classify(error: &DownloadError, has_bytes: bool) -> (FillError, Scope) {
     match error {
         DownloadError::Local(error) => (error.clone(), Scope::Source),
         DownloadError::WrongSize => (FillError::WrongSize, Scope::Source),
-        DownloadError::Interrupted => {
+        DownloadError::Interrupted | DownloadError::RangeIgnored => {
             (FillError::Upstream(UpstreamError::invalid_response(error.to_string())), Scope::Source)
         }
         DownloadError::TooSlow => (FillError::Upstream(UpstreamError::Timeout), Scope::Origin),

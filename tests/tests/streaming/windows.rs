@@ -254,3 +254,17 @@ async fn ranges_of_a_source_that_ignores_them_do_not_cost_the_blob_for_each() {
     let sent = cold.upstream_bytes();
     assert!(sent < 4 * cold.size(), "{sent} bytes of {}", cold.size());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_range_of_a_source_that_ignores_them_is_served() {
+    let cold = Cold::with(40 * MIB, "fill_attempts = 2").await;
+    cold.on_blob(usize::MAX, [Fault::IgnoreRange]);
+    let (start, end) = (20 * MIB, 21 * MIB);
+    for _ in 0..2 {
+        let answer = cold.range(&format!("bytes={start}-{}", end - 1)).await;
+        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT, "{:?}", answer.error_code());
+        assert!(answer.body == cold.bytes[start..end], "other bytes");
+    }
+    let sent = cold.upstream_bytes();
+    assert!(sent < 3 * cold.size(), "{sent} bytes of {}", cold.size());
+}
