@@ -6,6 +6,7 @@ mod checkpoint;
 mod download;
 mod driver;
 mod fill;
+mod phase;
 mod plan;
 mod prepare;
 mod reader;
@@ -21,7 +22,8 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use bypass::Bypass;
-pub(crate) use fill::{Fill, Phase};
+pub(crate) use fill::Fill;
+pub(crate) use phase::Phase;
 pub(crate) use reader::{Reader, linger};
 pub(crate) use verifier::hash_prefix;
 

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use upstream_client::UpstreamError;
 
 use super::{
-    fill::{Fill, Phase},
+    fill::Fill,
+    phase::Phase,
     prepare::{catch_up, open_partial},
     scheduler::{Downloaded, Scheduler},
     store::store,

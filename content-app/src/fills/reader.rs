@@ -5,7 +5,8 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    fill::{Fill, FillState, Phase},
+    fill::{Fill, FillState},
+    phase::Phase,
     plan::RangePolicy,
 };
 use crate::{config::UnverifiedRanges, error::FillError, read_mode::ReadMode};

@@ -6,7 +6,7 @@ use blob_store::{Partial, StoreError, Upload};
 use oci_types::Millis;
 use shared_models::db::{DbError, blobs};
 
-use super::fill::{Fill, Phase};
+use super::{fill::Fill, phase::Phase};
 use crate::{backoff::Delays, error::FillError, source::Sources, state::State};
 
 const MIN_STORE_DELAY: Duration = Duration::from_secs(1);
