@@ -119,7 +119,7 @@ where
         }
     }
     drop(backlog);
-    // Set before the server is told to stop.
+    // Connections read the value once the server stops.
     let _ = idle_grace.set(grace);
     handle.stop(true).await;
     running.await.map_err(io::Error::other)?

@@ -18,8 +18,8 @@ pub const FILLING_HEADER: &str = "Tidegate-Filling";
 /// Short, because nodes are expected to be in the same network.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The maximum time without a byte. Longer than the node waits for further bytes of its upstream. While the node waits for
-/// the first one, which may take longer, it is asked again.
+/// The maximum time without a byte. Longer than a node waits for further bytes of an upstream. The wait for the first byte
+/// may be longer: the request then times out, and is sent again.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The maximum time until a node reports whether it has a blob.

@@ -67,7 +67,7 @@ pub fn serialize<S: Serializer>(setting: &ProxySetting, serializer: S) -> Result
     }
 }
 
-/// Which requests go through which proxy. The default is none.
+/// The proxies of requests, by URL. The default is no proxy.
 #[derive(Clone)]
 pub struct Proxies {
     http: Option<String>,

@@ -39,7 +39,7 @@ impl UpstreamResponse {
 }
 
 impl Transport {
-    /// Sends a request, authorizes it and follows redirects. The verdict is none that asks for another exchange.
+    /// Sends a request, authorizes it and follows redirects. The verdict never requires another exchange.
     pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, AttemptError> {
         let mut renewal = Renewal::new(self.grants.current(&request.scope).await);
         // `renew` takes each of its steps once.

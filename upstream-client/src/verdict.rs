@@ -115,7 +115,7 @@ pub(crate) enum Verdict {
     },
     /// The response names another digest than the requested one.
     DigestMismatch,
-    /// The status is none of the protocol.
+    /// The protocol does not define the status.
     UnexpectedStatus(u16),
     /// The response is outside the protocol, or refers to what is not permitted.
     Invalid(String),
